@@ -1,0 +1,111 @@
+"""Training batches: two streams, labelled and unlabelled, augmented."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from pyro_stitchnet.data.slices import Slices, allowed_sets
+
+__all__ = ["Batch", "augmentation", "two_streams"]
+
+
+class Batch(NamedTuple):
+    """Slices and what is known of their labels.
+
+    Attributes:
+        x: grey values in [0, 1], float32 (N, H, W).
+        allowed: the labels that each pixel may have, bool (N, H, W, K).
+    """
+
+    x: Tensor
+    allowed: Tensor
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The batch on another device."""
+        return Batch(self.x.to(device), self.allowed.to(device))
+
+
+def augmentation(size: int) -> v2.Transform:
+    """The reference code's: crop to 0.8 and resize back, vertical flip (each p .5), quarter turns.
+
+    Draws from torch's global generator.
+    """
+    quarter_turns = [v2.RandomRotation((angle, angle)) for angle in (90, 180, 270)]
+    return v2.Compose(
+        [
+            v2.RandomApply([v2.RandomCrop(int(0.8 * size)), v2.Resize(size)], p=0.5),
+            v2.RandomVerticalFlip(0.5),
+            v2.RandomApply([v2.RandomChoice([v2.Identity(), *quarter_turns])], p=0.5),
+        ]
+    )
+
+
+def two_streams(
+    labelled: Slices | None,
+    unlabelled: Slices | None,
+    per_batch: tuple[int, int],
+    *,
+    seed: int = 0,
+    augment: bool = True,
+) -> Iterator[Batch]:
+    """Endless batches, the labelled slices first.
+
+    Each stream goes through its slices in a new random order, again and again, so that an epoch
+    of the small labelled set does not end one of the large unlabelled set.
+
+    Args:
+        labelled: slices with label sets, or None.
+        unlabelled: slices taken without their labels, or None.
+        per_batch: how many of each in a batch.
+        seed: of the order. Augmentation draws from torch's global generator.
+        augment: whether to apply :func:`augmentation`.
+
+    Raises:
+        ValueError: a stream of which slices are wanted has none, or none are wanted at all.
+    """
+    streams = []
+    for name, slices, n in zip(
+        ("labelled", "unlabelled"), (labelled, unlabelled), per_batch, strict=True
+    ):
+        if n < 0:
+            raise ValueError(f"a batch cannot hold {n} {name} slices")
+        if n and not slices:
+            raise ValueError(f"a batch is to hold {n} {name} slices, but there are none")
+        if n and slices:
+            slices = slices if name == "labelled" else slices.without_labels()
+            streams.append((slices, _shuffled(len(slices), n, seed + len(streams))))
+    if not streams:
+        raise ValueError("a batch holds no slices: give labelled or unlabelled ones")
+    return _batches(streams, augment)
+
+
+def _batches(
+    streams: list[tuple[Slices, Iterator[list[int]]]], augment: bool
+) -> Iterator[Batch]:
+    transform = augmentation(streams[0][0].images.shape[-1]) if augment else v2.Identity()
+    while True:
+        pairs = [
+            transform(
+                tv_tensors.Image(slices.images[i, None]), tv_tensors.Mask(slices.label_sets[i])
+            )
+            for slices, order in streams
+            for i in next(order)
+        ]
+        x = torch.stack([image.as_subclass(Tensor)[0] for image, _ in pairs])
+        sets = torch.stack([mask.as_subclass(Tensor) for _, mask in pairs])
+        yield Batch(x.clamp(0, 1), allowed_sets(sets))
+
+
+def _shuffled(length: int, n: int, seed: int) -> Iterator[list[int]]:
+    """Endless groups of ``n`` indices, each index once a round."""
+    generator = torch.Generator().manual_seed(seed)
+    waiting: list[int] = []
+    while True:
+        while len(waiting) < n:
+            waiting += torch.randperm(length, generator=generator).tolist()
+        yield waiting[:n]
+        waiting = waiting[n:]

@@ -1,0 +1,274 @@
+"""What a pixel's grey value is drawn from: families for one style, and the stitching of styles.
+
+Shapes: a *style* distribution has batch shape (..., K), one entry a label; stitching over the K
+labels leaves (...). Everything here is float32, whatever precision the networks run in.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions import TorchDistribution
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor
+from torch.distributions import constraints
+from torch.distributions.relaxed_categorical import (
+    ExpRelaxedCategorical as TorchExpRelaxedCategorical,
+)
+from torch.nn import functional
+
+__all__ = [
+    "FAMILIES",
+    "DiscretisedLogistic",
+    "ExpRelaxedCategorical",
+    "ExpectedStitched",
+    "FlooredBeta",
+    "InteriorBeta",
+    "Picked",
+    "Stitched",
+    "product_of_normals",
+]
+
+GREY_LEVELS = 256
+
+
+def product_of_normals(a: dist.Normal, b: dist.Normal) -> dist.Normal:
+    """The precision-weighted product of two diagonal Gaussians (the ladder VAE's posterior).
+
+    Precision: the sum of both; mean: the precision-weighted mean. Shapes broadcast.
+    """
+    precision_a, precision_b = a.scale**-2, b.scale**-2
+    variance = 1 / (precision_a + precision_b)
+    return dist.Normal(variance * (precision_a * a.loc + precision_b * b.loc), variance.sqrt())
+
+
+class InteriorBeta(dist.Beta):
+    """A Beta for grey values in the closed [0, 1]: scored half an 8-bit step inside the ends.
+
+    A Beta density is 0 or infinite at 0 and at 1, which slices do hold.
+    """
+
+    inset = 0.5 / (GREY_LEVELS - 1)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-density at ``value`` moved into [inset, 1 - inset]."""
+        return super().log_prob(value.clamp(self.inset, 1 - self.inset))
+
+
+class FlooredBeta(InteriorBeta):
+    """The reference code's Beta: x in [1e-7, 1 - 1e-7], and 1e-7 added to the density.
+
+    float32 cannot tell 1 - 1e-7 from the number next to 1, so the log-density there is that of the
+    nearest float32.
+    """
+
+    inset = 1e-7
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log(density + 1e-7): far from the style's range the gradient is zero."""
+        log_density = super().log_prob(value)
+        return torch.logaddexp(log_density, torch.full_like(log_density, math.log(1e-7)))
+
+
+class DiscretisedLogistic(TorchDistribution):
+    """A logistic over 8-bit grey levels k / 255: log_prob is a log-mass, not a density.
+
+    The end levels take the tails, so the mass over the 256 levels is one.
+    """
+
+    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
+    support = constraints.unit_interval
+    has_rsample = False
+
+    def __init__(self, loc: Tensor, scale: Tensor, validate_args: bool | None = None) -> None:
+        """Take location and scale in grey units ([0, 1]), of one shape."""
+        self.loc, self.scale = torch.broadcast_tensors(loc, scale)
+        super().__init__(self.loc.shape, validate_args=validate_args)
+
+    def expand(self, batch_shape: torch.Size, _instance: object = None) -> "DiscretisedLogistic":
+        """The same distribution, broadcast."""
+        return DiscretisedLogistic(
+            self.loc.expand(batch_shape), self.scale.expand(batch_shape), validate_args=False
+        )
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-mass of the grey level nearest to ``value``."""
+        half = 0.5 / (GREY_LEVELS - 1)
+        value = (value * (GREY_LEVELS - 1)).round() / (GREY_LEVELS - 1)
+        upper = (value + half - self.loc) / self.scale
+        lower = (value - half - self.loc) / self.scale
+        # log(sigmoid(u) - sigmoid(l)) = log(1 - e^(l-u)) + logsigmoid(u) + logsigmoid(-l)
+        inside = (
+            torch.log(-torch.expm1(lower - upper))
+            + functional.logsigmoid(upper)
+            + functional.logsigmoid(-lower)
+        )
+        tails = torch.where(
+            value < half, functional.logsigmoid(upper), functional.logsigmoid(-lower)
+        )
+        return torch.where((value < half) | (value > 1 - half), tails, inside)
+
+    @property
+    def mean(self) -> Tensor:
+        """The location, clipped to [0, 1]: the mean of the untruncated logistic."""
+        return self.loc.clamp(0, 1)
+
+    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+        """Grey levels, a logistic draw rounded and clipped."""
+        shape = self._extended_shape(sample_shape)
+        uniform = torch.rand(shape, device=self.loc.device).clamp(1e-6, 1 - 1e-6)
+        draw = self.loc + self.scale * torch.logit(uniform)
+        return (draw.clamp(0, 1) * (GREY_LEVELS - 1)).round() / (GREY_LEVELS - 1)
+
+
+def _beta(a: Tensor, b: Tensor) -> TorchDistribution:
+    """alpha and beta free and positive: the article's."""
+    return InteriorBeta(functional.softplus(a) + 1e-3, functional.softplus(b) + 1e-3)
+
+
+def _floored_beta(a: Tensor, b: Tensor) -> TorchDistribution:
+    """alpha and beta = ReLU + 1e-7: the reference code's."""
+    return FlooredBeta(functional.relu(a) + 1e-7, functional.relu(b) + 1e-7)
+
+
+def _bounded_beta(a: Tensor, b: Tensor) -> TorchDistribution:
+    """Mean in (0.01, 0.99) and precision alpha + beta in (4, 200): no density grows without limit."""
+    mean = 0.01 + 0.98 * torch.sigmoid(a)
+    precision = 4 * torch.exp(math.log(50) * torch.sigmoid(b))
+    return InteriorBeta(mean * precision, (1 - mean) * precision)
+
+
+def _discretised_logistic(a: Tensor, b: Tensor) -> TorchDistribution:
+    """Location in (0, 1), scale from half a grey level to 0.3."""
+    smallest, largest = math.log(0.5 / (GREY_LEVELS - 1)), math.log(0.3)
+    log_scale = smallest + (largest - smallest) * torch.sigmoid(b)
+    return DiscretisedLogistic(torch.sigmoid(a), log_scale.exp())
+
+
+FAMILIES: Mapping[str, Callable[[Tensor, Tensor], TorchDistribution]] = {
+    "beta": _beta,
+    "floored-beta": _floored_beta,
+    "bounded-beta": _bounded_beta,
+    "discretised-logistic": _discretised_logistic,
+}
+"""Likelihoods by name: two unconstrained maps to the distribution of a style."""
+
+
+class Picked(TorchDistribution):
+    """Phi(y, b, h, g, c): each pixel drawn from the style that its label ``y`` picks."""
+
+    arg_constraints: dict[str, constraints.Constraint] = {}
+    support = constraints.unit_interval
+
+    def __init__(
+        self, y: Tensor, styles: TorchDistribution, validate_args: bool | None = None
+    ) -> None:
+        """Take labels ``y`` (...) and ``styles`` with batch shape (..., K); both broadcast."""
+        self.y, self.styles = y.long(), styles
+        shape = torch.broadcast_shapes(y.shape, styles.batch_shape[:-1])
+        super().__init__(shape, validate_args=validate_args)
+
+    def expand(self, batch_shape: torch.Size, _instance: object = None) -> "Picked":
+        """The same distribution, broadcast."""
+        return Picked(self.y.expand(batch_shape), self.styles, validate_args=False)
+
+    def _pick(self, values: Tensor, shape: torch.Size) -> Tensor:
+        values = values.expand(*shape, values.shape[-1])
+        return values.gather(-1, self.y.expand(shape).unsqueeze(-1)).squeeze(-1)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log p_y(value) per pixel."""
+        scores = self.styles.log_prob(value.unsqueeze(-1))
+        return self._pick(scores, torch.broadcast_shapes(scores.shape[:-1], self.y.shape))
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean of the picked style."""
+        return self._pick(self.styles.mean, self.batch_shape)
+
+    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+        """Grey values drawn from the picked style."""
+        return self._pick(
+            self.styles.sample(sample_shape), self._extended_shape(sample_shape)
+        )
+
+
+class Stitched(TorchDistribution):
+    """The picture with its labels summed out: log SUM_{k in A} pi_k p_k(x), per pixel.
+
+    ``A`` is the set of labels that the pixel's annotation allows. One label is the labelled
+    likelihood log pi_y + log p_y(x), all K the unlabelled mixture (eq. 7-9), anything between an
+    annotation that tells less. For a proper set it is the joint log-probability of ``x`` and of
+    the label lying in ``A``, so it integrates over x to the probability of ``A``, not to one.
+    """
+
+    arg_constraints: dict[str, constraints.Constraint] = {}
+    support = constraints.unit_interval
+
+    def __init__(
+        self,
+        logits: Tensor,
+        styles: TorchDistribution,
+        allowed: Tensor | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        """Stitch ``styles``.
+
+        Args:
+            logits: label logits (..., K); normalised here.
+            styles: the K styles' distributions, batch shape (..., K).
+            allowed: labels that each pixel may have, bool (..., K); ``None`` allows all.
+            validate_args: as in :class:`torch.distributions.Distribution`.
+        """
+        self.log_pi = logits.log_softmax(-1)
+        self.styles, self.allowed = styles, allowed
+        shape = torch.broadcast_shapes(logits.shape, styles.batch_shape)[:-1]
+        super().__init__(shape, validate_args=validate_args)
+
+    def expand(self, batch_shape: torch.Size, _instance: object = None) -> "Stitched":
+        """The same distribution, broadcast."""
+        log_pi = self.log_pi.expand(*batch_shape, self.log_pi.shape[-1])
+        return type(self)(log_pi, self.styles, self.allowed, validate_args=False)
+
+    def joint(self, value: Tensor) -> Tensor:
+        """log pi_k + log p_k(value) for every label, -inf where it is not allowed: (..., K)."""
+        scores = self.log_pi + self.styles.log_prob(value.unsqueeze(-1))
+        return scores if self.allowed is None else scores.masked_fill(~self.allowed, -math.inf)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log SUM_{k in A} pi_k p_k(value)."""
+        return self.joint(value).logsumexp(-1)
+
+    def responsibilities(self, value: Tensor) -> Tensor:
+        """p(y = k | x, z, y in A), by Bayes' rule through the styles: (..., K)."""
+        return self.joint(value).softmax(-1)
+
+    @property
+    def mean(self) -> Tensor:
+        """SUM_k pi_k E_k[x], labels unknown."""
+        return (self.log_pi.exp() * self.styles.mean).sum(-1)
+
+    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+        """A label from pi, then a grey value from its style."""
+        y = dist.Categorical(logits=self.log_pi).sample(sample_shape)
+        return Picked(y, self.styles.expand((*y.shape, self.log_pi.shape[-1]))).sample()
+
+
+class ExpectedStitched(Stitched):
+    """The reference code's reconstruction: SUM_k pi_k log p_k(x), for labelled pixels too.
+
+    A lower bound of log SUM_k pi_k p_k(x) whose best styles all fit x, whatever the label:
+    the suspect for the article's failure on unlabelled slices. ``allowed`` does not enter.
+    """
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log-likelihood expected under pi."""
+        return (self.log_pi.exp() * self.styles.log_prob(value.unsqueeze(-1))).sum(-1)
+
+
+class ExpRelaxedCategorical(TorchExpRelaxedCategorical, TorchDistributionMixin):
+    """The log of a relaxed one-hot label (Gumbel-softmax).
+
+    In log space, since the relaxed one-hot itself underflows to 0 and its density to NaN.
+    """

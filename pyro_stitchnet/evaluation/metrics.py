@@ -1,0 +1,122 @@
+"""How well a predicted segmentation overlaps the truth, image by image (eq. 1 of the article)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from pyro_stitchnet.labels import BACKGROUND, CONSOLIDATION, GGO, HEALTHY, LABELS
+
+__all__ = ["LESIONS", "SCORES", "slice_scores"]
+
+LESIONS: Mapping[str, tuple[int, ...]] = {
+    "GGO": (GGO,),
+    "CON": (CONSOLIDATION,),
+    "Background": (BACKGROUND, HEALTHY),
+}
+"""The article's three groups of labels, in its order."""
+
+SCORES = ("iou", "f1", "recall", "precision")
+"""The four ratios of eq. 1, as columns of `slice_scores`."""
+
+
+def slice_scores(
+    truth: ArrayLike,
+    predicted: ArrayLike,
+    names: Sequence[str] | None = None,
+    patients: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    r"""Scores every slice for GGO, consolidation (CON) and Background (background and healthy).
+
+    With T the true and P the predicted pixels of a group in a slice (Zammit et al. 2022, eq. 1)::
+
+        IoU = |T ∩ P| / |T ∪ P|          F1 (= Dice) = 2 |T ∩ P| / (|T| + |P|)
+        Recall = |T ∩ P| / |T|           Precision = |T ∩ P| / |P|
+
+    **Empty masks.** The article does not say what a slice scores when T or P is empty. Here eq. 1
+    is taken to the letter: a ratio 0/0 is undefined. It is NaN, it is left out of every mean, and
+    `pyro_stitchnet.evaluation.tables` counts how often that happens.
+
+    ===================================  =============  =========  =========
+    slice                                IoU and F1     recall     precision
+    ===================================  =============  =========  =========
+    T empty, P empty (rightly nothing)   undefined      undefined  undefined
+    T empty, P not (false alarm)         0              undefined  0
+    P empty, T not (missed lesion)       0              0          undefined
+    ===================================  =============  =========  =========
+
+    Args:
+        truth: Integer labels 0 to 3 of shape (N, H, W).
+        predicted: The same, of the same shape. Tensors must be on the CPU.
+        names: One name a slice. By default "0", "1", ...
+        patients: One patient a slice. By default unknown (missing in the result).
+
+    Returns:
+        One row per slice and group, slice by slice, with the columns ``name``, ``patient``,
+        ``lesion`` (a key of `LESIONS`), ``iou``, ``f1``, ``recall``, ``precision``,
+        ``truth_pixels`` = \|T\|, ``predicted_pixels`` = \|P\| and ``common_pixels`` = \|T ∩ P\|.
+
+    Raises:
+        ValueError: If the shapes differ or are not (N, H, W), if a label is outside 0 to 3, or if
+            there is not one name and one patient a slice.
+        TypeError: If the labels are not integers.
+    """
+    true, guess = _labels(truth, "truth"), _labels(predicted, "predicted")
+    if true.shape != guess.shape:
+        raise ValueError(
+            f"truth has shape {true.shape} and predicted {guess.shape}; "
+            "bring both to the same slices and the same grid"
+        )
+    slices = len(true)
+    if names is None:
+        names = [str(n) for n in range(slices)]
+    for what, given in (("names", names), ("patients", patients)):
+        if given is not None and len(given) != slices:
+            raise ValueError(f"{slices} slices but {len(given)} {what}; give one a slice")
+
+    groups = []
+    for lesion, labels in LESIONS.items():
+        t, p = np.isin(true, labels), np.isin(guess, labels)
+        t_pixels, p_pixels, common = (np.count_nonzero(m, axis=(1, 2)) for m in (t, p, t & p))
+        groups.append(
+            pd.DataFrame(
+                {
+                    "name": list(names),
+                    "patient": [None] * slices if patients is None else list(patients),
+                    "lesion": lesion,
+                    "iou": _ratio(common, t_pixels + p_pixels - common),
+                    "f1": _ratio(2 * common, t_pixels + p_pixels),
+                    "recall": _ratio(common, t_pixels),
+                    "precision": _ratio(common, p_pixels),
+                    "truth_pixels": t_pixels,
+                    "predicted_pixels": p_pixels,
+                    "common_pixels": common,
+                }
+            )
+        )
+    # A stable sort by position puts the three rows of a slice together, in the order of LESIONS.
+    return pd.concat(groups).sort_index(kind="stable").reset_index(drop=True)
+
+
+def _ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> NDArray[np.float64]:
+    undefined = np.full(numerator.shape, np.nan)
+    return np.divide(numerator, denominator, out=undefined, where=denominator > 0)
+
+
+def _labels(values: ArrayLike, what: str) -> NDArray[np.integer]:
+    array = np.asarray(values)
+    if not np.issubdtype(array.dtype, np.integer):
+        raise TypeError(
+            f"{what} has dtype {array.dtype}; give integer labels "
+            "(the argmax of probabilities, not the probabilities)"
+        )
+    if array.ndim != 3:
+        raise ValueError(f"{what} has shape {array.shape}; give (slices, rows, columns)")
+    if array.size and not (array.min() >= 0 and array.max() < len(LABELS)):
+        raise ValueError(
+            f"{what} has labels from {array.min()} to {array.max()}; they must be 0 to "
+            f"{len(LABELS) - 1}: {', '.join(LABELS)}. Leave unlabelled slices out"
+        )
+    return array

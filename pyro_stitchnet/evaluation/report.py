@@ -1,0 +1,83 @@
+"""Evaluate a model on labelled slices: Table 1, and the pictures of Fig. 2 and Fig. 6b."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from pyro_stitchnet.data.slices import Slices
+from pyro_stitchnet.evaluation.metrics import slice_scores
+from pyro_stitchnet.evaluation.tables import save
+from pyro_stitchnet.pictures import save_figure, segmentations, styles
+from pyro_stitchnet.posterior import ReadOut, segment
+from pyro_stitchnet.stitchnet import StitchNet
+
+__all__ = ["evaluate"]
+
+PICTURED = 5
+
+
+def evaluate(
+    net: StitchNet,
+    slices: Slices,
+    out: str | Path,
+    *,
+    read_out: ReadOut = "prior",
+    samples: int = 0,
+    info: Mapping[str, Any] | None = None,
+) -> pd.DataFrame:
+    """Segment ``slices``, compare with their labels, write tables and pictures to ``out``.
+
+    Args:
+        net: a trained model.
+        slices: fully labelled.
+        out: folder for ``scores.csv``, ``table.csv``, ``table.json``, ``table.md``,
+            ``segmentations.png`` and ``styles.png``; made where missing.
+        read_out: see :func:`~pyro_stitchnet.posterior.segment`.
+        samples: see :func:`~pyro_stitchnet.posterior.segment`.
+        info: plain data on the run, kept in ``table.json``.
+
+    Returns:
+        The scores of every slice, see :func:`~pyro_stitchnet.evaluation.metrics.slice_scores`.
+
+    Raises:
+        ValueError: a pixel of ``slices`` has not exactly one label.
+    """
+    truth = slices.labels()
+    device = next(net.parameters()).device
+    answer = segment(net, slices.images.to(device), read_out=read_out, samples=samples)
+    labels = answer.labels.cpu()
+    scores = slice_scores(truth, labels, slices.names, slices.patients)
+    out = Path(out)
+    save(scores, out, read_out=read_out, samples=samples, **(info or {}))
+
+    shown = _across_severity(truth)
+    names = [slices.names[i] for i in shown]
+    images = slices.images[shown].numpy()
+    save_figure(
+        segmentations(
+            images, truth[shown].numpy(), {"StitchNet": labels[shown].numpy()}, names=names
+        ),
+        out / "segmentations.png",
+    )
+    save_figure(
+        styles(
+            images,
+            truth[shown].numpy(),
+            labels[shown].numpy(),
+            answer.styles[shown].cpu().numpy(),
+            answer.stitched[shown].cpu().numpy(),
+            names=names,
+        ),
+        out / "styles.png",
+    )
+    return scores
+
+
+def _across_severity(truth: torch.Tensor) -> list[int]:
+    """Slices spread evenly over the ranks of lesion size, largest first: not the prettiest five."""
+    order = (truth >= 2).flatten(1).sum(1).argsort(descending=True)
+    ranks = torch.linspace(0, len(order) - 1, min(PICTURED, len(order))).long()
+    return order[ranks].tolist()

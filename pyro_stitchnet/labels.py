@@ -1,0 +1,31 @@
+"""The four tissue labels, and what a mask's values say about them.
+
+Every observation of a pixel's label is a *set* of allowed labels: one label where the pixel is
+labelled, all four where it is not, ``{GGO, CONSOLIDATION}`` where a dataset only says "infection".
+"""
+
+from collections.abc import Mapping
+
+__all__ = [
+    "BACKGROUND",
+    "CONSOLIDATION",
+    "GGO",
+    "HEALTHY",
+    "LABELS",
+    "LABEL_RULES",
+]
+
+LABELS = ("background", "healthy", "ggo", "consolidation")
+BACKGROUND, HEALTHY, GGO, CONSOLIDATION = range(4)
+
+LABEL_RULES: Mapping[str, Mapping[int, frozenset[int]]] = {
+    "full": {k: frozenset({k}) for k in range(4)},
+    "infection": {
+        0: frozenset({BACKGROUND}),
+        1: frozenset({HEALTHY}),
+        2: frozenset({GGO, CONSOLIDATION}),
+    },
+    "lung": {0: frozenset({BACKGROUND}), 1: frozenset({HEALTHY, GGO, CONSOLIDATION})},
+    "control": {0: frozenset({BACKGROUND, HEALTHY})},
+}
+"""Named labelling rules: mask value -> the labels it allows."""

@@ -1,0 +1,91 @@
+"""Questions to a trained model: the segmentation of a slice, its styles, its reconstruction."""
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+from pyro_stitchnet.stitchnet import StitchNet
+
+__all__ = ["Answer", "AtMean", "ReadOut", "segment"]
+
+ReadOut = Literal["prior", "posterior"]
+
+
+class AtMean(Messenger):
+    """A Pyro handler under which every unobserved site takes its distribution's mean."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if not msg["is_observed"] and msg["value"] is None and hasattr(msg["fn"], "mean"):
+            msg["value"] = msg["fn"].mean
+            msg["done"] = True
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model makes of N slices.
+
+    Attributes:
+        probabilities: of each label, (N, K, H, W).
+        styles: mean of each style, (N, K, H, W): the slice as if all of it were one tissue.
+        stitched: each pixel from the style of its likeliest label, (N, H, W).
+    """
+
+    probabilities: Tensor
+    styles: Tensor
+    stitched: Tensor
+
+    @property
+    def labels(self) -> Tensor:
+        """The likeliest label, int64 (N, H, W)."""
+        return self.probabilities.argmax(1)
+
+
+@torch.no_grad()
+def segment(
+    net: StitchNet,
+    x: Tensor,
+    *,
+    samples: int = 0,
+    read_out: ReadOut = "prior",
+    batch_size: int = 8,
+) -> Answer:
+    """Segment slices and draw their styles.
+
+    Args:
+        net: a trained model; asked in evaluation mode, left as it was.
+        x: slices (N, H, W) in [0, 1], on the model's device.
+        samples: draws of z from q(z | x) to average over; 0 takes each level's mean once.
+        read_out: ``"prior"`` is p(y | z); ``"posterior"`` is p(y | x, z), Bayes' rule through the
+            styles.
+        batch_size: slices at a time.
+
+    Raises:
+        ValueError: a size is not a multiple of 32, or ``read_out`` is unknown.
+    """
+    if read_out not in ("prior", "posterior"):
+        raise ValueError(f"read_out {read_out!r} is unknown; choose 'prior' or 'posterior'")
+    was_training = net.training
+    net.eval()
+    try:
+        parts = [_ask(net, part, samples, read_out) for part in x.split(batch_size)]
+    finally:
+        net.train(was_training)
+    return Answer(*(torch.cat(field) for field in zip(*parts, strict=True)))
+
+
+def _ask(net: StitchNet, x: Tensor, samples: int, read_out: str) -> tuple[Tensor, Tensor, Tensor]:
+    probabilities, styles = [], []
+    for _ in range(max(samples, 1)):
+        with nullcontext() if samples else AtMean():
+            z1 = net.guide(x)
+        picture = net.picture(z1)
+        p = picture.log_pi.exp() if read_out == "prior" else picture.responsibilities(x)
+        probabilities.append(p.movedim(-1, 1))
+        styles.append(picture.styles.mean.movedim(-1, 1))
+    p, s = (torch.stack(t).mean(0) for t in (probabilities, styles))
+    stitched = s.gather(1, p.argmax(1, keepdim=True)).squeeze(1)
+    return p, s, stitched

@@ -1,0 +1,99 @@
+"""Named configurations, as data: nothing here but numbers and names."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pyro_stitchnet.nn.encoder import Wiring
+from pyro_stitchnet.objective import Objective
+
+__all__ = ["PRESETS", "ModelConfig", "OptimiserConfig", "Preset", "preset"]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The networks of StitchNet.
+
+    Attributes:
+        channels: channels of d1..d5 (Table 2).
+        decoder_channels: channels at full size, from which the heads read.
+        head_channels: channels inside each head.
+        shared_heads: one head for all nine maps of parameters, where the article has one each.
+        wiring: how MobileNetV2 is tapped, see :class:`~pyro_stitchnet.nn.encoder.MobileNetPyramid`.
+        weights: MobileNetV2's start: None, "imagenet" or a path.
+        width: MobileNetV2's width multiplier.
+        norm: normalisation of all but MobileNetV2, "batch" (the article) or "group".
+        likelihood: family of a pixel under one style, a key of
+            :data:`~pyro_stitchnet.distributions.FAMILIES`.
+    """
+
+    channels: tuple[int, ...] = (32, 64, 128, 256, 512)
+    decoder_channels: int = 16
+    head_channels: int = 8
+    shared_heads: bool = False
+    wiring: Wiring = "projected"
+    weights: str | None = None
+    width: float = 1.0
+    norm: Literal["batch", "group"] = "batch"
+    likelihood: str = "beta"
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    """Adam and its clipping.
+
+    Attributes:
+        learning_rate: Adam's.
+        clip_norm: largest norm of the whole gradient (of the loss in nats per pixel).
+        clip_value: largest absolute value of one entry, before the norm; None leaves it out.
+    """
+
+    learning_rate: float = 3e-4
+    clip_norm: float = 1.0
+    clip_value: float | None = None
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A model, what it maximises, and how."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    objective: Objective = field(default_factory=Objective)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+
+
+PRESETS: Mapping[str, Preset] = {
+    # The article to the letter: Table 2, plain projections, Beta styles, eq. 9.
+    "article": Preset(),
+    # What the authors' own program does (TensorFlow, 2022), so that its failure can be reproduced.
+    "reference": Preset(
+        ModelConfig(wiring="in-chain", likelihood="floored-beta"),
+        Objective(labels="expected"),
+        OptimiserConfig(clip_value=0.5),
+    ),
+    # Small enough for tests, teaching and the demo; free of the article's known weaknesses.
+    "tiny": Preset(
+        ModelConfig(
+            channels=(16, 24, 32, 48, 64),
+            head_channels=16,
+            shared_heads=True,
+            width=0.35,
+            norm="group",
+            likelihood="bounded-beta",
+        ),
+        Objective(labels="marginal", kl_warmup=200, free_bits=0.01),
+        OptimiserConfig(learning_rate=2e-3),
+    ),
+}
+
+
+def preset(name: str) -> Preset:
+    """Return the preset ``name``.
+
+    Raises:
+        ValueError: there is none of that name; the message lists those there are.
+    """
+    try:
+        return PRESETS[name]
+    except KeyError:
+        raise ValueError(f"preset {name!r} is unknown; choose one of {', '.join(PRESETS)}") from None

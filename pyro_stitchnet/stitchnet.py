@@ -1,0 +1,192 @@
+"""StitchNet: a segmentation y, four styles b, h, g, c, and the slice x stitched from them."""
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from pyro_stitchnet.distributions import (
+    FAMILIES,
+    ExpectedStitched,
+    ExpRelaxedCategorical,
+    Picked,
+    Stitched,
+)
+from pyro_stitchnet.labels import LABELS
+from pyro_stitchnet.nn.blocks import Head
+from pyro_stitchnet.objective import Objective
+from pyro_stitchnet.presets import ModelConfig
+from pyro_stitchnet.svae import SVAE
+
+__all__ = ["StitchNet"]
+
+# A label outside a pixel's allowed set keeps this log-probability in the relaxed guide: a density
+# on the open simplex has no room for exact zeros.
+FORBIDDEN = -20.0
+
+
+class StitchNet(nn.Module):
+    """The article's model and guide over one body of networks.
+
+    For slices x and latent maps z of the :class:`~pyro_stitchnet.svae.SVAE`::
+
+        z ~ p(z)                                    sites z5 ... z1, plate slices
+        y | z ~ Categorical(pi(z))                  site y, plates slices, rows, columns
+        b, h, g, c | z ~ Beta(alpha(z), beta(z))    one style a label
+        x = Phi(y, b, h, g, c)                      site x: the pixel of the style that y picks
+
+    Labelled: ``poutine.condition(net.model, {"y": y})``. Unlabelled: y is enumerated under
+    ``TraceEnum_ELBO``. The programs touch no Pyro parameter store: train with a torch optimiser
+    on :func:`~pyro_stitchnet.objective.negative_elbo`, or with ``pyro.infer.SVI`` as
+    ``examples/train_svi.py`` does.
+
+    Attributes:
+        config: the :class:`~pyro_stitchnet.presets.ModelConfig` that it was built from.
+        svae: the hierarchy of z.
+    """
+
+    def __init__(self, config: ModelConfig | None = None) -> None:
+        """Build the networks.
+
+        Args:
+            config: sizes, wiring, likelihood; the article's if left out.
+
+        Raises:
+            ValueError: the configuration names something unknown.
+            FileNotFoundError: its weights are not at hand.
+        """
+        super().__init__()
+        self.config = config or ModelConfig()
+        if self.config.likelihood not in FAMILIES:
+            raise ValueError(
+                f"likelihood {self.config.likelihood!r} is unknown; choose one of "
+                f"{', '.join(FAMILIES)}"
+            )
+        self.svae = SVAE(self.config)
+
+        # p(y | z)'s logits, then the first and the second parameter of each style, a map each.
+        labels, c = len(LABELS), self.config
+        outputs = [3 * labels] if c.shared_heads else [labels] + [1] * 2 * labels
+        self.heads = nn.ModuleList(
+            Head(c.decoder_channels, c.head_channels, n, c.norm) for n in outputs
+        )
+
+    def model(
+        self,
+        x: Tensor | None,
+        allowed: Tensor | None = None,
+        objective: Objective | None = None,
+        *,
+        shape: tuple[int, int, int] | None = None,
+    ) -> Stitched:
+        """p(z) p(y | z) p(x | y, z).
+
+        Args:
+            x: slices (N, H, W) in [0, 1], or None to draw them.
+            allowed: labels that each pixel may have, bool (N, H, W, K); None allows all.
+            objective: how y enters and the weights; the article's if left out.
+            shape: (N, H, W) of what to draw, where ``x`` is None.
+
+        Returns:
+            The picture given z: label probabilities and styles.
+        """
+        objective = objective or Objective()
+        if x is not None:
+            shape = (x.shape[0], x.shape[1], x.shape[2])
+        if shape is None:
+            raise ValueError("model(None) draws slices: say how many and how large with shape=")
+        slices, rows, columns = _plates(shape)
+        with slices:
+            picture = self.picture(self.svae.model(shape, objective))
+        with slices, rows, columns:
+            if objective.labels == "marginal":
+                pyro.sample("x", Stitched(picture.log_pi, picture.styles, allowed), obs=x)
+            elif objective.labels == "enumerated":
+                y = pyro.sample(
+                    "y", dist.Categorical(logits=picture.log_pi), infer={"enumerate": "parallel"}
+                )
+                if allowed is not None:
+                    pyro.factor("allowed", _log_membership(y, allowed))
+                pyro.sample("x", Picked(y, picture.styles), obs=x)
+            elif objective.labels == "relaxed":
+                log_y = pyro.sample(
+                    "y", ExpRelaxedCategorical(_temperature(objective, picture), logits=picture.log_pi)
+                )
+                pyro.sample("x", Stitched(log_y, picture.styles, allowed), obs=x)
+            else:
+                pyro.sample("x", ExpectedStitched(picture.log_pi, picture.styles), obs=x)
+                if allowed is not None:
+                    pyro.factor("label", -_focal(picture.log_pi, allowed, objective))
+        return picture
+
+    def guide(
+        self, x: Tensor, allowed: Tensor | None = None, objective: Objective | None = None
+    ) -> Tensor:
+        """q(z | x); where y is relaxed, also q(y | x, z), Bayes' rule through the styles.
+
+        Args:
+            x: slices (N, H, W) in [0, 1].
+            allowed: labels that each pixel may have; only a relaxed y heeds it.
+            objective: as for :meth:`model`.
+
+        Returns:
+            The value of site z1, for :meth:`picture`.
+        """
+        objective = objective or Objective()
+        slices, rows, columns = _plates((x.shape[0], x.shape[1], x.shape[2]))
+        with slices:
+            z1 = self.svae.guide(x, objective)
+        if objective.labels == "relaxed":
+            picture = self.picture(z1)
+            scores = picture.joint(x)
+            if allowed is not None:
+                scores = scores + torch.where(allowed, 0.0, FORBIDDEN)
+            with slices, rows, columns:
+                pyro.sample(
+                    "y", ExpRelaxedCategorical(_temperature(objective, picture), logits=scores)
+                )
+        return z1
+
+    def picture(self, z1: Tensor) -> Stitched:
+        """What z says about every pixel: p(y | z) and the styles, as one distribution over x.
+
+        Args:
+            z1: the value of site z1.
+        """
+        return self.svae.once("picture", z1, lambda: self._picture(z1))
+
+    def _picture(self, z1: Tensor) -> Stitched:
+        features = self.svae.features(z1)
+        maps = torch.cat([head(features) for head in self.heads], 1).float()
+        logits, a, b = maps.movedim(1, -1).split(len(LABELS), -1)
+        return Stitched(logits, FAMILIES[self.config.likelihood](a, b))
+
+
+def _plates(shape: tuple[int, int, int]) -> list[pyro.plate]:
+    """The independent parts of a batch of pictures; y and x are pixelwise in all three."""
+    names = ("slices", "rows", "columns")
+    return [pyro.plate(name, size, dim=i - 3) for i, (name, size) in enumerate(zip(names, shape, strict=True))]
+
+
+def _log_membership(y: Tensor, allowed: Tensor) -> Tensor:
+    """log 1[y in A], pixel by pixel; ``y`` may carry enumeration dims on the left."""
+    shape = torch.broadcast_shapes(y.shape, allowed.shape[:-1])
+    member = allowed.expand(*shape, allowed.shape[-1]).gather(-1, y.expand(shape).unsqueeze(-1))
+    return torch.where(member.squeeze(-1), 0.0, -torch.inf)
+
+
+def _temperature(objective: Objective, picture: Stitched) -> Tensor:
+    return picture.log_pi.new_tensor(objective.temperature)
+
+
+def _focal(log_pi: Tensor, allowed: Tensor, objective: Objective) -> Tensor:
+    """The reference code's label loss: 100 x focal loss, a mean over the pixels that have a label.
+
+    With a set of labels, p is the probability of the set; where all are allowed it costs nothing.
+    The factor makes up for the slices without labels, over which the loss as a whole is a mean too.
+    """
+    log_p = log_pi.masked_fill(~allowed, -torch.inf).logsumexp(-1).clamp_max(0)
+    labelled = ~allowed.all(-1).flatten(1).all(1)
+    share = labelled.float().mean().clamp_min(1 / len(labelled))
+    focal = (1 - log_p.exp()) ** objective.focal_gamma * -log_p
+    return objective.focal_weight / share * focal

@@ -1,0 +1,84 @@
+"""What to watch while StitchNet trains: the bound's terms, and whether its styles part."""
+
+import itertools
+
+import torch
+from pyro import poutine
+from torch.distributions import kl_divergence
+
+from pyro_stitchnet.data.batches import Batch
+from pyro_stitchnet.distributions import Stitched
+from pyro_stitchnet.labels import LABELS
+from pyro_stitchnet.objective import Objective
+from pyro_stitchnet.stitchnet import StitchNet
+from pyro_stitchnet.svae import LEVELS
+
+__all__ = ["diagnose", "label_drop", "style_gaps"]
+
+
+def style_gaps(picture: Stitched) -> dict[str, float]:
+    """Mean absolute difference of the mean styles, for each pair of labels, in grey units.
+
+    0 means that the styles have collapsed into one.
+    """
+    styles = picture.styles.mean
+    return {
+        f"{LABELS[i]}-{LABELS[j]}": float((styles[..., i] - styles[..., j]).abs().mean())
+        for i, j in itertools.combinations(range(len(LABELS)), 2)
+    }
+
+
+def label_drop(picture: Stitched, batch: Batch) -> float:
+    """Nats per labelled pixel that log p(x | y, z) falls when y is replaced with a wrong label.
+
+    The mean over the three wrong labels. Near 0, y does not matter and is not learnt from x. NaN
+    where no pixel of the batch has exactly one label.
+    """
+    scores = picture.styles.log_prob(batch.x.unsqueeze(-1))
+    labelled = batch.allowed.sum(-1) == 1
+    right = scores[batch.allowed & labelled[..., None]]
+    wrong = (scores.sum(-1)[labelled] - right) / (len(LABELS) - 1)
+    return float((right - wrong).mean())
+
+
+@torch.no_grad()
+def diagnose(net: StitchNet, batch: Batch) -> dict[str, float]:
+    """Figures of one batch, from one draw of z, in evaluation mode.
+
+    Returns:
+        ``elbo/log_px``: log p(x | y, z) for the allowed labels' mixture, ``elbo/log_py``: log
+        p(y in A | z), ``elbo/kl``: their sum over levels, in nats per pixel of the slice;
+        ``kl/z1`` ... ``kl/z5``: each level's, in nats per pixel of the slice; ``style_gap/...``,
+        ``share/...``: predicted share of each label; ``label_drop``.
+    """
+    was_training = net.training
+    net.eval()
+    try:
+        objective = Objective(labels="marginal")
+        with net.svae.one_pass():
+            guide = poutine.trace(net.guide).get_trace(batch.x, batch.allowed, objective)
+            model = poutine.trace(poutine.replay(net.model, trace=guide)).get_trace(
+                batch.x, batch.allowed, objective
+            )
+    finally:
+        net.train(was_training)
+    picture = model.nodes["_RETURN"]["value"]
+    pixels = batch.x.numel()
+    kl = {
+        f"kl/z{n}": float(
+            kl_divergence(guide.nodes[f"z{n}"]["fn"], model.nodes[f"z{n}"]["fn"]).sum() / pixels
+        )
+        for n in range(1, LEVELS + 1)
+    }
+    log_py = picture.log_pi.masked_fill(~batch.allowed, -torch.inf).logsumexp(-1)
+    log_joint = model.nodes["x"]["fn"].log_prob(batch.x)
+    share = picture.log_pi.exp().mean((0, 1, 2))
+    return {
+        "elbo/log_px": float((log_joint - log_py).mean()),
+        "elbo/log_py": float(log_py.mean()),
+        "elbo/kl": sum(kl.values()),
+        **kl,
+        **{f"style_gap/{pair}": gap for pair, gap in style_gaps(picture).items()},
+        **{f"share/{label}": float(share[k]) for k, label in enumerate(LABELS)},
+        "label_drop": label_drop(picture, batch),
+    }

@@ -1,0 +1,184 @@
+"""One training run from folders of slices to a folder of results."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from pyro_stitchnet.data.batches import two_streams
+from pyro_stitchnet.data.slices import Slices, read_folder
+from pyro_stitchnet.data.splits import Split, split_by_patient
+from pyro_stitchnet.evaluation.report import evaluate
+from pyro_stitchnet.files import write_atomically
+from pyro_stitchnet.pictures import save_figure, training_curves
+from pyro_stitchnet.presets import Preset, preset
+from pyro_stitchnet.provenance import provenance
+from pyro_stitchnet.stitchnet import StitchNet
+from pyro_stitchnet.training import checkpoint
+from pyro_stitchnet.training.loop import train
+
+__all__ = ["TrainConfig", "choose_device", "run"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What to train on, how long, and where to write.
+
+    Attributes:
+        labelled: folder of slices with masks of all four labels; split by patient.
+        out: folder for the results; must not hold a run yet.
+        unlabelled: folders of slices without masks (masks are ignored).
+        partial: folders of slices whose masks follow the rule `partial_rule`.
+        partial_rule: what the masks of `partial` mean: "infection" is 2 = GGO or consolidation.
+        preset: article, reference or tiny.
+        weights: MobileNetV2's start: none, "imagenet" or the path of a state dict.
+        size: rows and columns of a slice, a multiple of 32.
+        steps: optimiser steps.
+        labelled_per_batch: labelled (and partial) slices in a batch.
+        unlabelled_per_batch: unlabelled slices in a batch.
+        learning_rate: Adam's, where not the preset's.
+        augment: crop, flip and turn the training slices.
+        fold: the fold of patients to test on; the next one validates.
+        folds: how many folds.
+        seed: of the split, the start, the batches and the draws.
+        validate_every: steps between two validations.
+        log_every: steps between two rows of the log.
+        device: "auto" takes a GPU if there is one.
+        progress: show a progress bar.
+    """
+
+    labelled: Path
+    out: Path
+    unlabelled: tuple[Path, ...] = ()
+    partial: tuple[Path, ...] = ()
+    partial_rule: Literal["infection", "lung", "control"] = "infection"
+    preset: Literal["article", "reference", "tiny"] = "article"
+    weights: str | None = None
+    size: int = 128
+    steps: int = 1000
+    labelled_per_batch: int = 4
+    unlabelled_per_batch: int = 4
+    learning_rate: float | None = None
+    augment: bool = True
+    fold: int = 0
+    folds: int = 5
+    seed: int = 0
+    validate_every: int = 100
+    log_every: int = 10
+    device: str = "auto"
+    progress: bool = True
+
+
+def run(config: TrainConfig) -> Path:
+    """Train, keep the best weights on validation, evaluate them once on the test patients.
+
+    Writes ``model.pt``, ``log.csv``, ``curves.png``, ``run.json`` and, under ``test/``, what
+    :func:`~pyro_stitchnet.evaluation.report.evaluate` writes. Patients of the validation and
+    test folds are taken out of the unlabelled and partial slices too.
+
+    Returns:
+        The folder of the results.
+
+    Raises:
+        FileExistsError: ``out`` holds a run.
+        FileNotFoundError: a folder or file is missing.
+        ValueError: a folder, or the configuration, is not usable; the message names it.
+    """
+    if (config.out / "model.pt").exists():
+        raise FileExistsError(f"{config.out}: holds a run already; choose another --out")
+    settings = _settings(config)
+    device = choose_device(config.device)
+    labelled = read_folder(config.labelled, config.size)
+    split = split_by_patient(labelled, fold=config.fold, folds=config.folds, seed=config.seed)
+    held_out = {*split.validation.patients, *split.test.patients}
+    partial = _read_all(config.partial, config.size, config.partial_rule, held_out)
+    unlabelled = _read_all(config.unlabelled, config.size, None, held_out)
+    torch.manual_seed(config.seed)
+    net = StitchNet(settings.model).to(device)
+    config.out.mkdir(parents=True, exist_ok=True)
+
+    trained = train(
+        net,
+        two_streams(
+            split.train + partial if partial else split.train,
+            unlabelled,
+            (config.labelled_per_batch, config.unlabelled_per_batch if unlabelled else 0),
+            seed=config.seed,
+            augment=config.augment,
+        ),
+        config.steps,
+        objective=settings.objective,
+        optimiser=settings.optimiser,
+        validation=split.validation,
+        log_every=config.log_every,
+        validate_every=config.validate_every,
+        progress=config.progress,
+    )
+    write_atomically(config.out / "log.csv", trained.log.to_csv(index=False))
+    save_figure(training_curves(trained.log), config.out / "curves.png")
+    record = {
+        "config": json.loads(json.dumps(asdict(config), default=str)),
+        "settings": asdict(settings),
+        "patients": _patients(split),
+        "slices": {
+            "train": len(split.train),
+            "validation": len(split.validation),
+            "test": len(split.test),
+            "partial": len(partial) if partial else 0,
+            "unlabelled": len(unlabelled) if unlabelled else 0,
+        },
+        "best_step": trained.best_step,
+        "skipped_steps": trained.skipped,
+        **provenance(),
+    }
+    evaluate(net, split.test, config.out / "test", info=record)
+    write_atomically(config.out / "run.json", json.dumps(record, indent=2) + "\n")
+    checkpoint.save(net, config.out / "model.pt", **record)
+    return config.out
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called ``name``; "auto" is a GPU if there is one.
+
+    Raises:
+        ValueError: there is no such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {name!r} is not to be had here ({error}); try cpu") from error
+    return device
+
+
+def _settings(config: TrainConfig) -> Preset:
+    """The preset, with what the configuration overrides."""
+    chosen = preset(config.preset)
+    if config.weights is not None:
+        chosen = replace(chosen, model=replace(chosen.model, weights=config.weights))
+    if config.learning_rate is not None:
+        optimiser = replace(chosen.optimiser, learning_rate=config.learning_rate)
+        chosen = replace(chosen, optimiser=optimiser)
+    return chosen
+
+
+def _read_all(
+    folders: Sequence[Path], size: int, rule: str | None, held_out: set[str]
+) -> Slices | None:
+    """The slices of all folders that belong to none of the patients held out."""
+    whole: Slices | None = None
+    for folder in folders:
+        part = read_folder(folder, size, rule=rule).without_patients(held_out)
+        whole = part if whole is None else whole + part
+    return whole
+
+
+def _patients(split: Split) -> dict[str, list[str]]:
+    return {
+        part: sorted(set(getattr(split, part).patients)) for part in ("train", "validation", "test")
+    }
