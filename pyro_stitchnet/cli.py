@@ -37,7 +37,8 @@ def evaluate(
     out: Path,
     patients: Literal["all", "test", "validation"] = "all",
     read_out: Literal["prior", "posterior"] = "prior",
-    samples: int = 0,
+    samples: int = 8,
+    seed: int = 0,
     size: int | None = None,
     device: str = "auto",
 ) -> None:
@@ -50,6 +51,7 @@ def evaluate(
         patients: all of the folder, or those that the checkpoint's run held out.
         read_out: segmentation by p(y | z) or by p(y | x, z).
         samples: draws of z to average over; 0 takes the mean of each level.
+        seed: of the draws.
         size: rows and columns of a slice; by default what the model was trained on.
         device: "auto" takes a GPU if there is one.
     """
@@ -66,6 +68,7 @@ def evaluate(
         out,
         read_out=read_out,
         samples=samples,
+        seed=seed,
         info={"model": str(model), "trained": info, **provenance()},
     )
     print((out / "table.md").read_text())

@@ -189,9 +189,9 @@ class Picked(TorchDistribution):
 
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
         """Grey values drawn from the picked style."""
-        return self._pick(
-            self.styles.sample(sample_shape), self._extended_shape(sample_shape)
-        )
+        # Expanded first: pixels that share a style still draw from it independently.
+        styles = self.styles.expand((*self.batch_shape, self.styles.batch_shape[-1]))
+        return self._pick(styles.sample(sample_shape), self._extended_shape(sample_shape))
 
 
 class Stitched(TorchDistribution):

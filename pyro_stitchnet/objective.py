@@ -22,8 +22,11 @@ class Objective:
     Attributes:
         labels: how the label y of each pixel enters. ``"enumerated"``: a Pyro site summed out by
             ``TraceEnum_ELBO``. ``"marginal"``: the same number in closed form. ``"relaxed"``: a
-            Gumbel-softmax sample, also drawn by the guide. ``"expected"``: the reference code's
-            SUM_k pi_k log p_k(x) on every pixel, with a focal loss on labels beside it.
+            Gumbel-softmax sample, also drawn by the guide: a looser bound, since the KL is that of
+            the relaxed labels. ``"expected"``: the reference code's SUM_k pi_k log p_k(x) on every
+            pixel, with a focal loss on labels beside it.
+        label_weight: factor on log p(y in A | z), 1 in eq. 9 (M2's alpha, Kingma et al. 2014).
+            Grey values outweigh labels by far, so labels alone are learnt slowly.
         kl_weight: factor on the z sites of model and guide (1 is the ELBO).
         kl_warmup: steps over which training raises ``kl_weight`` linearly from near 0.
         free_bits: nats per pixel of a latent map that each level may use at no cost: the bound
@@ -34,6 +37,7 @@ class Objective:
     """
 
     labels: LabelTerm = "enumerated"
+    label_weight: float = 1.0
     kl_weight: float = 1.0
     kl_warmup: int = 0
     free_bits: float = 0.0

@@ -49,7 +49,7 @@ def segment(
     net: StitchNet,
     x: Tensor,
     *,
-    samples: int = 0,
+    samples: int = 1,
     read_out: ReadOut = "prior",
     batch_size: int = 8,
 ) -> Answer:
@@ -58,7 +58,9 @@ def segment(
     Args:
         net: a trained model; asked in evaluation mode, left as it was.
         x: slices (N, H, W) in [0, 1], on the model's device.
-        samples: draws of z from q(z | x) to average over; 0 takes each level's mean once.
+        samples: draws of z from q(z | x) to average over, from torch's global generator. 0 takes
+            each level's mean instead: repeatable, but the decoder was trained on draws, and its
+            batch norm (in the presets that have it) expects their spread.
         read_out: ``"prior"`` is p(y | z); ``"posterior"`` is p(y | x, z), Bayes' rule through the
             styles.
         batch_size: slices at a time.

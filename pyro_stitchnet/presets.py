@@ -44,7 +44,7 @@ class OptimiserConfig:
 
     Attributes:
         learning_rate: Adam's.
-        clip_norm: largest norm of the whole gradient (of the loss in nats per pixel).
+        clip_norm: largest norm of one tensor's gradient (of the loss in nats per pixel).
         clip_value: largest absolute value of one entry, before the norm; None leaves it out.
     """
 

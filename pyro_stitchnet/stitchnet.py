@@ -116,7 +116,10 @@ class StitchNet(nn.Module):
             else:
                 pyro.sample("x", ExpectedStitched(picture.log_pi, picture.styles), obs=x)
                 if allowed is not None:
-                    pyro.factor("label", -_focal(picture.log_pi, allowed, objective))
+                    pyro.factor("focal", -_focal(picture.log_pi, allowed, objective))
+            if allowed is not None and objective.label_weight != 1:
+                extra = objective.label_weight - 1
+                pyro.factor("label_weight", extra * _log_allowed(picture.log_pi, allowed))
         return picture
 
     def guide(
@@ -179,13 +182,18 @@ def _temperature(objective: Objective, picture: Stitched) -> Tensor:
     return picture.log_pi.new_tensor(objective.temperature)
 
 
+def _log_allowed(log_pi: Tensor, allowed: Tensor) -> Tensor:
+    """log p(y in A | z), pixel by pixel."""
+    return log_pi.masked_fill(~allowed, -torch.inf).logsumexp(-1).clamp_max(0)
+
+
 def _focal(log_pi: Tensor, allowed: Tensor, objective: Objective) -> Tensor:
     """The reference code's label loss: 100 x focal loss, a mean over the pixels that have a label.
 
     With a set of labels, p is the probability of the set; where all are allowed it costs nothing.
     The factor makes up for the slices without labels, over which the loss as a whole is a mean too.
     """
-    log_p = log_pi.masked_fill(~allowed, -torch.inf).logsumexp(-1).clamp_max(0)
+    log_p = _log_allowed(log_pi, allowed)
     labelled = ~allowed.all(-1).flatten(1).all(1)
     share = labelled.float().mean().clamp_min(1 / len(labelled))
     focal = (1 - log_p.exp()) ** objective.focal_gamma * -log_p

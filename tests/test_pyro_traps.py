@@ -24,12 +24,9 @@ from torch.nn import functional as F
 
 
 @pytest.fixture(autouse=True)
-def fresh_pyro() -> Iterator[None]:
-    pyro.clear_param_store()
-    pyro.set_rng_seed(0)
+def validated() -> Iterator[None]:
     with pyro.validation_enabled(True):
         yield
-    pyro.clear_param_store()
 
 
 def empty_guide(*args: object, **kwargs: object) -> None:

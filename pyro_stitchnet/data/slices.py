@@ -178,7 +178,10 @@ def _read_index(folder: Path) -> pd.DataFrame:
             f"{path}: missing; a slice folder needs images/ (and masks/ where labelled) and an "
             "index.csv with the columns file and patient"
         )
-    index = pd.read_csv(path, dtype=str)
+    try:
+        index = pd.read_csv(path, dtype=str)
+    except ValueError as error:  # pandas' errors and UnicodeDecodeError are ValueErrors
+        raise ValueError(f"{path}: not a readable table; save it as CSV ({error})") from error
     missing = [column for column in ("file", "patient") if column not in index]
     if missing:
         raise ValueError(

@@ -25,7 +25,8 @@ def evaluate(
     out: str | Path,
     *,
     read_out: ReadOut = "prior",
-    samples: int = 0,
+    samples: int = 8,
+    seed: int = 0,
     info: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
     """Segment ``slices``, compare with their labels, write tables and pictures to ``out``.
@@ -37,6 +38,7 @@ def evaluate(
             ``segmentations.png`` and ``styles.png``; made where missing.
         read_out: see :func:`~pyro_stitchnet.posterior.segment`.
         samples: see :func:`~pyro_stitchnet.posterior.segment`.
+        seed: of the draws.
         info: plain data on the run, kept in ``table.json``.
 
     Returns:
@@ -47,11 +49,12 @@ def evaluate(
     """
     truth = slices.labels()
     device = next(net.parameters()).device
+    torch.manual_seed(seed)
     answer = segment(net, slices.images.to(device), read_out=read_out, samples=samples)
     labels = answer.labels.cpu()
     scores = slice_scores(truth, labels, slices.names, slices.patients)
     out = Path(out)
-    save(scores, out, read_out=read_out, samples=samples, **(info or {}))
+    save(scores, out, read_out=read_out, samples=samples, seed=seed, **(info or {}))
 
     shown = _across_severity(truth)
     names = [slices.names[i] for i in shown]

@@ -123,14 +123,21 @@ def load_imagenet_weights(weights: str | os.PathLike[str]) -> Mapping[str, Tenso
             )
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
             raise ValueError(f"{path}: not a state dict that torch can load ({error})") from error
     # torchvision's file holds the whole classifier; ours only its features.
-    state = {key.removeprefix("features."): value for key, value in state.items()
-             if not key.startswith("classifier.")}
-    if "0.0.weight" not in state or state["0.0.weight"].shape != (32, 3, 3, 3):
+    named = state if isinstance(state, Mapping) else {}
+    features = {
+        str(key).removeprefix("features."): value
+        for key, value in named.items()
+        if not str(key).startswith("classifier.")
+    }
+    wanted = mobilenet_v2().features.state_dict()
+    if features.keys() != wanted.keys() or any(
+        getattr(features[key], "shape", None) != wanted[key].shape for key in wanted
+    ):
         raise ValueError(f"{weights}: not the weights of torchvision's mobilenet_v2().features")
-    return state
+    return features
 
 
 def _one_channel(stem: nn.Conv2d) -> nn.Conv2d:

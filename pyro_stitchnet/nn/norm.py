@@ -54,5 +54,5 @@ def norm(kind: str, channels: int) -> nn.Module:
     if kind == "batch":
         return TwoRoleBatchNorm2d(channels)
     if kind == "group":
-        return nn.GroupNorm(math.gcd(8, max(1, channels // 4)), channels)
+        return nn.GroupNorm(math.gcd(8, max(1, channels // 4), channels), channels)
     raise ValueError(f"norm {kind!r} is unknown; choose 'batch' or 'group'")

@@ -55,7 +55,9 @@ def diagnose(net: StitchNet, batch: Batch) -> dict[str, float]:
     net.eval()
     try:
         objective = Objective(labels="marginal")
-        with net.svae.one_pass():
+        # Watching must not change the run: the training's random numbers stay as they are.
+        devices = [batch.x.device] if batch.x.is_cuda else []
+        with torch.random.fork_rng(devices), net.svae.one_pass():
             guide = poutine.trace(net.guide).get_trace(batch.x, batch.allowed, objective)
             model = poutine.trace(poutine.replay(net.model, trace=guide)).get_trace(
                 batch.x, batch.allowed, objective

@@ -126,7 +126,7 @@ def train(
 
 
 def update(
-    net: nn.Module,
+    net: StitchNet,
     batch: Batch,
     objective: Objective,
     adam: torch.optim.Optimizer,
@@ -135,14 +135,19 @@ def update(
     """One step; left out where the loss or the gradient is not finite.
 
     Returns:
-        The loss, and the gradient's norm before clipping by norm.
+        The loss, and the norm of the whole gradient before clipping by norm.
     """
     adam.zero_grad()
     loss = negative_elbo(net, batch.x, batch.allowed, objective)
     loss.backward()
+    # Tensor by tensor, as Keras and Pyro's optimisers do: at the start the batch-normalised
+    # encoder's gradient is orders of magnitude larger than the heads', and one norm over all
+    # would leave the heads nothing.
+    parameters = [p for p in net.parameters() if p.grad is not None]
     if optimiser.clip_value is not None:
-        nn.utils.clip_grad_value_(net.parameters(), optimiser.clip_value)
-    norm = nn.utils.clip_grad_norm_(net.parameters(), optimiser.clip_norm)
+        nn.utils.clip_grad_value_(parameters, optimiser.clip_value)
+    norms = [nn.utils.clip_grad_norm_(p, optimiser.clip_norm) for p in parameters]
+    norm = torch.stack(norms).norm()
     if loss.isfinite() and norm.isfinite():
         adam.step()
     return float(loss.detach()), float(norm)
@@ -162,7 +167,9 @@ def validate(net: StitchNet, slices: Slices) -> dict[str, float]:
     A lesion that no slice has or is given counts 0 in the mean of both.
     """
     device = next(net.parameters()).device
-    labels = segment(net, slices.images.to(device)).labels.cpu()
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(0)  # the same draws of z at every validation
+        labels = segment(net, slices.images.to(device)).labels.cpu()
     mean = slice_scores(slices.labels(), labels).groupby("lesion")["f1"].mean()
     lesions = mean[["GGO", "CON"]]
     return {

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_dilation, gaussian_filter, maximum_filter
 
-from pyro_stitchnet.data.phantom import LESION_FREE, Phantom, phantom_patient, phantoms
+from pyro_stitchnet.data.phantom import (
+    LESION_FREE,
+    Phantom,
+    phantom_patient,
+    phantom_slices,
+    phantoms,
+)
 from pyro_stitchnet.labels import BACKGROUND, CONSOLIDATION, GGO, HEALTHY
 
 
@@ -207,3 +213,15 @@ def test_arguments_out_of_range_are_refused_at_the_call() -> None:
         phantoms([1, -1], 2)
     with pytest.raises(ValueError, match="0 or more"):
         phantom_patient(0, 1, seed=-1)
+
+
+def test_phantom_slices_are_the_same_population() -> None:
+    whole, cut = (
+        phantom_slices([7, 2], 3, size=64, seed=5),
+        list(phantoms([7, 2], 3, size=64, seed=5)),
+    )
+    np.testing.assert_array_equal(whole.images.numpy(), np.stack([p.image for p in cut]))
+    np.testing.assert_array_equal(whole.labels().numpy(), np.stack([p.labels for p in cut]))
+    assert list(whole.patients) == [p.patient for p in cut]
+    assert len(set(whole.names)) == len(cut)
+    assert all(name.endswith(".png") for name in whole.names)  # as `write_folder` asks for

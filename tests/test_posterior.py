@@ -1,0 +1,76 @@
+import pytest
+import torch
+from pyro import poutine
+from pyro.infer import infer_discrete
+
+from pyro_stitchnet.posterior import AtMean, segment
+from pyro_stitchnet.presets import preset
+from pyro_stitchnet.stitchnet import StitchNet
+
+
+@pytest.fixture(scope="module")
+def net() -> StitchNet:
+    torch.manual_seed(0)
+    return StitchNet(preset("tiny").model).train()
+
+
+@pytest.fixture
+def x() -> torch.Tensor:
+    return torch.rand(5, 32, 64)
+
+
+@pytest.mark.parametrize("read_out", ["prior", "posterior"])
+@pytest.mark.parametrize("samples", [0, 3])
+def test_shapes_and_ranges(net: StitchNet, x: torch.Tensor, read_out: str, samples: int) -> None:
+    answer = segment(net, x, read_out=read_out, samples=samples, batch_size=2)  # type: ignore[arg-type]
+    assert answer.probabilities.shape == answer.styles.shape == (5, 4, 32, 64)
+    assert answer.stitched.shape == answer.labels.shape == (5, 32, 64)
+    assert torch.allclose(answer.probabilities.sum(1), torch.ones(5, 32, 64), atol=1e-5)
+    assert ((answer.styles >= 0) & (answer.styles <= 1)).all()
+    picked = answer.styles.gather(1, answer.labels[:, None])[:, 0]
+    assert torch.equal(picked, answer.stitched)
+    assert net.training  # left as it was
+
+
+def test_batches_do_not_matter(net: StitchNet, x: torch.Tensor) -> None:
+    whole, parts = segment(net, x, batch_size=5), segment(net, x, batch_size=1)
+    assert torch.allclose(whole.probabilities, parts.probabilities, atol=1e-5)
+
+
+def test_means_are_deterministic_and_samples_are_not(net: StitchNet, x: torch.Tensor) -> None:
+    assert torch.equal(segment(net, x).probabilities, segment(net, x).probabilities)
+    a, b = (segment(net, x, samples=1).probabilities for _ in range(2))
+    assert not torch.equal(a, b)
+
+
+def test_at_mean_takes_the_mean_at_every_level(net: StitchNet, x: torch.Tensor) -> None:
+    with AtMean():
+        trace = poutine.trace(net.guide).get_trace(x)
+    for level in range(1, 6):
+        site = trace.nodes[f"z{level}"]
+        assert torch.equal(site["value"], site["fn"].mean)
+
+
+def test_posterior_read_out_is_pyros(net: StitchNet) -> None:
+    """Bayes' rule through the styles = the frequencies of Pyro's infer_discrete."""
+    net.eval()
+    x = torch.rand(1, 32, 32)
+    with torch.no_grad():
+        guide = poutine.trace(net.guide).get_trace(x)
+        expected = net.picture(guide.nodes["z1"]["value"]).responsibilities(x)
+        counts = torch.zeros_like(expected)
+        draws = 300
+        replayed = poutine.replay(net.model, trace=guide)
+        sampler = infer_discrete(replayed, first_available_dim=-4, temperature=1)
+        for _ in range(draws):
+            y = poutine.trace(sampler).get_trace(x).nodes["y"]["value"]
+            counts += torch.nn.functional.one_hot(y.reshape(x.shape), 4)
+    assert (counts / draws - expected).abs().mean() < 0.02
+    assert (counts / draws - expected).mean((0, 1, 2)).abs().max() < 0.01
+
+
+def test_errors(net: StitchNet) -> None:
+    with pytest.raises(ValueError, match="read_out"):
+        segment(net, torch.rand(1, 32, 32), read_out="both")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="32 or 64"):
+        segment(net, torch.rand(1, 33, 32))

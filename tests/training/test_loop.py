@@ -1,0 +1,192 @@
+"""The loop: learns, repeats itself, survives bad steps, and agrees with pyro.infer.SVI."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+
+import pyro
+import pytest
+import torch
+
+from examples import train_svi
+from pyro_stitchnet.data.batches import Batch, two_streams
+from pyro_stitchnet.data.phantom import phantom_slices
+from pyro_stitchnet.data.slices import Slices
+from pyro_stitchnet.objective import Objective
+from pyro_stitchnet.presets import OptimiserConfig, preset
+from pyro_stitchnet.stitchnet import StitchNet
+from pyro_stitchnet.training.loop import Trained, train, validate, warmed_up
+
+TINY = preset("tiny")
+
+
+@pytest.fixture(scope="module")
+def slices() -> Slices:
+    return phantom_slices([0, 1, 2], 2, size=64)
+
+
+def new_net() -> StitchNet:
+    torch.manual_seed(0)
+    return StitchNet(TINY.model)
+
+
+def run(net: StitchNet, batches: Iterator[Batch], steps: int, **options: object) -> Trained:
+    torch.manual_seed(1)
+    settings = {"objective": TINY.objective, "optimiser": TINY.optimiser, "log_every": 1, **options}
+    return train(net, batches, steps, progress=False, **settings)  # type: ignore[arg-type]
+
+
+def test_same_seed_same_run(slices: Slices) -> None:
+    logs = [run(new_net(), two_streams(slices, slices, (2, 2)), 3).log for _ in range(2)]
+    assert logs[0].equals(logs[1])
+
+
+def test_watching_does_not_change_the_run(slices: Slices) -> None:
+    """How often figures are logged or validated leaves the losses as they are."""
+    seldom, often = (
+        run(
+            new_net(),
+            two_streams(slices, slices, (2, 2)),
+            4,
+            log_every=every,
+            validate_every=every,
+            validation=slices,
+        ).log["elbo/loss"].iloc[-1]
+        for every in (4, 1)
+    )
+    assert seldom == often
+
+
+@pytest.mark.filterwarnings("ignore:.*was not registered in the param store:UserWarning")
+def test_svi_and_the_loop_reach_the_same_loss(slices: Slices) -> None:
+    """examples/train_svi.py and the library: same seed, same losses, step by step."""
+    optimiser = OptimiserConfig(clip_value=0.5, clip_norm=math.inf)
+    net = new_net()
+    torch.manual_seed(1)
+    by_svi = train_svi.train(net, two_streams(slices, slices, (2, 2)), 4, optimiser)
+    log = run(
+        new_net(),
+        two_streams(slices, slices, (2, 2)),
+        4,
+        objective=Objective(),
+        optimiser=optimiser,
+    ).log
+    assert by_svi == pytest.approx(log["elbo/loss"].tolist(), abs=1e-5)
+    assert by_svi[-1] < by_svi[0]
+
+
+def test_log_has_every_figure_from_the_first_step(slices: Slices) -> None:
+    log = run(new_net(), two_streams(slices, slices, (2, 2)), 1, validation=slices).log
+    columns = set(log.columns)
+    assert {"elbo/loss", "elbo/log_px", "elbo/log_py", "elbo/kl", "label_drop"} <= columns
+    assert {f"kl/z{n}" for n in range(1, 6)} <= columns
+    assert sum(c.startswith("style_gap/") for c in columns) == 6
+    assert sum(c.startswith("share/") for c in columns) == 4
+    assert log[[c for c in columns if not c.startswith("validation/")]].notna().all(axis=None)
+
+
+def spoilt(batches: Iterator[Batch], bad: set[int]) -> Iterator[Batch]:
+    for step, batch in enumerate(batches, 1):
+        yield Batch(batch.x * math.nan, batch.allowed) if step in bad else batch
+
+
+@pytest.fixture
+def no_validation() -> Iterator[None]:
+    with pyro.validation_enabled(False):
+        yield
+
+
+@pytest.mark.usefixtures("no_validation")
+def test_steps_that_are_not_finite_are_left_out_and_counted(slices: Slices) -> None:
+    net = new_net()
+    trained = run(net, spoilt(two_streams(slices, None, (2, 0)), {2}), 3, log_every=3)
+    assert trained.skipped == 1
+    assert all(p.isfinite().all() for p in net.parameters())
+
+
+@pytest.mark.usefixtures("no_validation")
+def test_twenty_bad_steps_in_a_row_stop_the_run(slices: Slices) -> None:
+    batch = next(two_streams(slices, None, (1, 0)))
+    always = iter(lambda: Batch(batch.x * math.nan, batch.allowed), None)
+    with pytest.raises(FloatingPointError, match="learning rate"):
+        run(new_net(), always, 50, log_every=100)
+
+
+def test_kl_warm_up() -> None:
+    objective = Objective(kl_warmup=4, kl_weight=2.0)
+    weights = [warmed_up(objective, step).kl_weight for step in range(6)]
+    assert weights == pytest.approx([2e-6, 0.5, 1.0, 1.5, 2.0, 2.0])
+    assert warmed_up(Objective(), 1).kl_weight == 1
+
+
+def test_clipping_bounds_each_tensor(slices: Slices) -> None:
+    """Tensor by tensor, so that one large gradient does not silence the others."""
+    net = new_net()
+    trained = run(
+        net, two_streams(slices, None, (2, 0)), 1, optimiser=OptimiserConfig(clip_norm=1e-3)
+    )
+    norms = torch.stack([p.grad.norm() for p in net.parameters() if p.grad is not None])
+    assert float(norms.max()) <= 1.001e-3
+    assert float((norms > 0.999e-3).float().mean()) > 0.5
+    assert trained.log["gradient_norm"].iloc[0] > 1
+
+
+def test_keeps_the_weights_best_on_validation(
+    slices: Slices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.1, 0.7, 0.3])
+    kept = []
+
+    def fake(net: StitchNet, _: Slices) -> dict[str, float]:
+        kept.append(next(net.parameters()).detach().clone())
+        score = next(scores)
+        return dict.fromkeys(
+            ("validation/dice", "validation/dice_ggo", "validation/dice_consolidation"), score
+        )
+
+    monkeypatch.setattr("pyro_stitchnet.training.loop.validate", fake)
+    net = new_net()
+    trained = run(
+        net, two_streams(slices, None, (2, 0)), 3, validation=slices, validate_every=1
+    )
+    assert trained.best_step == 2
+    assert torch.equal(next(net.parameters()), kept[1])
+    assert not torch.equal(kept[1], kept[2])
+
+
+def test_validate_scores_a_perfect_segmentation_one(
+    slices: Slices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Perfect:
+        labels = slices.labels()
+
+    monkeypatch.setattr("pyro_stitchnet.training.loop.segment", lambda net, x: Perfect)
+    assert validate(new_net(), slices)["validation/dice"] == 1
+
+
+@pytest.mark.slow
+def test_learns_to_segment_phantoms() -> None:
+    """Overfits four slices: lesion Dice far above chance, styles apart, y matters."""
+    slices = phantom_slices(range(8), 1, size=64)
+    diseased = [i for i, y in enumerate(slices.labels()) if (y == 2).any() and (y == 3).any()]
+    slices = slices.take(diseased[:4])
+    objective = replace(TINY.objective, kl_warmup=0)
+    trained = run(
+        new_net(),
+        two_streams(slices, None, (4, 0), augment=False),
+        150,
+        objective=objective,
+        validation=slices,
+        validate_every=50,
+        log_every=150,
+    )
+    last = trained.log.iloc[-1]
+    assert trained.log["validation/dice"].max() > 0.5
+    assert last["label_drop"] > 1
+    assert last["style_gap/healthy-consolidation"] > 0.1
+
+
+def test_refuses_no_steps(slices: Slices) -> None:
+    with pytest.raises(ValueError, match="steps"):
+        run(new_net(), islice(two_streams(slices, None, (1, 0)), 0), 0)
