@@ -54,7 +54,7 @@ def train(
         pyro.optim.PyroOptim(
             torch.optim.Adam,
             {"lr": optimiser.learning_rate},
-            {"clip_value": optimiser.clip_value} if optimiser.clip_value else None,
+            {"clip_norm": optimiser.clip_norm},
         ),
         TraceEnum_ELBO(max_plate_nesting=3),  # sums the labels y out
     )
@@ -78,7 +78,7 @@ def main(config: Config) -> None:
         (4, 4),
         seed=config.seed,
     )
-    train(net, batches, config.steps, OptimiserConfig(clip_value=0.5))
+    train(net, batches, config.steps, article.optimiser)
     checkpoint.save(net, config.out, steps=config.steps, seed=config.seed)
     print(f"model: {config.out}")
 

@@ -133,7 +133,7 @@ def _floored_beta(a: Tensor, b: Tensor) -> TorchDistribution:
 
 
 def _bounded_beta(a: Tensor, b: Tensor) -> TorchDistribution:
-    """Mean in (0.01, 0.99) and precision alpha + beta in (4, 200): no density grows without limit."""
+    """Mean in (0.01, 0.99), precision alpha + beta in (4, 200): no density grows without limit."""
     mean = 0.01 + 0.98 * torch.sigmoid(a)
     precision = 4 * torch.exp(math.log(50) * torch.sigmoid(b))
     return InteriorBeta(mean * precision, (1 - mean) * precision)

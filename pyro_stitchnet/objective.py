@@ -1,7 +1,7 @@
 """What is maximised, and every weight in it."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from pyro import poutine
 from pyro.infer import ELBO, Trace_ELBO, TraceEnum_ELBO
@@ -47,8 +47,8 @@ class Objective:
 
     def __post_init__(self) -> None:
         """Refuse weights outside their range."""
-        if self.labels not in ("enumerated", "marginal", "relaxed", "expected"):
-            raise ValueError(f"labels={self.labels!r} is not one of {LabelTerm.__args__}")
+        if self.labels not in get_args(LabelTerm):
+            raise ValueError(f"labels={self.labels!r} is not one of {get_args(LabelTerm)}")
         if self.kl_weight <= 0:
             # poutine.scale refuses 0; a warm-up starts at 1e-6.
             raise ValueError(f"kl_weight must be above 0, got {self.kl_weight}")

@@ -81,7 +81,7 @@ PRESETS: Mapping[str, Preset] = {
             norm="group",
             likelihood="bounded-beta",
         ),
-        Objective(labels="marginal", kl_warmup=200, free_bits=0.01),
+        Objective(labels="marginal", label_weight=10, kl_warmup=200, free_bits=0.01),
         OptimiserConfig(learning_rate=2e-3),
     ),
 }
@@ -96,4 +96,6 @@ def preset(name: str) -> Preset:
     try:
         return PRESETS[name]
     except KeyError:
-        raise ValueError(f"preset {name!r} is unknown; choose one of {', '.join(PRESETS)}") from None
+        raise ValueError(
+            f"preset {name!r} is unknown; choose one of {', '.join(PRESETS)}"
+        ) from None

@@ -110,7 +110,8 @@ class StitchNet(nn.Module):
                 pyro.sample("x", Picked(y, picture.styles), obs=x)
             elif objective.labels == "relaxed":
                 log_y = pyro.sample(
-                    "y", ExpRelaxedCategorical(_temperature(objective, picture), logits=picture.log_pi)
+                    "y",
+                    ExpRelaxedCategorical(_temperature(objective, picture), logits=picture.log_pi),
                 )
                 pyro.sample("x", Stitched(log_y, picture.styles, allowed), obs=x)
             else:
@@ -168,7 +169,10 @@ class StitchNet(nn.Module):
 def _plates(shape: tuple[int, int, int]) -> list[pyro.plate]:
     """The independent parts of a batch of pictures; y and x are pixelwise in all three."""
     names = ("slices", "rows", "columns")
-    return [pyro.plate(name, size, dim=i - 3) for i, (name, size) in enumerate(zip(names, shape, strict=True))]
+    return [
+        pyro.plate(name, size, dim=i - 3)
+        for i, (name, size) in enumerate(zip(names, shape, strict=True))
+    ]
 
 
 def _log_membership(y: Tensor, allowed: Tensor) -> Tensor:

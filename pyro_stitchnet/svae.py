@@ -72,7 +72,9 @@ class SVAE(nn.Module):
             for level in range(LEVELS, 0, -1):
                 if z is None:
                     like = next(self.decoder.parameters())
-                    zero = torch.zeros(slices, 1, rows // STRIDE, columns // STRIDE, device=like.device)
+                    zero = torch.zeros(
+                        slices, 1, rows // STRIDE, columns // STRIDE, device=like.device
+                    )
                     prior = dist.Normal(zero, torch.ones_like(zero))
                 else:
                     prior = self.prior(level, z)
@@ -183,9 +185,7 @@ def _normal(parameters: tuple[Tensor, Tensor]) -> dist.Normal:
 
 def _sample_map(name: str, d: dist.Normal) -> Tensor:
     """A site for a map (N, 1, h, w): event (1, h, w), with room for the rows and columns plates."""
-    return pyro.sample(
-        name, dist.Normal(d.loc[:, None, None], d.scale[:, None, None]).to_event(3)
-    )
+    return pyro.sample(name, dist.Normal(d.loc[:, None, None], d.scale[:, None, None]).to_event(3))
 
 
 def _as_map(value: Tensor) -> Tensor:

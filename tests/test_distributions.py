@@ -101,7 +101,7 @@ def test_masses_of_the_discretised_logistic_add_up_to_one_exactly(a: float, b: f
 def test_samples_and_mean_are_grey_values(family: str, parameters: tuple[float, float]) -> None:
     a, b = (torch.full((3, 5), v) for v in parameters)
     d = FAMILIES[family](a, b)
-    sample = d.sample((50,))
+    sample = d.sample(torch.Size([50]))
     assert sample.shape == (50, 3, 5)
     for grey in (sample, d.mean):
         assert grey.dtype == torch.float32
@@ -114,7 +114,7 @@ def test_samples_follow_the_probabilities(family: str) -> None:
     n = 20_000
     for a, b in [(1.5, 2.0), (3.0, 1.0)]:
         d, exact = FAMILIES[family](torch.tensor(a), torch.tensor(b)), FAMILIES[family]
-        sample = d.sample((n,))
+        sample = d.sample(torch.Size([n]))
         expected = total(exact(*doubles(a, b)), X)
         assert sample.mean() == pytest.approx(float(expected), abs=5 * float(sample.std()) / n**0.5)
 
@@ -189,7 +189,9 @@ def test_discretised_logistic_scores_the_nearest_grey_level() -> None:
 
 
 def test_discretised_logistic_draws_grey_levels() -> None:
-    draws = DiscretisedLogistic(torch.tensor(0.1), torch.tensor(0.1)).sample((5000,)) * 255
+    draws = (
+        DiscretisedLogistic(torch.tensor(0.1), torch.tensor(0.1)).sample(torch.Size([5000])) * 255
+    )
     torch.testing.assert_close(draws, draws.round(), rtol=0, atol=1e-4)
     black = 1 / (1 + math.exp((0.1 - 0.5 / 255) / 0.1))  # all below half the first level
     assert (draws == 0).float().mean() == pytest.approx(black, abs=0.03)
@@ -216,14 +218,14 @@ def test_picked_takes_an_enumerated_label() -> None:
     expected = styles.log_prob(x.unsqueeze(-1)).movedim(-1, 0)
     assert torch.equal(picked.log_prob(x), expected)
     assert torch.equal(picked.mean, styles.mean.movedim(-1, 0))
-    assert picked.sample((7,)).shape == (7, K, 2, 3, 5)
+    assert picked.sample(torch.Size([7])).shape == (7, K, 2, 3, 5)
 
 
 def test_picked_draws_from_the_style_that_is_picked() -> None:
     mean = torch.tensor([0.1, 0.35, 0.6, 0.9])
     styles = InteriorBeta(1000 * mean, 1000 * (1 - mean))
     y = torch.randint(K, (4, 6))
-    draws = Picked(y, styles).sample((100,))
+    draws = Picked(y, styles).sample(torch.Size([100]))
     assert (draws - mean[y]).abs().max() < 0.1
 
 
@@ -326,7 +328,7 @@ def test_stitched_draws_labels_from_pi_and_grey_from_their_styles() -> None:
     styles = InteriorBeta(2000 * mean, 2000 * (1 - mean))  # no two overlap
     pi = torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.7, 0.1, 0.1, 0.1]])
     stitched = Stitched(pi.log(), styles.expand(torch.Size([2, K])))
-    draws = stitched.sample((n,))
+    draws = stitched.sample(torch.Size([n]))
     assert draws.shape == (n, 2)
     torch.testing.assert_close(draws.mean(0), stitched.mean, rtol=0, atol=0.01)
     nearest = (draws.unsqueeze(-1) - mean).abs().argmin(-1)
@@ -342,7 +344,9 @@ def test_stitched_broadcasts_in_plates() -> None:
     assert wide.batch_shape == (2, 3, 5)
     torch.testing.assert_close(wide.log_prob(x), d.log_prob(x))
     assert wide.sample().shape == (2, 3, 5)
-    assert isinstance(ExpectedStitched(logits, styles).expand(wide.batch_shape), ExpectedStitched)
+    assert isinstance(
+        ExpectedStitched(logits, styles).expand(torch.Size([2, 3, 5])), ExpectedStitched
+    )
 
 
 # --- The reference code's bound -------------------------------------------------------------------
@@ -382,7 +386,9 @@ def test_product_of_normals_is_the_posterior_of_a_linear_gaussian_pair() -> None
 
 
 normals = st.builds(
-    lambda loc, scale: dist.Normal(*doubles(loc, scale)), st.floats(-100, 100), st.floats(0.01, 100)
+    lambda loc, scale: dist.Normal(torch.tensor(loc).double(), torch.tensor(scale).double()),
+    st.floats(-100, 100),
+    st.floats(0.01, 100),
 )
 
 

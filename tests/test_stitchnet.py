@@ -111,8 +111,7 @@ def relaxed_bounds(small: OnTwoByTwo, monkeypatch: pytest.MonkeyPatch, draws: in
     objective = Objective(labels="relaxed", temperature=0.2)
     elbo = objective.elbo()
     return [
-        -elbo.loss(small.net.model, small.net.guide, small.x, None, objective)
-        for _ in range(draws)
+        -elbo.loss(small.net.model, small.net.guide, small.x, None, objective) for _ in range(draws)
     ]
 
 
@@ -202,7 +201,7 @@ def test_either_stream_alone_trains(net: StitchNet, x: Tensor, allowed: bool) ->
     sets = one_hot(torch.randint(0, K, x.shape)) if allowed else None
     for labels in ("enumerated", "marginal", "relaxed", "expected"):
         net.zero_grad()
-        negative_elbo(net, x, sets, Objective(labels=labels)).backward()  # type: ignore[arg-type]
+        negative_elbo(net, x, sets, Objective(labels=labels)).backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
 
 
@@ -294,7 +293,7 @@ def test_stays_on_its_device() -> None:
     allowed = torch.empty(2, 32, 32, K, dtype=torch.bool, device="meta")
     with pyro.validation_enabled(False):
         for labels in ("marginal", "relaxed", "expected", "enumerated"):
-            objective = Objective(labels=labels, free_bits=0.1)  # type: ignore[arg-type]
+            objective = Objective(labels=labels, free_bits=0.1)
             guide = poutine.trace(net.guide).get_trace(x, allowed, objective)
             model = poutine.trace(poutine.replay(net.model, trace=guide)).get_trace(
                 x, allowed, objective

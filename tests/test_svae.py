@@ -14,7 +14,13 @@ from pyro_stitchnet.stitchnet import StitchNet
 from pyro_stitchnet.svae import SVAE, check_size
 
 TABLE_2_Z = {1: (1, 176, 176), 2: (1, 88, 88), 3: (1, 44, 44), 4: (1, 22, 22), 5: (1, 11, 11)}
-TABLE_2_D = {1: (32, 176, 176), 2: (64, 88, 88), 3: (128, 44, 44), 4: (256, 22, 22), 5: (512, 11, 11)}
+TABLE_2_D = {
+    1: (32, 176, 176),
+    2: (64, 88, 88),
+    3: (128, 44, 44),
+    4: (256, 22, 22),
+    5: (512, 11, 11),
+}
 
 
 @pytest.fixture
@@ -28,7 +34,7 @@ def test_table_2_at_352(name: str) -> None:
     """z and d have the article's sizes, in inference and in generation."""
     net = StitchNet(preset(name).model).eval()
     x = torch.rand(1, 352, 352)
-    seen = {}
+    seen: dict[int, tuple[int, ...]] = {}
     for level, expand in enumerate(net.svae.expand, 1):
         expand.register_forward_hook(
             lambda m, i, d, level=level: seen.__setitem__(level, tuple(d.shape[1:]))
@@ -56,7 +62,13 @@ def test_one_crush_serves_both_directions(tiny: StitchNet) -> None:
             with_kwargs=True,
         )
     negative_elbo(tiny, torch.rand(2, 32, 32))
-    assert roles == {1: [False, True], 2: [False, True], 3: [False, True], 4: [False, True], 5: [False]}
+    assert roles == {
+        1: [False, True],
+        2: [False, True],
+        3: [False, True],
+        4: [False, True],
+        5: [False],
+    }
 
 
 def test_parameters_of_the_reference_module_by_module() -> None:
@@ -170,7 +182,10 @@ def test_free_bits_leave_a_level_no_gradient_in_expectation() -> None:
     from pyro_stitchnet.svae import _pay_free_bits, _sample_map
 
     loc = torch.full((4, 1, 2, 2), 0.3, requires_grad=True)
-    q, p = pyro.distributions.Normal(loc, 0.9), pyro.distributions.Normal(torch.zeros(4, 1, 2, 2), 1.0)
+    q, p = (
+        pyro.distributions.Normal(loc, 0.9),
+        pyro.distributions.Normal(torch.zeros(4, 1, 2, 2), 1.0),
+    )
 
     def guide() -> None:
         with pyro.plate("slices", 4, dim=-3):
@@ -181,7 +196,7 @@ def test_free_bits_leave_a_level_no_gradient_in_expectation() -> None:
         with pyro.plate("slices", 4, dim=-3):
             _sample_map("z", p)
 
-    gradients = []
+    gradients: list[float] = []
     for _ in range(500):
         loc.grad = None
         pyro.infer.Trace_ELBO(max_plate_nesting=3).differentiable_loss(model, guide).backward()
@@ -215,4 +230,10 @@ def test_svae_alone_is_a_model_and_a_guide() -> None:
     svae = SVAE(preset("tiny").model)
     with pyro.plate("slices", 2, dim=-3):
         trace = poutine.trace(svae.model).get_trace((2, 64, 64), Objective())
-    assert [n for n in trace.stochastic_nodes if n.startswith("z")] == ["z5", "z4", "z3", "z2", "z1"]
+    assert [n for n in trace.stochastic_nodes if n.startswith("z")] == [
+        "z5",
+        "z4",
+        "z3",
+        "z2",
+        "z1",
+    ]

@@ -1,0 +1,1 @@
+"""From files and phantoms to batches. Knows nothing of the model."""

@@ -67,7 +67,7 @@ def two_streams(
     Raises:
         ValueError: a stream of which slices are wanted has none, or none are wanted at all.
     """
-    streams = []
+    streams: list[tuple[Slices, Iterator[list[int]]]] = []
     for name, slices, n in zip(
         ("labelled", "unlabelled"), (labelled, unlabelled), per_batch, strict=True
     ):
@@ -83,9 +83,7 @@ def two_streams(
     return _batches(streams, augment)
 
 
-def _batches(
-    streams: list[tuple[Slices, Iterator[list[int]]]], augment: bool
-) -> Iterator[Batch]:
+def _batches(streams: list[tuple[Slices, Iterator[list[int]]]], augment: bool) -> Iterator[Batch]:
     transform = augmentation(streams[0][0].images.shape[-1]) if augment else v2.Identity()
     while True:
         pairs = [

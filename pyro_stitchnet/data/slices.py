@@ -120,7 +120,9 @@ def read_folder(folder: str | Path, size: int, *, rule: str | None = "full") -> 
     """
     folder = Path(folder)
     if rule is not None and rule not in LABEL_RULES:
-        raise ValueError(f"labelling rule {rule!r} is unknown; choose one of {', '.join(LABEL_RULES)}")
+        raise ValueError(
+            f"labelling rule {rule!r} is unknown; choose one of {', '.join(LABEL_RULES)}"
+        )
     if size < 32 or size % 32:
         raise ValueError(f"size {size} is not a positive multiple of 32")
     index = _read_index(folder)
@@ -130,9 +132,7 @@ def read_folder(folder: str | Path, size: int, *, rule: str | None = "full") -> 
         images.append(_resize(_pad_to_square(image), size, Image.Resampling.BILINEAR))
         if rule is not None:
             sets = _label_sets(folder / "masks" / file, image.shape, rule)
-            label_sets.append(
-                _resize(_pad_to_square(sets, fill=1), size, Image.Resampling.NEAREST)
-            )
+            label_sets.append(_resize(_pad_to_square(sets, fill=1), size, Image.Resampling.NEAREST))
         else:
             label_sets.append(np.full((size, size), ALL_LABELS, np.uint8))
     return Slices(

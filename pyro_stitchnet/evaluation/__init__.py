@@ -1,0 +1,1 @@
+"""Metrics, tables, and the evaluation of a model on labelled slices."""

@@ -83,7 +83,7 @@ class MobileNetPyramid(nn.Module):
         )
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Map slices (N, 1, H, W) in [0, 1] to [d1, ..., d5], d_n (N, channels[n-1], H/2^n, W/2^n)."""
+        """Map slices (N, 1, H, W) in [0, 1] to d1, ..., d5; d_n is (N, channels, H/2^n, W/2^n)."""
         h = (x - GREY_MEAN) / GREY_STD
         pyramid: list[Tensor] = []
         for level, (part, project) in enumerate(zip(self.parts, self.projections, strict=True)):
@@ -155,7 +155,9 @@ def _cut(features: nn.Sequential, ends: Sequence[tuple[int, int | None]]) -> lis
     for index, block in enumerate(features):
         inside = [length for end, length in ends if end == index]
         if inside and inside[0] is not None:  # this block is taken apart
-            layers += [block.conv[: inside[0]], block.conv[inside[0] :]]
+            inner = block.get_submodule("conv")
+            assert isinstance(inner, nn.Sequential)
+            layers += [inner[: inside[0]], inner[inside[0] :]]
             after.append(len(layers) - 1)
         else:
             layers.append(block)

@@ -16,6 +16,9 @@ class TwoRoleBatchNorm2d(nn.BatchNorm2d):
     shared as in the article; only the two running averages (buffers, not parameters) are separate.
     """
 
+    generating_mean: Tensor
+    generating_var: Tensor
+
     def __init__(self, channels: int) -> None:
         """Take the number of ``channels``, as :class:`torch.nn.BatchNorm2d`."""
         super().__init__(channels)

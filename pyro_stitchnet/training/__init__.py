@@ -1,0 +1,1 @@
+"""The training loop, its diagnostics, checkpoints, and a whole run."""

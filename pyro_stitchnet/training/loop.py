@@ -3,10 +3,12 @@
 import copy
 import math
 import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import pandas as pd
+import pyro
 import torch
 from rich.console import Console
 from rich.progress import (
@@ -103,7 +105,7 @@ def train(
                     "lower the learning rate or choose a likelihood of bounded precision"
                 )
             row: dict[str, float] = {}
-            if step % log_every == 0 or step in (1, steps):
+            if finite and (step % log_every == 0 or step in (1, steps)):
                 row = {"elbo/loss": loss, "gradient_norm": norm, **diagnose(net, batch)}
                 bar.update(task, status=f"loss {loss:.3f} nats/pixel")
             if validation is not None and (step % validate_every == 0 or step == steps):
@@ -138,7 +140,11 @@ def update(
         The loss, and the norm of the whole gradient before clipping by norm.
     """
     adam.zero_grad()
-    loss = negative_elbo(net, batch.x, batch.allowed, objective)
+    # A loss that is not finite is for the caller to count: without Pyro's checks it neither raises
+    # nor warns.
+    with pyro.validation_enabled(False), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Encountered")
+        loss = negative_elbo(net, batch.x, batch.allowed, objective)
     loss.backward()
     # Tensor by tensor, as Keras and Pyro's optimisers do: at the start the batch-normalised
     # encoder's gradient is orders of magnitude larger than the heads', and one norm over all

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 
-import pyro
 import pytest
 import torch
 
@@ -52,7 +51,9 @@ def test_watching_does_not_change_the_run(slices: Slices) -> None:
             log_every=every,
             validate_every=every,
             validation=slices,
-        ).log["elbo/loss"].iloc[-1]
+        )
+        .log["elbo/loss"]
+        .iloc[-1]
         for every in (4, 1)
     )
     assert seldom == often
@@ -61,7 +62,7 @@ def test_watching_does_not_change_the_run(slices: Slices) -> None:
 @pytest.mark.filterwarnings("ignore:.*was not registered in the param store:UserWarning")
 def test_svi_and_the_loop_reach_the_same_loss(slices: Slices) -> None:
     """examples/train_svi.py and the library: same seed, same losses, step by step."""
-    optimiser = OptimiserConfig(clip_value=0.5, clip_norm=math.inf)
+    optimiser = OptimiserConfig()
     net = new_net()
     torch.manual_seed(1)
     by_svi = train_svi.train(net, two_streams(slices, slices, (2, 2)), 4, optimiser)
@@ -91,13 +92,6 @@ def spoilt(batches: Iterator[Batch], bad: set[int]) -> Iterator[Batch]:
         yield Batch(batch.x * math.nan, batch.allowed) if step in bad else batch
 
 
-@pytest.fixture
-def no_validation() -> Iterator[None]:
-    with pyro.validation_enabled(False):
-        yield
-
-
-@pytest.mark.usefixtures("no_validation")
 def test_steps_that_are_not_finite_are_left_out_and_counted(slices: Slices) -> None:
     net = new_net()
     trained = run(net, spoilt(two_streams(slices, None, (2, 0)), {2}), 3, log_every=3)
@@ -105,7 +99,6 @@ def test_steps_that_are_not_finite_are_left_out_and_counted(slices: Slices) -> N
     assert all(p.isfinite().all() for p in net.parameters())
 
 
-@pytest.mark.usefixtures("no_validation")
 def test_twenty_bad_steps_in_a_row_stop_the_run(slices: Slices) -> None:
     batch = next(two_streams(slices, None, (1, 0)))
     always = iter(lambda: Batch(batch.x * math.nan, batch.allowed), None)
@@ -147,9 +140,7 @@ def test_keeps_the_weights_best_on_validation(
 
     monkeypatch.setattr("pyro_stitchnet.training.loop.validate", fake)
     net = new_net()
-    trained = run(
-        net, two_streams(slices, None, (2, 0)), 3, validation=slices, validate_every=1
-    )
+    trained = run(net, two_streams(slices, None, (2, 0)), 3, validation=slices, validate_every=1)
     assert trained.best_step == 2
     assert torch.equal(next(net.parameters()), kept[1])
     assert not torch.equal(kept[1], kept[2])
