@@ -10,7 +10,7 @@ from pyro_stitchnet.training.run import TrainConfig, run
 __all__ = ["STEPS", "demo"]
 
 STEPS = 300
-SIZE = 128
+SIZE = 96
 LABELLED = (20, 2)  # patients, slices of each; three fifths of the patients train
 UNLABELLED = (40, 5)
 
@@ -44,6 +44,9 @@ def demo(out: str | Path, *, steps: int = STEPS, seed: int = 0) -> None:
             preset="tiny",
             size=SIZE,
             steps=steps,
+            labelled_per_batch=3,
+            unlabelled_per_batch=3,
+            log_every=20,
             seed=seed,
         )
     )

@@ -40,6 +40,7 @@ class TrainConfig:
         labelled_per_batch: labelled (and partial) slices in a batch.
         unlabelled_per_batch: unlabelled slices in a batch.
         learning_rate: Adam's, where not the preset's.
+        label_weight: factor on log p(y | z), where not the preset's; 1 is eq. 9.
         augment: crop, flip and turn the training slices.
         fold: the fold of patients to test on; the next one validates.
         folds: how many folds.
@@ -62,6 +63,7 @@ class TrainConfig:
     labelled_per_batch: int = 4
     unlabelled_per_batch: int = 4
     learning_rate: float | None = None
+    label_weight: float | None = None
     augment: bool = True
     fold: int = 0
     folds: int = 5
@@ -164,6 +166,9 @@ def _settings(config: TrainConfig) -> Preset:
     if config.learning_rate is not None:
         optimiser = replace(chosen.optimiser, learning_rate=config.learning_rate)
         chosen = replace(chosen, optimiser=optimiser)
+    if config.label_weight is not None:
+        objective = replace(chosen.objective, label_weight=config.label_weight)
+        chosen = replace(chosen, objective=objective)
     return chosen
 
 
