@@ -13,6 +13,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(INSTALLED) ## Train on made-up scans and draw the results into demo/
+	rm -rf demo # what an earlier demo made
 	$(BIN)/stitchnet demo --out demo
 
 # One thread for each worker: torch's own threads would fight over the cores.

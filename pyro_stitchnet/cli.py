@@ -5,15 +5,14 @@ from pathlib import Path
 from typing import Literal
 
 import tyro
-from rich.console import Console
 
 from pyro_stitchnet import demo as demonstration
 from pyro_stitchnet.data.phantom import phantom_slices
 from pyro_stitchnet.data.slices import read_folder, write_folder
 from pyro_stitchnet.evaluation.report import evaluate as evaluate_model
 from pyro_stitchnet.provenance import provenance
+from pyro_stitchnet.run import TrainConfig, choose_device, run
 from pyro_stitchnet.training import checkpoint
-from pyro_stitchnet.training.run import TrainConfig, choose_device, run
 
 __all__ = ["main"]
 
@@ -27,7 +26,7 @@ def train(config: tyro.conf.OmitArgPrefixes[TrainConfig]) -> None:
     A folder holds images/, masks/ (where labelled) and index.csv with the columns file, patient.
     """
     out = run(config)
-    print((out / "test" / "table.md").read_text())
+    print((out / "test" / "table.md").read_text(encoding="utf-8"))
     print(f"model, log, curves, tables and pictures: {out}")
 
 
@@ -56,10 +55,21 @@ def evaluate(
         device: "auto" takes a GPU if there is one.
     """
     net, info = checkpoint.load(model, choose_device(device))
-    slices = read_folder(data, size or info["config"]["size"])
+    size = size or info.get("config", {}).get("size")
+    known = info.get("patients", {})
+    if size is None or (patients != "all" and patients not in known):
+        raise ValueError(f"{model}: records no size or split; give --size and --patients all")
+    slices = read_folder(data, size)
+    seen = {p for part, names in known.items() if part != "test" for p in names}
+    familiar = sum(patient in seen for patient in slices.patients)
+    if patients == "all" and familiar:
+        print(
+            f"note: {familiar} of {len(slices)} slices are of patients that training or model "
+            "selection saw; --patients test leaves them out",
+            file=sys.stderr,
+        )
     if patients != "all":
-        held_out = set(info["patients"][patients])
-        slices = slices.without_patients(set(slices.patients) - held_out)
+        slices = slices.without_patients(set(slices.patients) - set(known[patients]))
         if not len(slices):
             raise ValueError(f"{data}: holds none of the {patients} patients of {model}")
     evaluate_model(
@@ -69,9 +79,14 @@ def evaluate(
         read_out=read_out,
         samples=samples,
         seed=seed,
-        info={"model": str(model), "trained": info, **provenance()},
+        info={
+            "model": str(model),
+            "slices_of_patients_seen_before_test": familiar if patients == "all" else 0,
+            "trained": info,
+            **provenance(),
+        },
     )
-    print((out / "table.md").read_text())
+    print((out / "table.md").read_text(encoding="utf-8"))
     print(f"tables and pictures: {out}")
 
 
@@ -113,8 +128,8 @@ def main() -> None:
             description="Semi-supervised segmentation of lung CT with a deep generative model.",
         )
     except USER_ERRORS as error:
-        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False)
+        print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        Console(stderr=True).print("stopped; nothing was saved")
+        print("stopped; a training run that was under way is lost", file=sys.stderr)
         sys.exit(130)

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from pyro_stitchnet.data.phantom import phantom_slices
 from pyro_stitchnet.data.slices import write_folder
-from pyro_stitchnet.training.run import TrainConfig, run
+from pyro_stitchnet.run import TrainConfig, run
 
 __all__ = ["STEPS", "demo"]
 
-STEPS = 300
-SIZE = 96
+STEPS = 400
+SIZE = 64
 LABELLED = (20, 2)  # patients, slices of each; three fifths of the patients train
 UNLABELLED = (40, 5)
 
@@ -29,6 +29,18 @@ def demo(out: str | Path, *, steps: int = STEPS, seed: int = 0) -> None:
     out = Path(out)
     if out.exists():
         raise FileExistsError(f"{out}: exists; remove it or choose another --out")
+    config = TrainConfig(
+        labelled=out / "labelled",
+        unlabelled=(out / "unlabelled",),
+        out=out / "run",
+        preset="tiny",
+        size=SIZE,
+        steps=steps,
+        labelled_per_batch=3,
+        unlabelled_per_batch=3,
+        log_every=20,
+        seed=seed,
+    )
     begun = time.monotonic()
     first = 0
     for name, (patients, slices) in {"labelled": LABELLED, "unlabelled": UNLABELLED}.items():
@@ -36,21 +48,8 @@ def demo(out: str | Path, *, steps: int = STEPS, seed: int = 0) -> None:
         write_folder(phantom_slices(numbers, slices, size=SIZE, seed=seed), out / name)
         print(f"{patients * slices} {name} phantom slices of {patients} patients: {out / name}")
         first += patients
-    results = run(
-        TrainConfig(
-            labelled=out / "labelled",
-            unlabelled=(out / "unlabelled",),
-            out=out / "run",
-            preset="tiny",
-            size=SIZE,
-            steps=steps,
-            labelled_per_batch=3,
-            unlabelled_per_batch=3,
-            log_every=20,
-            seed=seed,
-        )
-    )
-    print((results / "test" / "table.md").read_text())
+    results = run(config)
+    print((results / "test" / "table.md").read_text(encoding="utf-8"))
     print(f"done in {(time.monotonic() - begun) / 60:.1f} minutes; look at")
     for what, path in {
         "Table 1 on unseen patients": "test/table.md",

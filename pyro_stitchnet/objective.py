@@ -22,9 +22,10 @@ class Objective:
     Attributes:
         labels: how the label y of each pixel enters. ``"enumerated"``: a Pyro site summed out by
             ``TraceEnum_ELBO``. ``"marginal"``: the same number in closed form. ``"relaxed"``: a
-            Gumbel-softmax sample, also drawn by the guide: a looser bound, since the KL is that of
-            the relaxed labels. ``"expected"``: the reference code's SUM_k pi_k log p_k(x) on every
-            pixel, with a focal loss on labels beside it.
+            Gumbel-softmax sample, also drawn by the guide: a bound of the relaxed model's evidence,
+            whose KL is that of the relaxed labels, larger than that of the labels.
+            ``"expected"``: the reference code's SUM_k pi_k log p_k(x) on every pixel, with a focal
+            loss on labels beside it.
         label_weight: factor on log p(y in A | z), 1 in eq. 9 (M2's alpha, Kingma et al. 2014).
             Grey values outweigh labels by far, so labels alone are learnt slowly.
         kl_weight: factor on the z sites of model and guide (1 is the ELBO).
@@ -65,7 +66,9 @@ class Objective:
 def negative_elbo(
     net: "StitchNet", x: Tensor, allowed: Tensor | None = None, objective: Objective | None = None
 ) -> Tensor:
-    """The loss of eq. 9 with one sample of z, in nats per pixel: differentiable, a scalar.
+    """The objective with one sample of z, negated, in nats per pixel: differentiable, a scalar.
+
+    With the default weights this is eq. 9.
 
     Args:
         net: the model and guide.

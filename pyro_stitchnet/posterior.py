@@ -66,10 +66,17 @@ def segment(
         batch_size: slices at a time.
 
     Raises:
-        ValueError: a size is not a multiple of 32, or ``read_out`` is unknown.
+        ValueError: ``x`` is not in [0, 1], a size is not a multiple of 32, or an option is out of
+            its range.
     """
     if read_out not in ("prior", "posterior"):
         raise ValueError(f"read_out {read_out!r} is unknown; choose 'prior' or 'posterior'")
+    if samples < 0 or batch_size < 1:
+        raise ValueError("samples must be at least 0 and batch_size at least 1")
+    if not x.is_floating_point() or not ((x >= 0) & (x <= 1)).all():
+        raise ValueError(
+            "slices must be floating-point grey values in [0, 1]: window and scale them first"
+        )
     was_training = net.training
     net.eval()
     try:

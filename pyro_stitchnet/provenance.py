@@ -1,6 +1,7 @@
 """Where a number comes from: what to keep beside every result."""
 
 import platform
+import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ __all__ = ["provenance"]
 def provenance() -> dict[str, str]:
     """The command, date, code, machine and versions of this process, as plain strings."""
     return {
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
         "machine": f"{platform.machine()} {platform.system()}, {torch.get_num_threads()} threads"
@@ -34,14 +35,17 @@ def _version(name: str) -> str:
 
 def _commit() -> str:
     """The checkout's commit, marked where files differ from it; "none" outside a checkout."""
-    try:
+
+    def git(*arguments: str) -> str:
+        here = Path(__file__)
         run = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--exclude=*"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
+            ["git", *arguments], cwd=here.parent, capture_output=True, text=True, check=True
         )
+        return run.stdout.strip()
+
+    try:
+        # Installed into an environment inside another project, that project's commit is not ours.
+        git("ls-files", "--error-unmatch", Path(__file__).name)
+        return git("describe", "--always", "--dirty", "--exclude=*")
     except (OSError, subprocess.CalledProcessError):
         return "none"
-    return run.stdout.strip()

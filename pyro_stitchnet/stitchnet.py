@@ -16,12 +16,12 @@ from pyro_stitchnet.labels import LABELS
 from pyro_stitchnet.nn.blocks import Head
 from pyro_stitchnet.objective import Objective
 from pyro_stitchnet.presets import ModelConfig
-from pyro_stitchnet.svae import SVAE
+from pyro_stitchnet.svae import SVAE, check_size
 
 __all__ = ["StitchNet"]
 
-# A label outside a pixel's allowed set keeps this log-probability in the relaxed guide: a density
-# on the open simplex has no room for exact zeros.
+# Added to the logit of a label outside a pixel's allowed set where y is relaxed: a density on the
+# open simplex has no room for exact zeros.
 FORBIDDEN = -20.0
 
 
@@ -77,7 +77,7 @@ class StitchNet(nn.Module):
         allowed: Tensor | None = None,
         objective: Objective | None = None,
         *,
-        shape: tuple[int, int, int] | None = None,
+        shape: tuple[int, ...] | None = None,
     ) -> Stitched:
         """p(z) p(y | z) p(x | y, z).
 
@@ -89,12 +89,16 @@ class StitchNet(nn.Module):
 
         Returns:
             The picture given z: label probabilities and styles.
+
+        Raises:
+            ValueError: a size is not a multiple of 32; the message has the nearest right ones.
         """
         objective = objective or Objective()
         if x is not None:
-            shape = (x.shape[0], x.shape[1], x.shape[2])
+            shape = tuple(x.shape)
         if shape is None:
             raise ValueError("model(None) draws slices: say how many and how large with shape=")
+        check_size(shape)
         slices, rows, columns = _plates(shape)
         with slices:
             picture = self.picture(self.svae.model(shape, objective))
@@ -109,18 +113,16 @@ class StitchNet(nn.Module):
                     pyro.factor("allowed", _log_membership(y, allowed))
                 pyro.sample("x", Picked(y, picture.styles), obs=x)
             elif objective.labels == "relaxed":
-                log_y = pyro.sample(
-                    "y",
-                    ExpRelaxedCategorical(_temperature(objective, picture), logits=picture.log_pi),
-                )
+                log_y = pyro.sample("y", _relaxed(picture, allowed, objective))
                 pyro.sample("x", Stitched(log_y, picture.styles, allowed), obs=x)
             else:
                 pyro.sample("x", ExpectedStitched(picture.log_pi, picture.styles), obs=x)
                 if allowed is not None:
                     pyro.factor("focal", -_focal(picture.log_pi, allowed, objective))
-            if allowed is not None and objective.label_weight != 1:
-                extra = objective.label_weight - 1
-                pyro.factor("label_weight", extra * _log_allowed(picture.log_pi, allowed))
+            # A relaxed y is drawn given A, so there all of log p(y in A | z) is still to come.
+            owed = objective.label_weight - (objective.labels != "relaxed")
+            if allowed is not None and owed:
+                pyro.factor("label_weight", owed * _log_allowed(picture.log_pi, allowed))
         return picture
 
     def guide(
@@ -137,18 +139,14 @@ class StitchNet(nn.Module):
             The value of site z1, for :meth:`picture`.
         """
         objective = objective or Objective()
-        slices, rows, columns = _plates((x.shape[0], x.shape[1], x.shape[2]))
+        check_size(tuple(x.shape))
+        slices, rows, columns = _plates(tuple(x.shape))
         with slices:
             z1 = self.svae.guide(x, objective)
         if objective.labels == "relaxed":
             picture = self.picture(z1)
-            scores = picture.joint(x)
-            if allowed is not None:
-                scores = scores + torch.where(allowed, 0.0, FORBIDDEN)
             with slices, rows, columns:
-                pyro.sample(
-                    "y", ExpRelaxedCategorical(_temperature(objective, picture), logits=scores)
-                )
+                pyro.sample("y", _relaxed(picture, allowed, objective, x))
         return z1
 
     def picture(self, z1: Tensor) -> Stitched:
@@ -166,7 +164,7 @@ class StitchNet(nn.Module):
         return Stitched(logits, FAMILIES[self.config.likelihood](a, b))
 
 
-def _plates(shape: tuple[int, int, int]) -> list[pyro.plate]:
+def _plates(shape: tuple[int, ...]) -> list[pyro.plate]:
     """The independent parts of a batch of pictures; y and x are pixelwise in all three."""
     names = ("slices", "rows", "columns")
     return [
@@ -182,8 +180,21 @@ def _log_membership(y: Tensor, allowed: Tensor) -> Tensor:
     return torch.where(member.squeeze(-1), 0.0, -torch.inf)
 
 
-def _temperature(objective: Objective, picture: Stitched) -> Tensor:
-    return picture.log_pi.new_tensor(objective.temperature)
+def _relaxed(
+    picture: Stitched, allowed: Tensor | None, objective: Objective, x: Tensor | None = None
+) -> ExpRelaxedCategorical:
+    """The log of a relaxed y given that it lies in A, and given ``x`` where that is known."""
+    logits = picture.log_pi
+    if x is not None:
+        scores = picture.styles.log_prob(x.unsqueeze(-1))
+        if allowed is not None:  # x only tells the allowed labels apart
+            best = scores.masked_fill(~allowed, -torch.inf).amax(-1, keepdim=True)
+            scores = torch.where(allowed, scores - best, 0.0)
+        logits = logits + scores
+    if allowed is not None:
+        logits = logits + torch.where(allowed, 0.0, FORBIDDEN)
+    temperature = logits.new_tensor(objective.temperature)
+    return ExpRelaxedCategorical(temperature, logits=logits)
 
 
 def _log_allowed(log_pi: Tensor, allowed: Tensor) -> Tensor:

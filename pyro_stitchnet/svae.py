@@ -56,7 +56,7 @@ class SVAE(nn.Module):
         self.decoder = UpStep(channels[0], config.decoder_channels, norm_kind)
         self._answers: dict[tuple[str, int], tuple[Tensor, object]] | None = None
 
-    def model(self, shape: tuple[int, int, int], objective: Objective) -> Tensor:
+    def model(self, shape: tuple[int, ...], objective: Objective) -> Tensor:
         """Draw z5, ..., z1 from the prior.
 
         Args:
@@ -112,7 +112,7 @@ class SVAE(nn.Module):
 
     def bottom_up(self, x: Tensor) -> list[dist.Normal]:
         """The encoder's estimates of z1, ..., z5 from slices (N, H, W), each (N, 1, h, w)."""
-        check_size(x)
+        check_size(tuple(x.shape))
         pyramid = self.encoder(x.unsqueeze(1))
         return [
             _normal(crush(d, generating=False))
@@ -155,18 +155,18 @@ class SVAE(nn.Module):
         return self._answers[key][1]  # type: ignore[return-value]
 
 
-def check_size(x: Tensor) -> None:
+def check_size(shape: tuple[int, ...]) -> None:
     """Refuse slices whose height or width is not a positive multiple of 32.
 
     Args:
-        x: slices (N, H, W).
+        shape: of the slices, (N, H, W) with N at least 1.
 
     Raises:
         ValueError: with the nearest right sizes.
     """
-    if x.ndim != 3:
-        raise ValueError(f"slices must have shape (N, H, W), got {tuple(x.shape)}")
-    for name, size in zip(("height", "width"), x.shape[1:], strict=True):
+    if len(shape) != 3 or not shape[0]:
+        raise ValueError(f"slices must have shape (N, H, W), N at least 1, got {shape}")
+    for name, size in zip(("height", "width"), shape[1:], strict=True):
         if size < STRIDE or size % STRIDE:
             below = size // STRIDE * STRIDE
             right = f"{below} or {below + STRIDE}" if below else f"{STRIDE}"

@@ -66,8 +66,31 @@ def test_evaluate_repeats_the_run_s_own_table(
     stitchnet(monkeypatch, "evaluate", trained / "model.pt", folders / "labelled", "--out",
               folders / "again", "--patients", "test")  # fmt: skip
     assert "Overall" in capsys.readouterr().out
+    stitchnet(monkeypatch, "evaluate", trained / "model.pt", folders / "labelled", "--out",
+              folders / "all")  # fmt: skip
+    assert "of patients that training or model selection saw" in capsys.readouterr().err
     again, before = (pd.read_csv(p / "scores.csv") for p in (folders / "again", trained / "test"))
     pd.testing.assert_frame_equal(again, before)
+
+
+def test_all_unlabelled_patients_held_out_is_refused(
+    trained: Path,
+    folders: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Rather than trained without the slices that were asked for."""
+    held_out = json.loads((trained / "run.json").read_text())["patients"]["test"][0]
+    index = pd.read_csv(folders / "unlabelled" / "index.csv").assign(patient=held_out)
+    (folders / "held_out" / "images").mkdir(parents=True)
+    for file in index["file"]:
+        picture = (folders / "unlabelled" / "images" / file).read_bytes()
+        (folders / "held_out" / "images" / file).write_bytes(picture)
+    index.to_csv(folders / "held_out" / "index.csv", index=False)
+    with pytest.raises(SystemExit):
+        stitchnet(monkeypatch, "train", "--labelled", folders / "labelled", "--unlabelled",
+                  folders / "held_out", "--out", folders / "refused", *TINY)  # fmt: skip
+    assert "held_out: all its patients are in the" in capsys.readouterr().err
 
 
 def test_partial_masks_train(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,6 +112,14 @@ def test_partial_masks_train(folders: Path, monkeypatch: pytest.MonkeyPatch) -> 
         (["train", "--labelled", "nowhere", "--out", "out"], ["nowhere/index.csv", "missing"]),
         (["evaluate", "none.pt", "nowhere", "--out", "out"], ["none.pt", "stitchnet train"]),
         (["phantom", "--out", "out", "--size", "100"], ["multiple of 32"]),
+        (["train", "--labelled", "[x]", "--out", "out"], ["[x]/index.csv"]),
+        (["train", "--labelled", "x", "--out", "out", "--size", "100"], ["96 or 128"]),
+        (["train", "--labelled", "x", "--out", "out", "--log-every", "0"], ["log_every"]),
+        (
+            ["train", "--labelled", "x", "--out", "out", "--preset", "tiny", "--weights", "w"],
+            ["width", "article"],
+        ),
+        (["demo", "--out", "out", "--steps", "0"], ["steps must be at least 1"]),
     ],
 )
 def test_bad_input_is_one_line_naming_file_and_remedy(

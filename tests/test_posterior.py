@@ -34,7 +34,7 @@ def test_shapes_and_ranges(net: StitchNet, x: torch.Tensor, read_out: str, sampl
 
 def test_batches_do_not_matter(net: StitchNet, x: torch.Tensor) -> None:
     whole, parts = segment(net, x, samples=0), segment(net, x, samples=0, batch_size=1)
-    assert torch.allclose(whole.probabilities, parts.probabilities, atol=1e-5)
+    assert torch.allclose(whole.probabilities, parts.probabilities, atol=1e-4)
 
 
 def test_means_are_deterministic_and_samples_are_not(net: StitchNet, x: torch.Tensor) -> None:
@@ -60,18 +60,20 @@ def test_posterior_read_out_is_pyros(net: StitchNet) -> None:
         guide = poutine.trace(net.guide).get_trace(x)
         expected = net.picture(guide.nodes["z1"]["value"]).responsibilities(x)
         counts = torch.zeros_like(expected)
-        draws = 300
+        draws = 100
         replayed = poutine.replay(net.model, trace=guide)
         sampler = infer_discrete(replayed, first_available_dim=-4, temperature=1)
         for _ in range(draws):
             y = poutine.trace(sampler).get_trace(x).nodes["y"]["value"]
             counts += torch.nn.functional.one_hot(y.reshape(x.shape), 4)
-    assert (counts / draws - expected).abs().mean() < 0.02
-    assert (counts / draws - expected).mean((0, 1, 2)).abs().max() < 0.01
+    assert (counts / draws - expected).abs().mean() < 0.04
+    assert (counts / draws - expected).mean((0, 1, 2)).abs().max() < 0.02
 
 
 def test_errors(net: StitchNet) -> None:
     with pytest.raises(ValueError, match="read_out"):
         segment(net, torch.rand(1, 32, 32), read_out="both")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"\[0, 1\]"):
+        segment(net, torch.full((1, 32, 32), -600.0))
     with pytest.raises(ValueError, match="32 or 64"):
         segment(net, torch.rand(1, 33, 32))

@@ -235,6 +235,8 @@ class _Patient:
 def _check(patients: Sequence[int], slices: int, size: int, seed: int) -> None:
     if size < 64 or size % 32:
         raise ValueError(f"size must be a multiple of 32, at least 64, not {size}: try 128")
+    if not patients:
+        raise ValueError("a population needs at least 1 patient")
     if slices < 1:
         raise ValueError(f"slices must be at least 1 per patient, not {slices}")
     if seed < 0 or any(patient < 0 for patient in patients):
@@ -293,6 +295,6 @@ def phantom_slices(
     return Slices(
         torch.from_numpy(np.stack([phantom.image for phantom in cut])),
         torch.from_numpy(np.stack([np.uint8(1) << phantom.labels for phantom in cut])),
-        [f"{phantom.patient}_{phantom.height:.3f}.png" for phantom in cut],
+        [f"{phantom.patient}_{i % slices:03d}.png" for i, phantom in enumerate(cut)],
         [phantom.patient for phantom in cut],
     )

@@ -42,6 +42,8 @@ class Slices:
                 f"images and label_sets must both be (N, S, S), got {tuple(self.images.shape)} "
                 f"and {tuple(self.label_sets.shape)}"
             )
+        if n and not ((self.images >= 0) & (self.images <= 1)).all():
+            raise ValueError("images must be grey values in [0, 1]")
         if len(self.names) != n or len(self.patients) != n:
             raise ValueError(f"{n} slices need as many names and patients")
 
@@ -179,7 +181,7 @@ def _read_index(folder: Path) -> pd.DataFrame:
             "index.csv with the columns file and patient"
         )
     try:
-        index = pd.read_csv(path, dtype=str)
+        index = pd.read_csv(path, dtype=str, keep_default_na=False)
     except ValueError as error:  # pandas' errors and UnicodeDecodeError are ValueErrors
         raise ValueError(f"{path}: not a readable table; save it as CSV ({error})") from error
     missing = [column for column in ("file", "patient") if column not in index]
@@ -190,7 +192,7 @@ def _read_index(folder: Path) -> pd.DataFrame:
         )
     if index.empty:
         raise ValueError(f"{path}: lists no slices")
-    if index[["file", "patient"]].isna().any(axis=None):
+    if index[["file", "patient"]].fillna("").eq("").any(axis=None):
         raise ValueError(f"{path}: a row lacks its file or its patient")
     repeated = index["file"][index["file"].duplicated()]
     if len(repeated):

@@ -49,11 +49,13 @@ def evaluate(
     """
     truth = slices.labels()
     device = next(net.parameters()).device
-    torch.manual_seed(seed)
-    answer = segment(net, slices.images.to(device), read_out=read_out, samples=samples)
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        answer = segment(net, slices.images.to(device), read_out=read_out, samples=samples)
     labels = answer.labels.cpu()
     scores = slice_scores(truth, labels, slices.names, slices.patients)
-    out = Path(out)
     save(scores, out, read_out=read_out, samples=samples, seed=seed, **(info or {}))
 
     shown = _across_severity(truth)

@@ -65,7 +65,10 @@ class MobileNetPyramid(nn.Module):
         if len(channels) != 5:
             raise ValueError(f"channels must name the widths of d1..d5, got {tuple(channels)}")
         if weights is not None and width != 1.0:
-            raise ValueError("ImageNet weights exist for width 1.0 only; leave weights at None")
+            raise ValueError(
+                f"ImageNet weights exist for MobileNetV2 of width 1.0 only, not {width}; leave the "
+                "weights out, or take a preset of full width (article, reference)"
+            )
         features = mobilenet_v2(width_mult=width).features
         if weights is not None:
             features.load_state_dict(load_imagenet_weights(weights))

@@ -4,6 +4,7 @@ import itertools
 
 import torch
 from pyro import poutine
+from torch import Tensor
 from torch.distributions import kl_divergence
 
 from pyro_stitchnet.data.batches import Batch
@@ -16,12 +17,11 @@ from pyro_stitchnet.svae import LEVELS
 __all__ = ["diagnose", "label_drop", "style_gaps"]
 
 
-def style_gaps(picture: Stitched) -> dict[str, float]:
-    """Mean absolute difference of the mean styles, for each pair of labels, in grey units.
+def style_gaps(styles: Tensor) -> dict[str, float]:
+    """Mean absolute difference of mean styles (..., K), for each pair of labels, in grey units.
 
     0 means that the styles have collapsed into one.
     """
-    styles = picture.styles.mean
     return {
         f"{LABELS[i]}-{LABELS[j]}": float((styles[..., i] - styles[..., j]).abs().mean())
         for i, j in itertools.combinations(range(len(LABELS)), 2)
@@ -46,10 +46,11 @@ def diagnose(net: StitchNet, batch: Batch) -> dict[str, float]:
     """Figures of one batch, from one draw of z, in evaluation mode.
 
     Returns:
-        ``elbo/log_px``: log p(x | y, z) for the allowed labels' mixture, ``elbo/log_py``: log
-        p(y in A | z), ``elbo/kl``: their sum over levels, in nats per pixel of the slice;
-        ``kl/z1`` ... ``kl/z5``: each level's, in nats per pixel of the slice; ``style_gap/...``,
-        ``share/...``: predicted share of each label; ``label_drop``.
+        ``elbo/log_px``: log p(x | y, z) for the allowed labels' mixture; ``elbo/kl``: the sum over
+        levels of ``kl/z1`` ... ``kl/z5``, all in nats per pixel of the slice; ``elbo/log_py``: log
+        p(y in A | z), in nats per pixel that has an annotation; ``style_gap/...`` and ``share/...``
+        (predicted share of each label), and both again as ``unlabelled_...`` on the slices
+        without any annotation, if there are some; ``label_drop``.
     """
     was_training = net.training
     net.eval()
@@ -74,13 +75,26 @@ def diagnose(net: StitchNet, batch: Batch) -> dict[str, float]:
     }
     log_py = picture.log_pi.masked_fill(~batch.allowed, -torch.inf).logsumexp(-1)
     log_joint = model.nodes["x"]["fn"].log_prob(batch.x)
-    share = picture.log_pi.exp().mean((0, 1, 2))
+    styles, pi = picture.styles.mean, picture.log_pi.exp()
+    annotated = ~batch.allowed.all(-1)
+    unlabelled = ~annotated.flatten(1).any(1)
+    groups = {"": torch.ones_like(unlabelled)}
+    if unlabelled.any() and not unlabelled.all():
+        groups["unlabelled_"] = unlabelled
     return {
         "elbo/log_px": float((log_joint - log_py).mean()),
-        "elbo/log_py": float(log_py.mean()),
+        "elbo/log_py": float(log_py[annotated].mean()) if annotated.any() else 0.0,
         "elbo/kl": sum(kl.values()),
         **kl,
-        **{f"style_gap/{pair}": gap for pair, gap in style_gaps(picture).items()},
-        **{f"share/{label}": float(share[k]) for k, label in enumerate(LABELS)},
+        **{
+            f"{group}style_gap/{pair}": gap
+            for group, which in groups.items()
+            for pair, gap in style_gaps(styles[which]).items()
+        },
+        **{
+            f"{group}share/{label}": float(pi[which][..., k].mean())
+            for group, which in groups.items()
+            for k, label in enumerate(LABELS)
+        },
         "label_drop": label_drop(picture, batch),
     }

@@ -32,8 +32,6 @@ from pyro_stitchnet.training.diagnostics import diagnose
 
 __all__ = ["Trained", "train", "update", "validate", "warmed_up"]
 
-FIRST_KL_WEIGHT = 1e-6  # poutine.scale refuses 0
-
 
 @dataclass(frozen=True)
 class Trained:
@@ -64,7 +62,7 @@ def train(
 ) -> Trained:
     """Train ``net`` in place, on its own device.
 
-    The log's columns: ``step``, ``elbo/loss`` (the loss of eq. 9 in nats per pixel),
+    The log's columns: ``step``, ``elbo/loss`` (the objective in nats per pixel),
     ``gradient_norm``, those of :func:`~pyro_stitchnet.training.diagnostics.diagnose`, and where
     validated those of :func:`validate`.
 
@@ -81,11 +79,16 @@ def train(
         progress: show a progress bar on the terminal.
 
     Raises:
-        ValueError: ``steps`` is below 1.
+        ValueError: ``steps``, ``log_every`` or ``validate_every`` is below 1.
         FloatingPointError: every one of the first 20 steps, or of any 20 in a row, was not finite.
     """
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
+    for name, n in {
+        "steps": steps,
+        "log_every": log_every,
+        "validate_every": validate_every,
+    }.items():
+        if n < 1:
+            raise ValueError(f"{name} must be at least 1, got {n}")
     adam = torch.optim.Adam(net.parameters(), lr=optimiser.learning_rate)
     device = next(net.parameters()).device
     rows: list[dict[str, float]] = []
@@ -111,7 +114,7 @@ def train(
             if validation is not None and (step % validate_every == 0 or step == steps):
                 row |= validate(net, validation)
                 score = row["validation/dice"]
-                if best is None or score > best[0]:
+                if best is None or score >= best[0]:
                     best = (score, step, copy.deepcopy(net.state_dict()))
                 bar.console.print(
                     f"step {step}: loss {loss:.3f} nats/pixel, validation Dice "
@@ -134,12 +137,13 @@ def update(
     adam: torch.optim.Optimizer,
     optimiser: OptimiserConfig,
 ) -> tuple[float, float]:
-    """One step; left out where the loss or the gradient is not finite.
+    """One step; without a trace in ``net`` where the loss or the gradient is not finite.
 
     Returns:
         The loss, and the norm of the whole gradient before clipping by norm.
     """
     adam.zero_grad()
+    buffers = [b.clone() for b in net.buffers()]  # batch norm's running statistics
     # A loss that is not finite is for the caller to count: without Pyro's checks it neither raises
     # nor warns.
     with pyro.validation_enabled(False), warnings.catch_warnings():
@@ -156,6 +160,9 @@ def update(
     norm = torch.stack(norms).norm()
     if loss.isfinite() and norm.isfinite():
         adam.step()
+    else:
+        for buffer, before in zip(net.buffers(), buffers, strict=True):
+            buffer.copy_(before)
     return float(loss.detach()), float(norm)
 
 
@@ -163,8 +170,7 @@ def warmed_up(objective: Objective, step: int) -> Objective:
     """The objective of a step (from 1): its KL weight on the way up until ``kl_warmup``."""
     if step >= objective.kl_warmup:
         return objective
-    share = max(step / objective.kl_warmup, FIRST_KL_WEIGHT)
-    return replace(objective, kl_weight=objective.kl_weight * share)
+    return replace(objective, kl_weight=objective.kl_weight * step / objective.kl_warmup)
 
 
 def validate(net: StitchNet, slices: Slices) -> dict[str, float]:

@@ -24,11 +24,11 @@ def batch(labels: list[list[int]]) -> Batch:
 
 
 def test_style_gaps_by_hand() -> None:
-    gaps = style_gaps(picture([0.1, 0.2, 0.5, 0.9]))
+    gaps = style_gaps(torch.tensor([0.1, 0.2, 0.5, 0.9]).expand(1, 2, 2, K))
     assert gaps["background-healthy"] == pytest.approx(0.1, abs=1e-6)
     assert gaps["ggo-consolidation"] == pytest.approx(0.4, abs=1e-6)
     assert len(gaps) == 6
-    assert set(style_gaps(picture([0.3] * 4)).values()) == {0.0}
+    assert set(style_gaps(torch.full((1, 2, 2, K), 0.3)).values()) == {0.0}
 
 
 def test_label_drop_is_zero_for_collapsed_styles_and_large_for_distinct_ones() -> None:

@@ -10,13 +10,15 @@ import torch
 
 from pyro_stitchnet.data.batches import two_streams
 from pyro_stitchnet.data.slices import Slices, read_folder
-from pyro_stitchnet.data.splits import Split, split_by_patient
+from pyro_stitchnet.data.splits import split_by_patient
 from pyro_stitchnet.evaluation.report import evaluate
 from pyro_stitchnet.files import write_atomically
+from pyro_stitchnet.labels import GGO
 from pyro_stitchnet.pictures import save_figure, training_curves
 from pyro_stitchnet.presets import Preset, preset
 from pyro_stitchnet.provenance import provenance
 from pyro_stitchnet.stitchnet import StitchNet
+from pyro_stitchnet.svae import check_size
 from pyro_stitchnet.training import checkpoint
 from pyro_stitchnet.training.loop import train
 
@@ -33,8 +35,9 @@ class TrainConfig:
         unlabelled: folders of slices without masks (masks are ignored).
         partial: folders of slices whose masks follow the rule `partial_rule`.
         partial_rule: what the masks of `partial` mean: "infection" is 2 = GGO or consolidation.
-        preset: article, reference or tiny.
-        weights: MobileNetV2's start: none, "imagenet" or the path of a state dict.
+        preset: article, reference, tiny or tiny-logistic.
+        weights: MobileNetV2's start, "imagenet" or the path of a state dict; a random one by
+            default.
         size: rows and columns of a slice, a multiple of 32.
         steps: optimiser steps.
         labelled_per_batch: labelled (and partial) slices in a batch.
@@ -56,7 +59,7 @@ class TrainConfig:
     unlabelled: tuple[Path, ...] = ()
     partial: tuple[Path, ...] = ()
     partial_rule: Literal["infection", "lung", "control"] = "infection"
-    preset: Literal["article", "reference", "tiny"] = "article"
+    preset: Literal["article", "reference", "tiny", "tiny-logistic"] = "article"
     weights: str | None = None
     size: int = 128
     steps: int = 1000
@@ -72,6 +75,15 @@ class TrainConfig:
     log_every: int = 10
     device: str = "auto"
     progress: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of range, before any work."""
+        for name in ("steps", "validate_every", "log_every", "labelled_per_batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.unlabelled_per_batch < 0 or self.seed < 0:
+            raise ValueError("unlabelled_per_batch and seed must be at least 0")
+        check_size((1, self.size, self.size))
 
 
 def run(config: TrainConfig) -> Path:
@@ -93,14 +105,41 @@ def run(config: TrainConfig) -> Path:
         raise FileExistsError(f"{config.out}: holds a run already; choose another --out")
     settings = _settings(config)
     device = choose_device(config.device)
+    torch.manual_seed(config.seed)
+    net = StitchNet(settings.model).to(device)
     labelled = read_folder(config.labelled, config.size)
     split = split_by_patient(labelled, fold=config.fold, folds=config.folds, seed=config.seed)
     held_out = {*split.validation.patients, *split.test.patients}
     partial = _read_all(config.partial, config.size, config.partial_rule, held_out)
     unlabelled = _read_all(config.unlabelled, config.size, None, held_out)
-    torch.manual_seed(config.seed)
-    net = StitchNet(settings.model).to(device)
+    if not (split.validation.labels() >= GGO).any():
+        raise ValueError(
+            f"{config.labelled}: the validation fold has no lesion to choose weights by; "
+            "take another --fold, --folds or --seed"
+        )
+    counts = {
+        "train": len(split.train),
+        "validation": len(split.validation),
+        "test": len(split.test),
+        "partial": len(partial) if partial else 0,
+        "unlabelled": len(unlabelled) if unlabelled else 0,
+    }
+    print("slices: " + ", ".join(f"{n} {part}" for part, n in counts.items()))
+    record = {
+        "config": json.loads(json.dumps(asdict(config), default=str)),
+        "settings": asdict(settings),
+        "slices": counts,
+        "patients": {
+            "train": sorted(set(split.train.patients)),
+            "validation": sorted(set(split.validation.patients)),
+            "test": sorted(set(split.test.patients)),
+            "partial": sorted(set(partial.patients)) if partial else [],
+            "unlabelled": sorted(set(unlabelled.patients)) if unlabelled else [],
+        },
+        **provenance(),
+    }
     config.out.mkdir(parents=True, exist_ok=True)
+    write_atomically(config.out / "run.json", json.dumps(record, indent=2) + "\n")
 
     trained = train(
         net,
@@ -119,26 +158,16 @@ def run(config: TrainConfig) -> Path:
         validate_every=config.validate_every,
         progress=config.progress,
     )
+    record |= {"best_step": trained.best_step, "skipped_steps": trained.skipped}
+    checkpoint.save(net, config.out / "model.pt", **record)
+    write_atomically(config.out / "run.json", json.dumps(record, indent=2) + "\n")
     write_atomically(config.out / "log.csv", trained.log.to_csv(index=False))
     save_figure(training_curves(trained.log), config.out / "curves.png")
-    record = {
-        "config": json.loads(json.dumps(asdict(config), default=str)),
-        "settings": asdict(settings),
-        "patients": _patients(split),
-        "slices": {
-            "train": len(split.train),
-            "validation": len(split.validation),
-            "test": len(split.test),
-            "partial": len(partial) if partial else 0,
-            "unlabelled": len(unlabelled) if unlabelled else 0,
-        },
-        "best_step": trained.best_step,
-        "skipped_steps": trained.skipped,
-        **provenance(),
-    }
     evaluate(net, split.test, config.out / "test", info=record)
-    write_atomically(config.out / "run.json", json.dumps(record, indent=2) + "\n")
-    checkpoint.save(net, config.out / "model.pt", **record)
+    print(
+        f"kept the weights of step {trained.best_step} of {config.steps}; "
+        f"{trained.skipped} steps had no finite loss or gradient"
+    )
     return config.out
 
 
@@ -148,6 +177,8 @@ def choose_device(name: str) -> torch.device:
     Raises:
         ValueError: there is no such device here.
     """
+    if name == "meta":
+        raise ValueError("device 'meta' holds no numbers; try cpu")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -179,11 +210,7 @@ def _read_all(
     whole: Slices | None = None
     for folder in folders:
         part = read_folder(folder, size, rule=rule).without_patients(held_out)
+        if not len(part):
+            raise ValueError(f"{folder}: all its patients are in the validation and test folds")
         whole = part if whole is None else whole + part
     return whole
-
-
-def _patients(split: Split) -> dict[str, list[str]]:
-    return {
-        part: sorted(set(getattr(split, part).patients)) for part in ("train", "validation", "test")
-    }
