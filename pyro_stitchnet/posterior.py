@@ -1,5 +1,6 @@
 """Questions to a trained model: the segmentation of a slice, its styles, its reconstruction."""
 
+import itertools
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -8,9 +9,10 @@ import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from pyro_stitchnet.labels import LABELS
 from pyro_stitchnet.stitchnet import StitchNet
 
-__all__ = ["Answer", "AtMean", "ReadOut", "segment"]
+__all__ = ["Answer", "AtMean", "ReadOut", "segment", "style_gaps"]
 
 ReadOut = Literal["prior", "posterior"]
 
@@ -84,6 +86,17 @@ def segment(
     finally:
         net.train(was_training)
     return Answer(*(torch.cat(field) for field in zip(*parts, strict=True)))
+
+
+def style_gaps(styles: Tensor) -> dict[str, float]:
+    """Mean absolute difference of mean styles (..., K), for each pair of labels, in grey units.
+
+    0 means that the styles have collapsed into one.
+    """
+    return {
+        f"{LABELS[i]}-{LABELS[j]}": float((styles[..., i] - styles[..., j]).abs().mean())
+        for i, j in itertools.combinations(range(len(LABELS)), 2)
+    }
 
 
 def _ask(net: StitchNet, x: Tensor, samples: int, read_out: str) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,7 +11,7 @@ from pyro_stitchnet.data.slices import Slices
 from pyro_stitchnet.evaluation.metrics import slice_scores
 from pyro_stitchnet.evaluation.tables import save
 from pyro_stitchnet.pictures import save_figure, segmentations, styles
-from pyro_stitchnet.posterior import ReadOut, segment
+from pyro_stitchnet.posterior import ReadOut, segment, style_gaps
 from pyro_stitchnet.stitchnet import StitchNet
 
 __all__ = ["evaluate"]
@@ -39,7 +39,7 @@ def evaluate(
         read_out: see :func:`~pyro_stitchnet.posterior.segment`.
         samples: see :func:`~pyro_stitchnet.posterior.segment`.
         seed: of the draws.
-        info: plain data on the run, kept in ``table.json``.
+        info: plain data on the run, kept in ``table.json`` beside the style gaps.
 
     Returns:
         The scores of every slice, see :func:`~pyro_stitchnet.evaluation.metrics.slice_scores`.
@@ -56,7 +56,15 @@ def evaluate(
         answer = segment(net, slices.images.to(device), read_out=read_out, samples=samples)
     labels = answer.labels.cpu()
     scores = slice_scores(truth, labels, slices.names, slices.patients)
-    save(scores, out, read_out=read_out, samples=samples, seed=seed, **(info or {}))
+    save(
+        scores,
+        out,
+        read_out=read_out,
+        samples=samples,
+        seed=seed,
+        style_gap=style_gaps(answer.styles.movedim(1, -1)),
+        **(info or {}),
+    )
 
     shown = _across_severity(truth)
     names = [slices.names[i] for i in shown]

@@ -1,31 +1,18 @@
 """What to watch while StitchNet trains: the bound's terms, and whether its styles part."""
 
-import itertools
-
 import torch
 from pyro import poutine
-from torch import Tensor
 from torch.distributions import kl_divergence
 
 from pyro_stitchnet.data.batches import Batch
 from pyro_stitchnet.distributions import Stitched
 from pyro_stitchnet.labels import LABELS
 from pyro_stitchnet.objective import Objective
+from pyro_stitchnet.posterior import style_gaps
 from pyro_stitchnet.stitchnet import StitchNet
 from pyro_stitchnet.svae import LEVELS
 
-__all__ = ["diagnose", "label_drop", "style_gaps"]
-
-
-def style_gaps(styles: Tensor) -> dict[str, float]:
-    """Mean absolute difference of mean styles (..., K), for each pair of labels, in grey units.
-
-    0 means that the styles have collapsed into one.
-    """
-    return {
-        f"{LABELS[i]}-{LABELS[j]}": float((styles[..., i] - styles[..., j]).abs().mean())
-        for i, j in itertools.combinations(range(len(LABELS)), 2)
-    }
+__all__ = ["diagnose", "label_drop"]
 
 
 def label_drop(picture: Stitched, batch: Batch) -> float:
