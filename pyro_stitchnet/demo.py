@@ -9,8 +9,8 @@ from pyro_stitchnet.run import TrainConfig, run
 
 __all__ = ["STEPS", "demo"]
 
-STEPS = 400
-SIZE = 64
+STEPS = 280
+SIZE = 96
 LABELLED = (20, 2)  # patients, slices of each; three fifths of the patients train
 UNLABELLED = (40, 5)
 
@@ -41,6 +41,7 @@ def demo(out: str | Path, *, steps: int = STEPS, seed: int = 0) -> None:
         log_every=20,
         seed=seed,
     )
+    config.check()
     begun = time.monotonic()
     first = 0
     for name, (patients, slices) in {"labelled": LABELLED, "unlabelled": UNLABELLED}.items():

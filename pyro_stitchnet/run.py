@@ -76,8 +76,8 @@ class TrainConfig:
     device: str = "auto"
     progress: bool = True
 
-    def __post_init__(self) -> None:
-        """Refuse numbers out of range, before any work."""
+    def check(self) -> None:
+        """Raise ValueError for a number out of range: called before any work."""
         for name in ("steps", "validate_every", "log_every", "labelled_per_batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -101,6 +101,7 @@ def run(config: TrainConfig) -> Path:
         FileNotFoundError: a folder or file is missing.
         ValueError: a folder, or the configuration, is not usable; the message names it.
     """
+    config.check()
     if (config.out / "model.pt").exists():
         raise FileExistsError(f"{config.out}: holds a run already; choose another --out")
     settings = _settings(config)

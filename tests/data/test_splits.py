@@ -17,7 +17,7 @@ def slices(per_patient: list[int]) -> Slices:
     order = torch.randperm(len(owners)).tolist()
     n = len(owners)
     return Slices(
-        torch.arange(n).float().reshape(n, 1, 1),
+        torch.arange(n).reshape(n, 1, 1) / n,
         torch.ones(n, 1, 1).byte(),
         [f"{i}.png" for i in range(n)],
         [owners[i] for i in order],
@@ -60,7 +60,7 @@ def test_parts_keep_names_patients_and_pictures_together() -> None:
     whole = slices([3] * 5)
     for part in parts(split_by_patient(whole)):
         for image, name, patient in zip(part.images, part.names, part.patients, strict=True):
-            i = int(image)
+            i = round(float(image) * len(whole))
             assert (name, patient) == (whole.names[i], whole.patients[i])
 
 

@@ -276,7 +276,7 @@ def test_weights_of_another_network_are_refused(
 
 
 def test_weights_fit_no_other_width(weights: Path) -> None:
-    with pytest.raises(ValueError, match=r"width 1\.0 only; leave weights at None"):
+    with pytest.raises(ValueError, match=r"width 1\.0 only, not 0\.5; leave the weights out"):
         MobileNetPyramid(weights=weights, width=0.5)
 
 
