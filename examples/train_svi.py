@@ -53,7 +53,7 @@ def train(
         guide,
         pyro.optim.PyroOptim(
             torch.optim.Adam,
-            {"lr": optimiser.learning_rate},
+            {"lr": optimiser.learning_rate, "fused": True},
             {"clip_norm": optimiser.clip_norm},
         ),
         TraceEnum_ELBO(max_plate_nesting=3),  # sums the labels y out

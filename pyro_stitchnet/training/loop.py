@@ -89,8 +89,9 @@ def train(
     }.items():
         if n < 1:
             raise ValueError(f"{name} must be at least 1, got {n}")
-    adam = torch.optim.Adam(net.parameters(), lr=optimiser.learning_rate)
     device = next(net.parameters()).device
+    # The networks are a thousand small tensors: one by one, Adam takes a tenth of a step.
+    adam = torch.optim.Adam(net.parameters(), lr=optimiser.learning_rate, fused=True)
     rows: list[dict[str, float]] = []
     best: tuple[float, int, dict[str, Tensor]] | None = None
     skipped, in_a_row = 0, 0
@@ -153,11 +154,14 @@ def update(
     # Tensor by tensor, as Keras and Pyro's optimisers do: at the start the batch-normalised
     # encoder's gradient is orders of magnitude larger than the heads', and one norm over all
     # would leave the heads nothing.
-    parameters = [p for p in net.parameters() if p.grad is not None]
     if optimiser.clip_value is not None:
-        nn.utils.clip_grad_value_(parameters, optimiser.clip_value)
-    norms = [nn.utils.clip_grad_norm_(p, optimiser.clip_norm) for p in parameters]
-    norm = torch.stack(norms).norm()
+        nn.utils.clip_grad_value_(net.parameters(), optimiser.clip_value)
+    gradients = [p.grad for p in net.parameters() if p.grad is not None]
+    norms = torch.stack([g.norm() for g in gradients])
+    shrink = (optimiser.clip_norm / (norms + 1e-6)).clamp_max(1)
+    for gradient, factor in zip(gradients, shrink.unbind(), strict=True):
+        gradient.mul_(factor)
+    norm = norms.norm()
     if loss.isfinite() and norm.isfinite():
         adam.step()
     else:
