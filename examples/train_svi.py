@@ -1,6 +1,7 @@
-"""Train StitchNet with pyro.infer.SVI: the shortest road from a folder of slices to a model.
+"""Train StitchNet with pyro.infer.SVI: the shortest road from a dataset to a model.
 
-    python examples/train_svi.py --labelled DIR --unlabelled DIR --out model.pt
+    stitchnet prepare FOLDER --out DATASET
+    python examples/train_svi.py DATASET --out model.pt
 
 `stitchnet train` does the same with a torch optimiser, and validates, selects and evaluates too.
 """
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyro
 import torch
 import tyro
@@ -17,7 +19,7 @@ from pyro.infer import SVI, TraceEnum_ELBO
 from torch import Tensor
 
 from pyro_stitchnet.data.batches import Batch, two_streams
-from pyro_stitchnet.data.slices import read_folder
+from pyro_stitchnet.data.dataset import Dataset
 from pyro_stitchnet.presets import OptimiserConfig, preset
 from pyro_stitchnet.stitchnet import StitchNet
 from pyro_stitchnet.training import checkpoint
@@ -25,10 +27,8 @@ from pyro_stitchnet.training import checkpoint
 
 @dataclass
 class Config:
-    labelled: Path
-    unlabelled: Path
+    data: tyro.conf.Positional[Path]
     out: Path = Path("model.pt")
-    size: int = 128
     steps: int = 1000
     seed: int = 0
 
@@ -72,12 +72,10 @@ def main(config: Config) -> None:
     torch.manual_seed(config.seed)
     article = preset("article")
     net = StitchNet(article.model)
-    batches = two_streams(
-        read_folder(config.labelled, config.size),
-        read_folder(config.unlabelled, config.size, rule=None),
-        (4, 4),
-        seed=config.seed,
-    )
+    dataset = Dataset(config.data)
+    labelled = dataset.manifest["labelled"]
+    labelled, unlabelled = (dataset.take(np.flatnonzero(m)) for m in (labelled, ~labelled))
+    batches = two_streams(labelled, unlabelled, (4, 4), seed=config.seed)
     train(net, batches, config.steps, article.optimiser)
     checkpoint.save(net, config.out, steps=config.steps, seed=config.seed)
     print(f"model: {config.out}")

@@ -1,14 +1,23 @@
 """The command line, `stitchnet`: parses, calls, prints."""
 
+import os
 import sys
+import time
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import pandas as pd
 import tyro
 
 from pyro_stitchnet import demo as demonstration
+from pyro_stitchnet.data.dataset import SKIPPED, Dataset
+from pyro_stitchnet.data.download import download as download_source
 from pyro_stitchnet.data.phantom import phantom_slices
-from pyro_stitchnet.data.slices import read_folder, write_folder
+from pyro_stitchnet.data.prepare import prepare as prepare_dataset
+from pyro_stitchnet.data.preprocess import Preprocessing
+from pyro_stitchnet.data.slices import write_folder
+from pyro_stitchnet.data.sources import SOURCES
 from pyro_stitchnet.evaluation.report import evaluate as evaluate_model
 from pyro_stitchnet.provenance import provenance
 from pyro_stitchnet.run import TrainConfig, choose_device, run
@@ -21,10 +30,7 @@ USER_ERRORS = (OSError, ValueError, FloatingPointError)
 
 
 def train(config: tyro.conf.OmitArgPrefixes[TrainConfig]) -> None:
-    """Train StitchNet on folders of slices and evaluate it on unseen patients.
-
-    A folder holds images/, masks/ (where labelled) and index.csv with the columns file, patient.
-    """
+    """Train StitchNet on a prepared dataset and evaluate it on unseen patients."""
     out = run(config)
     print((out / "test" / "table.md").read_text(encoding="utf-8"))
     print(f"model, log, curves, tables and pictures: {out}")
@@ -38,28 +44,33 @@ def evaluate(
     read_out: Literal["prior", "posterior"] = "prior",
     samples: int = 8,
     seed: int = 0,
-    size: int | None = None,
     device: str = "auto",
 ) -> None:
-    """Score a trained model on a folder of labelled slices: Table 1, CSV, JSON, Markdown, pictures.
+    """Score a trained model on the labelled slices of a prepared dataset: Table 1 and pictures.
 
     Args:
         model: a checkpoint, the model.pt of a run.
-        data: folder of slices with masks of all four labels.
+        data: a dataset that `stitchnet prepare` wrote; slices with every pixel labelled count.
         out: folder for tables and pictures.
-        patients: all of the folder, or those that the checkpoint's run held out.
+        patients: all of the dataset, or those that the checkpoint's run held out.
         read_out: segmentation by p(y | z) or by p(y | x, z).
         samples: draws of z to average over; 0 takes the mean of each level.
         seed: of the draws.
-        size: rows and columns of a slice; by default what the model was trained on.
         device: "auto" takes a GPU if there is one.
     """
     net, info = checkpoint.load(model, choose_device(device))
-    size = size or info.get("config", {}).get("size")
     known = info.get("patients", {})
-    if size is None or (patients != "all" and patients not in known):
-        raise ValueError(f"{model}: records no size or split; give --size and --patients all")
-    slices = read_folder(data, size)
+    if patients != "all" and patients not in known:
+        raise ValueError(f"{model}: records no split; give --patients all")
+    dataset = Dataset(data)
+    chosen = dataset.manifest["complete"]
+    if not chosen.any():
+        raise ValueError(f"{data}: no slice has a label for every pixel, nothing to compare with")
+    if patients != "all":
+        chosen &= dataset.manifest["patient"].isin(known[patients])
+        if not chosen.any():
+            raise ValueError(f"{data}: holds none of the {patients} patients of {model}")
+    slices = dataset.take(np.flatnonzero(chosen)).load()
     seen = {p for part, names in known.items() if part != "test" for p in names}
     familiar = sum(patient in seen for patient in slices.patients)
     if patients == "all" and familiar:
@@ -68,10 +79,6 @@ def evaluate(
             "selection saw; --patients test leaves them out",
             file=sys.stderr,
         )
-    if patients != "all":
-        slices = slices.without_patients(set(slices.patients) - set(known[patients]))
-        if not len(slices):
-            raise ValueError(f"{data}: holds none of the {patients} patients of {model}")
     evaluate_model(
         net,
         slices,
@@ -90,10 +97,72 @@ def evaluate(
     print(f"tables and pictures: {out}")
 
 
-def phantom(
-    out: Path, patients: int = 10, slices: int = 4, first: int = 0, size: int = 128, seed: int = 0
+def prepare(
+    sources: tyro.conf.Positional[tuple[str, ...]],
+    out: Path,
+    preprocessing: tyro.conf.OmitArgPrefixes[Preprocessing] = Preprocessing(),  # noqa: B008
+    workers: int = os.cpu_count() or 1,
+    scheduler: str | None = None,
+    skip_bad: bool = False,
+    progress: bool = True,
 ) -> None:
-    """Write a folder of phantom chest CT slices with masks.
+    """Read scans, preprocess them and write a dataset to train on. Run again, it goes on.
+
+    Args:
+        sources: folders. FOLDER@RULE reads masks by a labelling rule (full, infection, lung,
+            control), FOLDER@SOURCE reads a layout that does not tell itself.
+        out: folder for the dataset.
+        preprocessing: the steps.
+        workers: processes.
+        scheduler: address of a dask scheduler whose workers do the work, on many machines.
+        skip_bad: leave out scans that cannot be used, and list them in skipped.csv.
+        progress: show a progress bar.
+    """
+    begun = time.monotonic()
+    dataset = prepare_dataset(
+        sources,
+        out,
+        preprocessing=preprocessing,
+        workers=workers,
+        scheduler=scheduler,
+        skip_bad=skip_bad,
+        progress=progress,
+    )
+    for caution in {said["caution"] for said in dataset.about["sources"].values()} - {""}:
+        print(f"note: {caution}", file=sys.stderr)
+    skipped = len(pd.read_csv(out / SKIPPED))
+    if skipped:
+        print(f"note: {skipped} scans left out, see {out / SKIPPED}", file=sys.stderr)
+    print(
+        f"{len(dataset)} slices of {len(set(dataset.patients))} patients, "
+        f"{len(dataset) / (time.monotonic() - begun):.0f} slices/s: {out}"
+    )
+
+
+def download(
+    source: tyro.conf.Positional[Literal[tuple(s.name for s in SOURCES.values() if s.archives)]],  # type: ignore[valid-type]
+    out: Path,
+) -> None:
+    """Download a public dataset, checked against its checksums, and say its licence.
+
+    Args:
+        source: which.
+        out: folder for it.
+    """
+    for path in download_source(source, out):
+        print(path)
+
+
+def phantom(
+    out: Path,
+    patients: int = 10,
+    slices: int = 4,
+    first: int = 0,
+    size: int = 128,
+    seed: int = 0,
+    masks: bool = True,
+) -> None:
+    """Write a folder of phantom chest CT slices.
 
     Args:
         out: folder to write.
@@ -102,9 +171,10 @@ def phantom(
         first: number of the first patient; folders of other numbers share no patient.
         size: rows and columns, a multiple of 32.
         seed: another seed makes another population.
+        masks: write the labels too.
     """
     numbers = range(first, first + patients)
-    write_folder(phantom_slices(numbers, slices, size=size, seed=seed), out)
+    write_folder(phantom_slices(numbers, slices, size=size, seed=seed), out, masks=masks)
     print(f"{patients * slices} slices: {out}")
 
 
@@ -123,7 +193,14 @@ def main() -> None:
     """Entry point of the `stitchnet` command."""
     try:
         tyro.extras.subcommand_cli_from_dict(
-            {"demo": demo, "train": train, "evaluate": evaluate, "phantom": phantom},
+            {
+                "demo": demo,
+                "prepare": prepare,
+                "train": train,
+                "evaluate": evaluate,
+                "download": download,
+                "phantom": phantom,
+            },
             prog="stitchnet",
             description="Semi-supervised segmentation of lung CT with a deep generative model.",
         )

@@ -4,6 +4,8 @@ import time
 from pathlib import Path
 
 from pyro_stitchnet.data.phantom import phantom_slices
+from pyro_stitchnet.data.prepare import prepare
+from pyro_stitchnet.data.preprocess import Preprocessing
 from pyro_stitchnet.data.slices import write_folder
 from pyro_stitchnet.run import TrainConfig, run
 
@@ -30,11 +32,9 @@ def demo(out: str | Path, *, steps: int = STEPS, seed: int = 0) -> None:
     if out.exists():
         raise FileExistsError(f"{out}: exists; remove it or choose another --out")
     config = TrainConfig(
-        labelled=out / "labelled",
-        unlabelled=(out / "unlabelled",),
+        data=out / "dataset",
         out=out / "run",
         preset="tiny",
-        size=SIZE,
         steps=steps,
         labelled_per_batch=3,
         unlabelled_per_batch=3,
@@ -45,10 +45,16 @@ def demo(out: str | Path, *, steps: int = STEPS, seed: int = 0) -> None:
     begun = time.monotonic()
     first = 0
     for name, (patients, slices) in {"labelled": LABELLED, "unlabelled": UNLABELLED}.items():
-        numbers = range(first, first + patients)
-        write_folder(phantom_slices(numbers, slices, size=SIZE, seed=seed), out / name)
+        made = phantom_slices(range(first, first + patients), slices, size=SIZE, seed=seed)
+        write_folder(made, out / name, masks=name == "labelled")
         print(f"{patients * slices} {name} phantom slices of {patients} patients: {out / name}")
         first += patients
+    prepare(
+        [str(out / "labelled"), str(out / "unlabelled")],
+        config.data,
+        preprocessing=Preprocessing(size=SIZE, lungs="none"),
+        progress=False,
+    )
     results = run(config)
     print((results / "test" / "table.md").read_text(encoding="utf-8"))
     print(f"done in {(time.monotonic() - begun) / 60:.1f} minutes; look at")

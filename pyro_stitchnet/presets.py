@@ -74,8 +74,8 @@ _TINY = Preset(
         norm="group",
         likelihood="bounded-beta",
     ),
-    Objective(labels="marginal", label_weight=10, kl_warmup=200, free_bits=0.01),
-    OptimiserConfig(learning_rate=2e-3),
+    Objective(labels="marginal", label_weight=50, kl_warmup=200, free_bits=0.01),
+    OptimiserConfig(learning_rate=5e-3),
 )
 
 PRESETS: Mapping[str, Preset] = {

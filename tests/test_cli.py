@@ -17,26 +17,31 @@ def stitchnet(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
     cli.main()
 
 
-TINY = ["--preset", "tiny", "--size", 64, "--steps", 2, "--labelled-per-batch", 2]
+TINY = ["--preset", "tiny", "--steps", 2, "--labelled-per-batch", 2]
 TINY += ["--unlabelled-per-batch", 2, "--log-every", 1, "--validate-every", 2, "--no-progress"]
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders of phantoms, labelled, unlabelled and partly labelled, and a dataset of the three."""
     root = tmp_path_factory.mktemp("folders")
     with pytest.MonkeyPatch.context() as patch:
-        stitchnet(patch, "phantom", "--out", root / "labelled", "--patients", 6, "--slices", 1,
-                  "--size", 64)  # fmt: skip
-        stitchnet(patch, "phantom", "--out", root / "unlabelled", "--patients", 4, "--slices", 1,
-                  "--size", 64, "--first", 4)  # fmt: skip
+        for first, name, patients in ((0, "labelled", 6), (6, "unlabelled", 3), (9, "partial", 2)):
+            masks = "--no-masks" if name == "unlabelled" else "--masks"
+            stitchnet(patch, "phantom", "--out", root / name, "--patients", patients, "--slices",
+                      1, "--size", 64, "--first", first, masks)  # fmt: skip
+        for mask in (root / "partial" / "masks").iterdir():
+            Image.open(mask).point(lambda v: min(v, 2)).save(mask)
+        stitchnet(patch, "prepare", root / "labelled", root / "unlabelled",
+                  f"{root / 'partial'}@infection", "--out", root / "dataset", "--size", 64,
+                  "--lungs", "none", "--workers", 1, "--no-progress")  # fmt: skip
     return root
 
 
 @pytest.fixture(scope="module")
 def trained(folders: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
-        stitchnet(patch, "train", "--labelled", folders / "labelled", "--unlabelled",
-                  folders / "unlabelled", "--out", folders / "run", *TINY)  # fmt: skip
+        stitchnet(patch, "train", folders / "dataset", "--out", folders / "run", *TINY)
     return folders / "run"
 
 
@@ -46,15 +51,13 @@ def test_train_leaves_everything(trained: Path) -> None:
                  "test/styles.png"):  # fmt: skip
         assert (trained / name).stat().st_size > 0
     record = json.loads((trained / "run.json").read_text())
-    parts = [set(record["patients"][p]) for p in ("train", "validation", "test")]
-    assert sum(map(len, parts)) == len(set.union(*parts)) == 6
+    parts = [set(record["patients"][p]) for p in ("labelled", "unlabelled", "validation", "test")]
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 11
+    assert record["slices"] == {"labelled": 5, "unlabelled": 3, "validation": 1, "test": 2}
+    split = pd.read_csv(trained / "split.csv").set_index("patient")["part"]
+    assert set(split.index[split == "test"]) == parts[3]
     assert record["config"]["seed"] == 0
     assert record["torch"]
-    # Patients 4 and 5 are in both folders: where they are held out, they are not trained on.
-    held_out = parts[1] | parts[2]
-    shared = {"phantom_0004", "phantom_0005"} & held_out
-    assert record["slices"]["unlabelled"] == 4 - len(shared)
-    assert shared  # or the line above tests nothing
 
 
 def test_evaluate_repeats_the_run_s_own_table(
@@ -63,60 +66,36 @@ def test_evaluate_repeats_the_run_s_own_table(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    stitchnet(monkeypatch, "evaluate", trained / "model.pt", folders / "labelled", "--out",
+    stitchnet(monkeypatch, "evaluate", trained / "model.pt", folders / "dataset", "--out",
               folders / "again", "--patients", "test")  # fmt: skip
     assert "Overall" in capsys.readouterr().out
-    stitchnet(monkeypatch, "evaluate", trained / "model.pt", folders / "labelled", "--out",
+    stitchnet(monkeypatch, "evaluate", trained / "model.pt", folders / "dataset", "--out",
               folders / "all")  # fmt: skip
     assert "of patients that training or model selection saw" in capsys.readouterr().err
     again, before = (pd.read_csv(p / "scores.csv") for p in (folders / "again", trained / "test"))
     pd.testing.assert_frame_equal(again, before)
 
 
-def test_all_unlabelled_patients_held_out_is_refused(
-    trained: Path,
-    folders: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+def test_a_budget_of_labels_leaves_the_rest_unlabelled(
+    folders: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rather than trained without the slices that were asked for."""
-    held_out = json.loads((trained / "run.json").read_text())["patients"]["test"][0]
-    index = pd.read_csv(folders / "unlabelled" / "index.csv").assign(patient=held_out)
-    (folders / "held_out" / "images").mkdir(parents=True)
-    for file in index["file"]:
-        picture = (folders / "unlabelled" / "images" / file).read_bytes()
-        (folders / "held_out" / "images" / file).write_bytes(picture)
-    index.to_csv(folders / "held_out" / "index.csv", index=False)
-    with pytest.raises(SystemExit):
-        stitchnet(monkeypatch, "train", "--labelled", folders / "labelled", "--unlabelled",
-                  folders / "held_out", "--out", folders / "refused", *TINY)  # fmt: skip
-    assert "held_out: all its patients are in the" in capsys.readouterr().err
-
-
-def test_partial_masks_train(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    partial = folders / "partial"
-    stitchnet(monkeypatch, "phantom", "--out", partial, "--patients", 2, "--slices", 1,
-              "--size", 64, "--first", 50)  # fmt: skip
-    for mask in (partial / "masks").iterdir():
-        Image.open(mask).point(lambda v: min(v, 2)).save(mask)
-    stitchnet(monkeypatch, "train", "--labelled", folders / "labelled", "--partial", partial,
-              "--out", folders / "with_partial", *TINY)  # fmt: skip
-    _, info = checkpoint.load(folders / "with_partial" / "model.pt")
-    assert info["slices"]["partial"] == 2
-    assert info["slices"]["unlabelled"] == 0
+    stitchnet(monkeypatch, "train", folders / "dataset", "--out", folders / "budget", "--labels",
+              2, *TINY)  # fmt: skip
+    _, info = checkpoint.load(folders / "budget" / "model.pt")
+    assert info["slices"] == {"labelled": 2, "unlabelled": 6, "validation": 1, "test": 2}
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["train", "--labelled", "nowhere", "--out", "out"], ["nowhere/index.csv", "missing"]),
+        (["train", "nowhere", "--out", "out"], ["nowhere: no prepared dataset", "prepare"]),
+        (["prepare", "nowhere", "--out", "out"], ["nowhere: no such folder"]),
         (["evaluate", "none.pt", "nowhere", "--out", "out"], ["none.pt", "stitchnet train"]),
         (["phantom", "--out", "out", "--size", "100"], ["multiple of 32"]),
-        (["train", "--labelled", "[x]", "--out", "out"], ["[x]/index.csv"]),
-        (["train", "--labelled", "x", "--out", "out", "--size", "100"], ["96 or 128"]),
-        (["train", "--labelled", "x", "--out", "out", "--log-every", "0"], ["log_every"]),
+        (["train", "[x]", "--out", "out"], ["[x]: no prepared"]),
+        (["train", "x", "--out", "out", "--log-every", "0"], ["log_every"]),
         (
-            ["train", "--labelled", "x", "--out", "out", "--preset", "tiny", "--weights", "w"],
+            ["train", "x", "--out", "out", "--preset", "tiny", "--weights", "w"],
             ["width", "article"],
         ),
         (["demo", "--out", "out", "--steps", "0"], ["steps must be at least 1"]),
@@ -144,7 +123,7 @@ def test_a_run_is_not_overwritten(
 ) -> None:
     before = (trained / "model.pt").read_bytes()
     with pytest.raises(SystemExit):
-        stitchnet(monkeypatch, "train", "--labelled", folders / "labelled", "--out", trained, *TINY)
+        stitchnet(monkeypatch, "train", folders / "dataset", "--out", trained, *TINY)
     assert (trained / "model.pt").read_bytes() == before
 
 

@@ -9,7 +9,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from pyro_stitchnet.data.slices import Slices, allowed_sets
+from pyro_stitchnet.data.slices import ALL_LABELS, SliceSet, allowed_sets
 
 __all__ = ["Batch", "augmentation", "two_streams"]
 
@@ -70,8 +70,8 @@ class _CropAndResize(v2.Transform):
 
 
 def two_streams(
-    labelled: Slices | None,
-    unlabelled: Slices | None,
+    labelled: SliceSet | None,
+    unlabelled: SliceSet | None,
     per_batch: tuple[int, int],
     *,
     seed: int = 0,
@@ -92,7 +92,7 @@ def two_streams(
     Raises:
         ValueError: a stream of which slices are wanted has none, or none are wanted at all.
     """
-    streams: list[tuple[Slices, Iterator[list[int]]]] = []
+    streams: list[tuple[SliceSet, bool, Iterator[list[int]]]] = []
     for name, slices, n in zip(
         ("labelled", "unlabelled"), (labelled, unlabelled), per_batch, strict=True
     ):
@@ -101,23 +101,25 @@ def two_streams(
         if n and not slices:
             raise ValueError(f"a batch is to hold {n} {name} slices, but there are none")
         if n and slices:
-            slices = slices if name == "labelled" else slices.without_labels()
-            streams.append((slices, _shuffled(len(slices), n, seed + len(streams))))
+            order = _shuffled(len(slices), n, seed + len(streams))
+            streams.append((slices, name == "labelled", order))
     if not streams:
         raise ValueError("a batch holds no slices: give labelled or unlabelled ones")
     return _batches(streams, augment)
 
 
-def _batches(streams: list[tuple[Slices, Iterator[list[int]]]], augment: bool) -> Iterator[Batch]:
-    transform = augmentation(streams[0][0].images.shape[-1]) if augment else v2.Identity()
+def _batches(
+    streams: list[tuple[SliceSet, bool, Iterator[list[int]]]], augment: bool
+) -> Iterator[Batch]:
+    size = streams[0][0][0][0].shape[-1]
+    transform = augmentation(size) if augment else v2.Identity()
     while True:
-        pairs = [
-            transform(
-                tv_tensors.Image(slices.images[i, None]), tv_tensors.Mask(slices.label_sets[i])
-            )
-            for slices, order in streams
-            for i in next(order)
-        ]
+        pairs = []
+        for slices, told, order in streams:
+            for i in next(order):
+                image, sets = slices[i]
+                known = sets if told else torch.full_like(sets, ALL_LABELS)
+                pairs.append(transform(tv_tensors.Image(image[None]), tv_tensors.Mask(known)))
         x = torch.stack([image.as_subclass(Tensor)[0] for image, _ in pairs])
         sets = torch.stack([mask.as_subclass(Tensor) for _, mask in pairs])
         yield Batch(x.clamp(0, 1), allowed_sets(sets))

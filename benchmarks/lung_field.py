@@ -1,0 +1,119 @@
+"""How good is the lung field, and how much of the lesions does it keep? On what is given.
+
+    python benchmarks/lung_field.py --shared ../shared/data
+
+Prints a Markdown table, a row a set: the mean and the 5th percentile of the Dice overlap over
+slices (of the volume: over slices with lung), the share of lesion pixels inside the field (mean
+over slices with lesions), and seconds a slice. A row's name says whether its slices tuned the
+constants of the classical method, or whether its figures were only seen meanwhile. Sets that are
+not there are left out.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import SimpleITK as sitk
+import tyro
+from PIL import Image
+
+from pyro_stitchnet.data.lungs import LUNG_SEGMENTERS
+from pyro_stitchnet.data.phantom import phantoms
+
+UNKNOWN = (1.0, 1.0, 1.0)
+
+
+@dataclass
+class Config:
+    shared: Path = Path("../shared/data")
+    segmenter: Literal["classical", "lungmask"] = "classical"
+    patients: int = 30  # phantoms, four slices each; the first 15 tuned the method
+    size: int = 128  # of the phantoms
+
+
+@dataclass
+class Case:
+    """Slices (S, R, C) that are segmented together, and their labels, lung above 0."""
+
+    set: str
+    slices: np.ndarray
+    labels: np.ndarray
+    spacing: tuple[float, ...] = UNKNOWN
+    hounsfield: bool = False
+
+
+def phantom_cases(patients: int, size: int) -> Iterator[Case]:
+    for number, phantom in enumerate(phantoms(patients, 4, size=size)):
+        name = "phantoms, tuned on" if number < 60 else "phantoms, not tuned on"
+        yield Case(name, phantom.image[None], phantom.labels[None])
+
+
+def volume_cases(folder: Path) -> Iterator[Case]:
+    if not (folder / "ct-64.nrrd").exists():
+        return
+    image = sitk.ReadImage(folder / "ct-64.nrrd")
+    regions = sitk.GetArrayFromImage(sitk.ReadImage(folder / "lm-64.nrrd")) & 255
+    yield Case(
+        "CIP volume, looked at",
+        sitk.GetArrayFromImage(image).astype(np.float32),
+        (regions > 0).astype(np.uint8),
+        image.GetSpacing()[::-1],
+        hounsfield=True,
+    )
+
+
+def picture_cases(folder: Path) -> Iterator[Case]:
+    if not (folder / "index.csv").exists():
+        return
+    index = pd.read_csv(folder / "index.csv", dtype=str)
+    for file, patient in zip(index["file"], index["patient"], strict=True):
+        grey = np.asarray(Image.open(folder / "images" / file).convert("L"), np.float32) / 255
+        labels = np.asarray(Image.open(folder / "masks" / file))
+        name = {
+            "coronacases_001": "partial 001 and 002, half tuned on",
+            "coronacases_002": "partial 001 and 002, half tuned on",
+            "coronacases_003": "partial 003, not tuned on",
+        }.get(patient, f"{folder.name}, figures looked at")
+        yield Case(name, grey[None], labels[None])
+
+
+def figures(case: Case, segmenter: str) -> Iterator[dict[str, str | float]]:
+    start = time.perf_counter()
+    field = LUNG_SEGMENTERS[segmenter](case.slices, case.spacing, hounsfield=case.hounsfield)
+    seconds = (time.perf_counter() - start) / len(field)
+    for found, labels in zip(field, case.labels, strict=True):
+        lung, lesion = labels > 0, labels > 1
+        if not lung.any():
+            continue
+        yield {
+            "set": case.set,
+            "dice": 2 * (found & lung).sum() / (found.sum() + lung.sum()),
+            "lesion": found[lesion].mean() if lesion.any() else np.nan,
+            "seconds": seconds,
+        }
+
+
+def main(config: Config) -> None:
+    cases = [
+        *phantom_cases(config.patients, config.size),
+        *volume_cases(config.shared / "loader-samples"),
+        *picture_cases(config.shared / "covid-ct" / "partial"),
+        *picture_cases(config.shared / "covid-ct" / "labelled"),
+    ]
+    rows = pd.DataFrame([row for case in cases for row in figures(case, config.segmenter)])
+    print("| Set | Slices | Dice | 5th percentile | Lesion kept | Seconds a slice |")
+    print("|---|---|---|---|---|---|")
+    for name, group in rows.groupby("set", sort=False):
+        print(
+            f"| {name} | {len(group)} | {group['dice'].mean():.3f} "
+            f"| {group['dice'].quantile(0.05):.3f} | {group['lesion'].mean():.3f} "
+            f"| {group['seconds'].mean():.3f} |"
+        )
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))

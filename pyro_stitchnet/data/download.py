@@ -1,0 +1,109 @@
+"""Fetching public datasets, their checksums compared."""
+
+import tempfile
+import zipfile
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import pooch
+import requests
+
+from pyro_stitchnet.data.sources import SOURCES, Archive
+
+__all__ = ["download"]
+
+RETRIES = 2
+
+
+def download(name: str, out: str | Path) -> list[Path]:
+    """Fetch and unpack a source's archives, after printing its licence and whom to cite.
+
+    An archive becomes a folder of its name. It appears when it is complete, so that a download
+    that was broken off goes on, on the next call, with the archives that are still missing.
+
+    Args:
+        name: of a source, a key of :data:`~pyro_stitchnet.data.sources.SOURCES`.
+        out: the folder for it, made where missing.
+
+    Returns:
+        The unpacked folders, in ``out``.
+
+    Raises:
+        ValueError: the source is unknown or cannot be downloaded, or an archive is not what it
+            should be.
+        ConnectionError: the server cannot be reached or does not give the file.
+    """
+    if name not in SOURCES:
+        raise ValueError(f"{name}: unknown source; choose one of {', '.join(SOURCES)}")
+    source = SOURCES[name]
+    if not source.archives:
+        where = f"get it at {source.homepage}" if source.homepage else "it is your own folder"
+        raise ValueError(f"{name}: cannot be downloaded; {where}")
+    print(f"{source.title}\nLicence: {source.licence}\nPlease cite: {source.citation}", flush=True)
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    targets = []
+    for archive in source.archives:
+        target = out / Path(archive.file).stem
+        if not target.exists():
+            packed = _fetch(archive, out, source.homepage)
+            _unpack(packed, target)
+            packed.unlink()
+        targets.append(target)
+    return targets
+
+
+def _fetch(archive: Archive, out: Path, homepage: str) -> Path:
+    """The archive in ``out``; one of the right checksum that lies there is kept."""
+    by_hand = (
+        f"try again later, or put {archive.file} from {homepage} into {out} and run this again"
+    )
+    packed = out / archive.file
+    shelf = pooch.create(
+        path=out,
+        base_url=archive.base,
+        registry={archive.file: archive.checksum},
+        retry_if_failed=RETRIES,
+    )
+    if not archive.checksum:
+        try:
+            shelf.load_registry_from_doi()
+        except (requests.RequestException, ValueError, KeyError) as error:
+            raise ConnectionError(
+                f"{packed}: {archive.base} does not tell its checksum ({error}); {by_hand}"
+            ) from error
+    try:
+        shelf.fetch(archive.file, progressbar=True)
+    except requests.RequestException as error:
+        raise ConnectionError(f"{packed}: cannot be fetched ({error}); {by_hand}") from error
+    except ValueError as error:
+        raise ValueError(
+            f"{packed}: what {archive.base} sent has not the checksum it should have ({error}); "
+            f"{by_hand}"
+        ) from error
+    return packed
+
+
+def _unpack(packed: Path, target: Path) -> None:
+    """Unpack into a temporary folder beside ``target``, then rename it."""
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
+        unpacked = Path(temporary) / target.name
+        unpacked.mkdir()
+        try:
+            with zipfile.ZipFile(packed) as content:
+                for name in content.namelist():
+                    _refuse_outside(packed, name)
+                content.extractall(unpacked)
+        except zipfile.BadZipFile as error:
+            raise ValueError(
+                f"{packed}: not a readable zip archive ({error}); remove it and download it again"
+            ) from error
+        unpacked.rename(target)
+
+
+def _refuse_outside(packed: Path, name: str) -> None:
+    """Refuse a member that would be written outside its folder, on any system."""
+    for kind in (PurePosixPath, PureWindowsPath):
+        if kind(name).anchor or ".." in kind(name).parts:
+            raise ValueError(
+                f"{packed}: its member {name!r} would be written outside; do not use this archive"
+            )

@@ -1,0 +1,209 @@
+"""Where the lungs are in a scan, dense lesions included."""
+
+import warnings
+from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
+from typing import Any, Protocol
+
+import numpy as np
+from scipy import ndimage
+from skimage.filters import gaussian
+from skimage.morphology import convex_hull_image, isotropic_closing, isotropic_opening
+
+__all__ = ["LUNG_SEGMENTERS", "LungSegmenter", "classical_lungs", "lungmask_lungs"]
+
+
+class LungSegmenter(Protocol):
+    """Finds the lungs in axial slices."""
+
+    def __call__(
+        self, slices: np.ndarray, spacing: tuple[float, ...], *, hounsfield: bool
+    ) -> np.ndarray:
+        """The lung field, bool (S, R, C); all False where there is no lung.
+
+        Args:
+            slices: (S, R, C), feet to head, front to back, right to left: Hounsfield units, or
+                grey values in [0, 1] of a lung window, soft tissue in the brighter half. More
+                than one slice must be neighbours in one scan.
+            spacing: of slices, rows and columns, in mm; (1, 1, 1) where unknown.
+            hounsfield: whether ``slices`` are in Hounsfield units.
+
+        Raises:
+            ValueError: ``slices`` or ``spacing`` have not three axes or no extent.
+        """
+
+
+# The constants of the classical method: densities as shares of the way from air (0) to soft tissue
+# (1), lengths in mm.
+_AIR_HU, _TISSUE_HU = -1000.0, 40.0
+_LEAST_CONTRAST = 0.2  # between air and tissue in [0, 1]; less is no picture of a chest
+_AERATED = 0.72  # below: lung, GGO and loose consolidation, at about -250 HU
+_GAS = 0.08  # below, at about -920 HU: airways, stomach, bowel
+_LARGEST_GAS = 2500.0  # mm² in one slice
+_SMALLEST_PART = 60.0  # mm² in one slice
+_SMALLEST_SHARE = (0.01, 0.10)  # of the largest part, in a single slice and in a volume
+_PICTURE_WIDTH = 300.0  # mm, where the spacing is unknown: a chest
+_BLUR, _DETACH, _VESSEL, _CRUMB = 0.7, 2.0, 5.0, 1.5  # mm
+_LARGEST_HOLE = 1000.0  # mm² of tissue within the lung; the dome of the liver is larger
+_DEEPEST = 60.0  # mm of consolidation below the chest's wall
+_MIDDLE = 0.15  # of the lungs' width, to each side: spine and sternum
+_DIRECTIONS, _AT_THE_WALL = 120, 0.02
+
+
+def classical_lungs(
+    slices: np.ndarray, spacing: tuple[float, ...], *, hounsfield: bool
+) -> np.ndarray:
+    """Threshold, parts, and the chest's wall continued over what is too dense: no learning.
+
+    Aerated lung is what is darker than soft tissue, not joined to the air at the picture's corners
+    (the lungs may touch its borders), no airway or bowel gas, and large, in 3-D where there are
+    neighbours. In each slice small holes, vessels and dense lesions on the chest's wall are then
+    taken in. A lung that is dense throughout is not found, nor is dense lung without aerated lung
+    between it and the middle of the chest.
+
+    Args, result and errors are those of :class:`LungSegmenter`.
+    """
+    _check(slices, spacing)
+    air, tissue = (_AIR_HU, _TISSUE_HU) if hounsfield else _levels(slices)
+    if not hounsfield and tissue - air < _LEAST_CONTRAST:
+        return np.zeros(slices.shape, bool)
+    pixel = tuple(spacing[1:])
+    if tuple(spacing) == (1, 1, 1):
+        pixel = (_PICTURE_WIDTH / slices.shape[2],) * 2
+    sigma = [_BLUR / side for side in pixel]
+    density = [(gaussian(one, sigma, preserve_range=True) - air) / (tissue - air) for one in slices]
+    parts, n = ndimage.label(np.stack([_aerated(one, pixel) for one in density]))
+    sizes = np.bincount(parts.ravel(), minlength=n + 1)
+    sizes[0] = 0
+    large = (sizes > 0) & (sizes >= _SMALLEST_SHARE[len(slices) > 1] * sizes.max())
+    return np.stack([_with_lesions(one, pixel) for one in large[parts]])
+
+
+def lungmask_lungs(
+    slices: np.ndarray, spacing: tuple[float, ...], *, hounsfield: bool
+) -> np.ndarray:
+    """The U-Net R231CovidWeb of the optional package ``lungmask``.
+
+    Pictures are taken to show the window -1250 to 250 HU. The first call downloads the weights.
+
+    Source: Hofmanninger et al., European Radiology Experimental 4:50 (2020).
+
+    Args, result and errors are those of :class:`LungSegmenter`.
+
+    Raises:
+        ValueError: also where lungmask is not installed or its weights cannot be had.
+    """
+    _check(slices, spacing)
+    units = slices if hounsfield else slices * 1500.0 - 1250.0
+    # For arrays lungmask expects the axes and directions that slices have.
+    return np.asarray(_lungmask().apply(np.asarray(units, np.float32))) > 0
+
+
+LUNG_SEGMENTERS: Mapping[str, LungSegmenter] = {
+    "classical": classical_lungs,
+    "lungmask": lungmask_lungs,
+}
+"""Lung segmenters by name."""
+
+
+@cache
+def _lungmask() -> Any:
+    try:
+        with warnings.catch_warnings():  # lungmask turns off all user warnings when imported
+            lungmask = import_module("lungmask")
+        return lungmask.LMInferer(modelname="R231CovidWeb", tqdm_disable=True)
+    except ImportError as error:
+        raise ValueError(
+            f"lungmask cannot be imported ({error}); install it with `pip install lungmask`, or "
+            "choose the lung segmenter 'classical'"
+        ) from error
+    except OSError as error:
+        raise ValueError(
+            f"lungmask's weights cannot be had ({error}); they are downloaded once, so try again "
+            "online, or choose the lung segmenter 'classical'"
+        ) from error
+
+
+def _check(slices: np.ndarray, spacing: tuple[float, ...]) -> None:
+    if slices.ndim != 3 or 0 in slices.shape:
+        raise ValueError(f"slices must be (S, R, C), none of them 0, not {slices.shape}")
+    if len(spacing) != 3 or not all(side > 0 for side in spacing):
+        raise ValueError(f"spacing must be three lengths in mm above 0, not {spacing}")
+
+
+def _levels(slices: np.ndarray) -> tuple[float, float]:
+    """Grey of air and soft tissue: nearly the darkest; the commonest of the brighter half."""
+    counts, edges = np.histogram(slices, 32, (0.5, 1.0))
+    brightest = counts.argmax()
+    return float(np.percentile(slices, 0.5)), float(edges[brightest : brightest + 2].mean())
+
+
+def _aerated(density: np.ndarray, pixel: tuple[float, ...]) -> np.ndarray:
+    """Aerated tissue of one slice, (R, C): neither outside air nor airways nor crumbs."""
+    dark = density < _AERATED
+    parts, _ = ndimage.label(dark)
+    corners = parts[[0, 0, -1, -1], [0, -1, 0, -1]]
+    inside = dark & ~np.isin(parts, corners)
+    # Airways and slivers part from the lung; the picture's border parts nothing.
+    pad = _pad(_DETACH, pixel)
+    opened = isotropic_opening(np.pad(inside, pad, mode="edge"), _DETACH, spacing=pixel)
+    parts, n = ndimage.label(opened[pad:-pad, pad:-pad] & inside)
+    numbers = np.arange(1, n + 1)
+    areas = np.bincount(parts.ravel(), minlength=n + 1)[1:] * np.prod(pixel)
+    gas = ndimage.median(density, parts, numbers) < _GAS if n else np.zeros(0, bool)
+    keep = (areas > _SMALLEST_PART) & ~(gas & (areas < _LARGEST_GAS))
+    return np.r_[False, keep][parts]
+
+
+def _with_lesions(lung: np.ndarray, pixel: tuple[float, ...]) -> np.ndarray:
+    """Aerated lung of one slice, (R, C), with its vessels, holes and dense lesions."""
+    if not lung.any():
+        return lung
+    lung = _closing(lung, _VESSEL, pixel)
+    dense = isotropic_opening(_below_wall(lung, pixel) & ~lung, _CRUMB, spacing=pixel)
+    lung = _closing(lung | dense, _CRUMB, pixel)
+    parts, n = ndimage.label(ndimage.binary_fill_holes(lung) & ~lung)
+    small = np.bincount(parts.ravel(), minlength=n + 1) * np.prod(pixel) < _LARGEST_HOLE
+    small[0] = False
+    return lung | small[parts]
+
+
+def _below_wall(lung: np.ndarray, pixel: tuple[float, ...]) -> np.ndarray:
+    """What lies between lung and the chest's wall, seen from the middle between the lungs.
+
+    Where lung reaches its convex hull, that is the wall; elsewhere the wall runs on from there as
+    an arc of the chest's ellipse, or along the hull where that is wider.
+    """
+    rows, columns = (np.flatnonzero(lung.any(axis)) for axis in (1, 0))
+    height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
+    y, x = np.ogrid[: lung.shape[0], : lung.shape[1]]
+    y, x = (y - (rows[0] + rows[-1]) / 2) / height, (x - (columns[0] + columns[-1]) / 2) / width
+    radius = np.hypot(y, x)  # 1/2 on the ellipse that fills the lungs' box
+    direction = np.floor(np.arctan2(y, x) / (2 * np.pi) * _DIRECTIONS).astype(int) % _DIRECTIONS
+
+    first = np.full(_DIRECTIONS, np.inf)
+    last, hull = np.zeros(_DIRECTIONS), np.zeros(_DIRECTIONS)
+    np.minimum.at(first, direction[lung], radius[lung])
+    np.maximum.at(last, direction[lung], radius[lung])
+    hull_image = convex_hull_image(lung, offset_coordinates=False)
+    np.maximum.at(hull, direction[hull_image], radius[hull_image])
+    every = np.arange(_DIRECTIONS)
+    known = (last > 0) & (last > hull - _AT_THE_WALL)
+    wall = np.maximum(hull, np.interp(every, every[known], last[known], period=_DIRECTIONS))
+
+    first, wall = first[direction], wall[direction]
+    deepest = np.maximum(first, wall - _DEEPEST / (width * pixel[1]))
+    return (radius > deepest) & (radius <= wall) & (np.abs(x) > _MIDDLE)
+
+
+def _closing(mask: np.ndarray, radius: float, pixel: tuple[float, ...]) -> np.ndarray:
+    pad = _pad(radius, pixel)
+    closed = isotropic_closing(np.pad(mask, pad), radius, spacing=pixel)
+    inner: np.ndarray = closed[pad:-pad, pad:-pad]
+    return inner
+
+
+def _pad(radius: float, pixel: tuple[float, ...]) -> int:
+    """Pixels around a picture that keep its border out of what a radius in mm does."""
+    return int(np.ceil(radius / min(pixel))) + 1

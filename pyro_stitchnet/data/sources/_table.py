@@ -1,0 +1,40 @@
+"""Tables that users write by hand, and what a bad one is told."""
+
+from pathlib import Path
+
+import pandas as pd
+
+__all__ = ["read_table"]
+
+
+def read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+    """Read a CSV table as text, so that patient 007 keeps its zeros.
+
+    Args:
+        path: the file.
+        columns: those it must have, without an empty cell. The first tells rows apart.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no table, lacks a column, a cell or all rows, or names a row twice.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: missing; it must be a table with the columns {' and '.join(columns)}"
+        )
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except ValueError as error:  # pandas' errors and UnicodeDecodeError are ValueErrors
+        raise ValueError(f"{path}: not a readable table; save it as CSV ({error})") from error
+    if missing := [column for column in columns if column not in table]:
+        raise ValueError(f"{path}: no column {' nor '.join(missing)}; add it")
+    if table.empty:
+        raise ValueError(f"{path}: has no rows; list every {columns[0]}")
+    for column in columns:
+        empty = table[column].fillna("").str.strip() == ""
+        if empty.any():
+            raise ValueError(f"{path}: row {int(empty.argmax()) + 2} lacks its {column}; add it")
+    repeated = table[columns[0]][table[columns[0]].duplicated()]
+    if len(repeated):
+        raise ValueError(f"{path}: {repeated.iloc[0]} is listed twice; remove one row")
+    return table

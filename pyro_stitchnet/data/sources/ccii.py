@@ -1,0 +1,92 @@
+"""CC-CCII, the article's dataset: scans as pictures, and 750 labelled slices.
+
+Common pneumonia (``CP/``) is left out, as in the article. Normal scans are controls: no lesion
+anywhere. Layout and mask values are as the dataset's users describe them; its pages do not say
+whether slices are numbered from the head or from the feet.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pyro_stitchnet.data.sources._paths import PICTURES, files, folders, pair, stem
+from pyro_stitchnet.data.sources.base import Scan, Source
+from pyro_stitchnet.labels import BACKGROUND, HEALTHY, LABEL_RULES
+
+__all__ = ["CCII"]
+
+
+def _find(folder: Path) -> Iterator[Scan]:
+    parts = [part for part in ("NCP", "Normal", "ct_lesion_seg") if (folder / part).is_dir()]
+    if not parts:
+        raise FileNotFoundError(
+            f"{folder}: holds neither NCP/ nor Normal/ nor ct_lesion_seg/; unpack CC-CCII's "
+            "archives into it"
+        )
+    for part in parts:
+        yield from (_lesions if part == "ct_lesion_seg" else _scans)(folder / part)
+
+
+def _scans(folder: Path) -> Iterator[Scan]:
+    """The scans of ``NCP/`` or ``Normal/``."""
+    control = frozenset({BACKGROUND, HEALTHY}) if folder.name == "Normal" else None
+    for patient in folders(folder, besides=PICTURES):
+        for scan in folders(patient, besides=PICTURES):
+            pictures = tuple(files(scan, PICTURES))
+            if not pictures:
+                raise FileNotFoundError(
+                    f"{scan}: holds no pictures; unpack the scan again or remove its folder"
+                )
+            yield Scan(
+                name=f"{folder.name}/{patient.name}/{scan.name}",
+                patient=f"{folder.name}-{patient.name}",
+                image=pictures,
+                study=scan.name,
+                everywhere=control,
+            )
+
+
+def _lesions(folder: Path) -> Iterator[Scan]:
+    """The labelled slices. They lie apart in the patient, so each is a scan of its own."""
+    with_images = folders(folder / "image", besides=PICTURES)
+    with_masks = {path.name for path in folders(folder / "mask", besides=PICTURES)}
+    if strange := sorted(with_masks - {path.name for path in with_images}):
+        raise FileNotFoundError(
+            f"{folder / 'image' / strange[0]}: missing, though there are masks of it; unpack "
+            "ct_lesion_seg again"
+        )
+    for patient in with_images:
+        masks = files(folder / "mask" / patient.name, PICTURES)
+        for image, mask in pair(files(patient, PICTURES), masks, all_labelled=True):
+            yield Scan(
+                name=f"{folder.name}/{patient.name}/{stem(image)}",
+                # Should it not be the patient of this number in NCP/, two patients stay together,
+                # which harms nothing; taking one patient for two would leak.
+                patient=f"NCP-{patient.name}",
+                image=image,
+                mask=mask,
+            )
+
+
+CCII = Source(
+    name="ccii",
+    title="CC-CCII (2019nCoVR): COVID-19, common pneumonia and normal chest CT",
+    layout=(
+        "NCP/<patient>/<scan>/0001.jpg, Normal/<patient>/<scan>/0001.jpg, "
+        "ct_lesion_seg/image/<patient>/1.jpg, ct_lesion_seg/mask/<patient>/1.png"
+    ),
+    landmarks=("NCP", "Normal", "ct_lesion_seg"),
+    meanings=LABEL_RULES["full"],
+    find=_find,
+    caution=(
+        "Patients of ct_lesion_seg are taken to have the numbers that they have in NCP. If they do "
+        "not, a labelled slice may also lie, unlabelled, in another part of the split: check for "
+        "near-duplicates before reporting figures."
+    ),
+    licence="for research, on the terms of the China National Center for Bioinformation",
+    citation=(
+        "Zhang et al. Clinically applicable AI system for accurate diagnosis, quantitative "
+        "measurements, and prognosis of COVID-19 pneumonia using computed tomography. "
+        "Cell 181(6), 2020. https://doi.org/10.1016/j.cell.2020.04.045"
+    ),
+    homepage="http://ncov-ai.big.ac.cn/download",
+)

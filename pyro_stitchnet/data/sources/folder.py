@@ -1,0 +1,62 @@
+"""The house's own layout: a folder of images, masks and an index.
+
+For masks of another rule replace ``FOLDER.meanings`` by that rule of
+:data:`~pyro_stitchnet.labels.LABEL_RULES`.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pyro_stitchnet.data.sources._table import read_table
+from pyro_stitchnet.data.sources.base import Scan, Source
+from pyro_stitchnet.labels import LABEL_RULES
+
+__all__ = ["FOLDER"]
+
+
+def _find(folder: Path) -> Iterator[Scan]:
+    index = read_table(folder / "index.csv", ("file", "patient"))
+    masks = _masks(folder / "masks", set(index["file"]))
+    studies = index["study"].fillna("") if "study" in index else [""] * len(index)
+    for file, patient, study in zip(index["file"], index["patient"], studies, strict=True):
+        image = folder / "images" / file
+        if not image.exists():
+            raise FileNotFoundError(f"{image}: missing, though index.csv lists it")
+        yield Scan(
+            name=file,
+            patient=patient,
+            image=image,
+            mask=folder / "masks" / file if file in masks else None,
+            study=study,
+        )
+
+
+def _masks(root: Path, listed: set[str]) -> set[str]:
+    """The masks; one that no image will claim is misnamed, and its image would lose its labels."""
+    masks = {
+        path.relative_to(root).as_posix()
+        for path in root.rglob("*")
+        if path.is_file() and not path.name.startswith(".")
+    }
+    if strange := sorted(masks - listed):
+        raise FileNotFoundError(
+            f"{root / strange[0]}: is the mask of no file in index.csv; name it like its image"
+        )
+    return masks
+
+
+FOLDER = Source(
+    name="folder",
+    title="images, masks and an index of your own",
+    layout=(
+        "index.csv (file, patient[, study]), images/a.png, and masks/a.png where labelled; "
+        "pictures or volumes, an image a row"
+    ),
+    landmarks=("index.csv",),
+    meanings=LABEL_RULES["full"],
+    find=_find,
+    caution=(
+        "Masks are read by the rule 'full' (0 background, 1 healthy lung, 2 ground glass, "
+        "3 consolidation) unless another rule is named; a mask of another rule may look valid."
+    ),
+)

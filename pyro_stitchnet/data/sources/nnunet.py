@@ -1,0 +1,122 @@
+"""nnU-Net's raw format (version 2), its labels understood by their names.
+
+``imagesTs/`` is left alone: it is what its owner tests on.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pyro_stitchnet.data.sources._paths import files, pair
+from pyro_stitchnet.data.sources.base import Scan, Source
+from pyro_stitchnet.labels import BACKGROUND, CONSOLIDATION, GGO, HEALTHY, LABELS
+
+__all__ = ["NNUNET", "meanings_of"]
+
+ALL = frozenset(range(len(LABELS)))
+LESION = frozenset({GGO, CONSOLIDATION})
+NAMES: Mapping[str, frozenset[int]] = {
+    "healthy": frozenset({HEALTHY}),
+    "healthy lung": frozenset({HEALTHY}),
+    "ggo": frozenset({GGO}),
+    "ground glass": frozenset({GGO}),
+    "ground glass opacity": frozenset({GGO}),
+    "consolidation": frozenset({CONSOLIDATION}),
+    "infection": LESION,
+    "lesion": LESION,
+    "effusion": frozenset({BACKGROUND}),
+    "pleural effusion": frozenset({BACKGROUND}),
+    "ignore": ALL,
+}
+LUNGS = ("lung", "lungs", "left lung", "right lung")
+
+
+def meanings_of(labels: Mapping[str, int]) -> dict[int, frozenset[int]]:
+    """What each mask value allows, from the labels' names.
+
+    "background" and "lung" are what is left over, so they allow too what no other name tells: in
+    a dataset of background and infection, background may be healthy lung; in one of background
+    and lung, lung may be infected.
+
+    Args:
+        labels: name -> mask value, "background" among them.
+
+    Raises:
+        ValueError: a name is unknown.
+    """
+    names = {name: name.lower().replace("_", " ").replace("-", " ").strip() for name in labels}
+    known = {"background", *LUNGS, *NAMES}
+    if strange := [name for name, plain in names.items() if plain not in known]:
+        raise ValueError(f"label {strange[0]!r} is unknown; rename it to one of {sorted(known)}")
+    told = {name for name in names.values() if name in NAMES and name != "ignore"}
+    untold = ALL - frozenset().union(*(NAMES[name] for name in told)) - {BACKGROUND}
+    lung = frozenset({HEALTHY}) | untold & LESION
+    background = frozenset({BACKGROUND}) | untold
+    if any(name in LUNGS for name in names.values()):
+        background -= lung
+    return {
+        labels[name]: background if plain == "background" else NAMES.get(plain, lung)
+        for name, plain in names.items()
+    }
+
+
+def _find(folder: Path) -> Iterator[Scan]:
+    path = folder / "dataset.json"
+    ending, labels = _description(path)
+    try:
+        meanings = meanings_of(labels)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    images = {}
+    for image in files(folder / "imagesTr", (ending.lower(),)):
+        if not image.name.endswith(f"_0000{ending}"):
+            raise ValueError(f"{image}: an image is called CASE_0000{ending}; rename it")
+        images[image.with_name(image.name.removesuffix(f"_0000{ending}") + ending)] = image
+    if not images:
+        raise FileNotFoundError(f"{folder / 'imagesTr'}: holds no images CASE_0000{ending}")
+    labelled = (folder / "labelsTr").is_dir()
+    masks = files(folder / "labelsTr", (ending.lower(),)) if labelled else []
+    for case, mask in pair(list(images), masks, all_labelled=False):
+        name = case.name.removesuffix(ending)
+        yield Scan(name=name, patient=name, image=images[case], mask=mask, meanings=meanings)
+
+
+def _description(path: Path) -> tuple[str, dict[str, int]]:
+    """The file ending and the labels that ``dataset.json`` tells."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: missing; nnU-Net's raw format needs it")
+    try:
+        described: Any = json.loads(path.read_text(encoding="utf-8"))
+        ending, labels = described["file_ending"], described["labels"]
+        channels = len(described["channel_names"])
+        texts = isinstance(ending, str) and all(isinstance(name, str) for name in labels)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path}: no description of version 2 ({error!r}); it needs channel_names, labels as "
+            "name: value, and file_ending"
+        ) from error
+    if channels != 1:
+        raise ValueError(f"{path}: {channels} channels; CT has one, so give a dataset of one")
+    if not texts or not isinstance(labels, dict) or labels.get("background") != 0:
+        raise ValueError(f"{path}: labels must be names with values, background having 0")
+    if regions := [name for name, value in labels.items() if type(value) is not int]:
+        raise ValueError(f"{path}: label {regions[0]!r} is a region; give every value one name")
+    return ending, labels
+
+
+NNUNET = Source(
+    name="nnunet",
+    title="nnU-Net raw dataset, version 2",
+    layout=(
+        "dataset.json, imagesTr/CASE_0000.nii.gz, and labelsTr/CASE.nii.gz where labelled (or "
+        "another file_ending)"
+    ),
+    landmarks=("imagesTr",),
+    meanings={},  # every dataset has its own
+    find=_find,
+    caution=(
+        "The format tells cases, not patients, so each case is taken as another patient. If a "
+        "patient has several, use the layout 'folder', whose index names patients."
+    ),
+)

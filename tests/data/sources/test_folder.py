@@ -1,0 +1,127 @@
+"""The house's own layout, and tables that users write."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pyro_stitchnet.data.slices import Slices, write_folder
+from pyro_stitchnet.data.sources import detect
+from pyro_stitchnet.data.sources._table import read_table
+from pyro_stitchnet.data.sources.folder import FOLDER
+
+SHARED = Path(
+    os.environ.get("STITCHNET_SHARED", Path(__file__).resolve().parents[4] / "shared" / "data")
+)
+
+
+def picture(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(path)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Three pictures of two patients, two of them labelled, one in a folder."""
+    for path in ("images/a.png", "images/b.png", "images/sub/c.png"):
+        picture(tmp_path / path)
+    for path in ("masks/a.png", "masks/sub/c.png"):
+        picture(tmp_path / path)
+    (tmp_path / "index.csv").write_text(
+        "patient,file,slice,study\n007,b.png,2,s1\n007,a.png,1,\n8,sub/c.png,1,s2\n"
+    )
+    return tmp_path
+
+
+# --- Finding --------------------------------------------------------------------------------------
+
+
+def test_every_row_is_a_scan(root: Path) -> None:
+    scans = list(FOLDER.find(root))
+    assert [(scan.name, scan.patient, scan.study) for scan in scans] == [
+        ("b.png", "007", "s1"),
+        ("a.png", "007", ""),
+        ("sub/c.png", "8", "s2"),
+    ]
+    assert scans[2].image == root / "images" / "sub" / "c.png"
+    assert detect(root) is FOLDER
+
+
+def test_an_image_without_a_mask_is_unlabelled(root: Path) -> None:
+    masks = {scan.name: scan.mask for scan in FOLDER.find(root)}
+    assert masks["b.png"] is None
+    assert masks["a.png"] == root / "masks" / "a.png"
+    assert masks["sub/c.png"] == root / "masks" / "sub" / "c.png"
+
+
+def test_what_the_house_writes_is_found(tmp_path: Path) -> None:
+    sets = torch.ones(2, 32, 32, dtype=torch.uint8)
+    written = Slices(torch.zeros(2, 32, 32), sets, ["a.png", "b.png"], ["p", "q"])
+    write_folder(written, tmp_path)
+    scans = list(FOLDER.find(tmp_path))
+    assert [(scan.name, scan.patient) for scan in scans] == [("a.png", "p"), ("b.png", "q")]
+    assert all(scan.mask is not None for scan in scans)
+    assert FOLDER.meanings == {0: {0}, 1: {1}, 2: {2}, 3: {3}}
+
+
+def test_a_mask_that_no_row_claims_is_named(root: Path) -> None:
+    (root / "masks" / "a.png").rename(root / "masks" / "A_mask.png")
+    with pytest.raises(FileNotFoundError, match=r"masks/A_mask\.png: is the mask of no file in"):
+        list(FOLDER.find(root))
+
+
+def test_a_missing_image_is_named(root: Path) -> None:
+    (root / "images" / "b.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"images/b\.png: missing, though index\.csv"):
+        list(FOLDER.find(root))
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason=f"needs the development data at {SHARED}")
+@pytest.mark.parametrize(
+    ("part", "slices", "masks"), [("labelled", 50, 50), ("unlabelled", 320, 0), ("partial", 82, 82)]
+)
+def test_the_development_data_are_found(part: str, slices: int, masks: int) -> None:
+    folder = SHARED / "covid-ct" / part
+    assert detect(folder) is FOLDER
+    scans = list(FOLDER.find(folder))
+    assert len(scans) == slices
+    assert sum(scan.mask is not None for scan in scans) == masks
+
+
+# --- Tables ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("file\na.png\n", "no column patient; add it"),
+        ("a.png,p1\n", "no column file nor patient; add it"),
+        ("file,patient\n", "has no rows; list every file"),
+        ("", "not a readable table; save it as CSV"),
+        ('file,patient\na.png,p1,x,y\nb.png,p2,x\n"', "not a readable table; save it as CSV"),
+        ("file,patient\na.png,p\nb.png,\n", "row 3 lacks its patient; add it"),
+        ("file,patient\n  ,p1\n", "row 2 lacks its file; add it"),
+        ("file,patient\na.png\n", "row 2 lacks its patient; add it"),
+        ("file,patient\na.png,p1\na.png,p2\n", r"a\.png is listed twice; remove one row"),
+    ],
+)
+def test_a_bad_table_is_refused(tmp_path: Path, content: str, words: str) -> None:
+    path = tmp_path / "index.csv"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=rf"^{path}: {words}"):
+        read_table(path, ("file", "patient"))
+
+
+def test_a_table_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "index.csv"
+    path.write_bytes(b"file,patient\n\xff\xfe\x00,p\n")
+    with pytest.raises(ValueError, match=r"index\.csv: not a readable table"):
+        read_table(path, ("file", "patient"))
+
+
+def test_a_missing_table_is_told_its_columns(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"index\.csv: missing; .* file and patient"):
+        list(FOLDER.find(tmp_path))

@@ -1,0 +1,104 @@
+"""MedSeg's pictures, as a volume and as COVID-SemiSeg."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pyro_stitchnet.data.sources import detect
+from pyro_stitchnet.data.sources.medseg import MEDSEG
+from pyro_stitchnet.labels import BACKGROUND, CONSOLIDATION, GGO, HEALTHY
+
+TRAIN, TEST = "TrainingSet/MultiClassInfection-Train", "TestingSet/MultiClassInfection-Test"
+
+
+def picture(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(path)
+
+
+@pytest.fixture(params=["", "Dataset"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """COVID-SemiSeg: three labelled pictures, the same ones labelled coarsely, one unlabelled."""
+    data = tmp_path / request.param
+    for part, number in ((TRAIN, 0), (TRAIN, 10), (TEST, 6)):
+        picture(data / part / "Imgs" / f"{number}.jpg")
+        picture(data / part / "GT" / f"{number}.png")
+    picture(data / TRAIN / "Prior" / "0.png")
+    for part in ("Doctor-label", "Pseudo-label"):
+        picture(data / "TrainingSet" / "LungInfection-Train" / part / "Imgs" / "0.jpg")
+        picture(data / "TrainingSet" / "LungInfection-Train" / part / "GT" / "0.png")
+    return tmp_path
+
+
+def test_every_picture_is_found_once(root: Path) -> None:
+    scans = list(MEDSEG.find(root))
+    assert [scan.name for scan in scans] == [
+        "MultiClassInfection-Train/0",
+        "MultiClassInfection-Train/10",
+        "MultiClassInfection-Test/6",
+        "unlabelled/0",
+    ]
+    assert [scan.mask is None for scan in scans] == [False, False, False, True]
+    assert scans[1].mask is not None
+    assert str(scans[1].mask).endswith(f"{TRAIN}/GT/10.png")
+    assert str(scans[1].image).endswith(f"{TRAIN}/Imgs/10.jpg")
+    assert detect(root) is MEDSEG
+
+
+def test_without_knowing_patients_no_picture_can_be_parted_from_another(root: Path) -> None:
+    scans = [scan for scan in MEDSEG.find(root) if scan.mask is not None]
+    assert {scan.patient for scan in scans} == {"unknown"}
+    assert "cannot be split" in MEDSEG.caution
+
+
+def test_a_table_tells_patients(root: Path) -> None:
+    (root / "patients.csv").write_text("picture,patient\n6,a\n10,a\n0,b\n")
+    scans = {scan.name.split("/")[1]: scan for scan in MEDSEG.find(root) if scan.mask}
+    assert {name: scan.patient for name, scan in scans.items()} == {"0": "b", "10": "a", "6": "a"}
+
+
+def test_a_picture_that_the_table_lacks_is_named(root: Path) -> None:
+    (root / "patients.csv").write_text("picture,patient\n0,b\n6,a\n")
+    with pytest.raises(ValueError, match=r"patients\.csv: no row for picture 10 \(.*10\.jpg\)"):
+        list(MEDSEG.find(root))
+
+
+@pytest.mark.parametrize("part", ["Imgs", "GT"])
+def test_a_missing_half_is_named(root: Path, part: str) -> None:
+    next(root.glob(f"**/MultiClassInfection-Test/{part}/6.*")).unlink()
+    with pytest.raises(FileNotFoundError, match=r"/6\.(png: is the mask of no|jpg: has no mask)"):
+        list(MEDSEG.find(root))
+
+
+def test_the_volume_is_pictures_side_by_side(tmp_path: Path) -> None:
+    for name in ("tr_im.nii.gz", "tr_mask.nii.gz"):
+        (tmp_path / name).touch()
+    (scan,) = MEDSEG.find(tmp_path)
+    assert (scan.image, scan.mask) == (tmp_path / "tr_im.nii.gz", tmp_path / "tr_mask.nii.gz")
+    assert not scan.stacked
+    assert detect(tmp_path) is MEDSEG
+
+
+def test_the_volume_without_its_masks_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "tr_im.nii.gz").touch()
+    with pytest.raises(FileNotFoundError, match=r"tr_mask\.nii\.gz: missing"):
+        list(MEDSEG.find(tmp_path))
+
+
+def test_another_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"holds neither tr_im\.nii\.gz nor TrainingSet"):
+        list(MEDSEG.find(tmp_path))
+
+
+def test_healthy_lung_is_not_told_from_background_and_effusion_is_no_lung() -> None:
+    assert MEDSEG.meanings[0] == {BACKGROUND, HEALTHY}
+    assert MEDSEG.meanings[1] == MEDSEG.meanings[38] == {GGO}
+    assert MEDSEG.meanings[2] == MEDSEG.meanings[75] == {CONSOLIDATION}
+    assert MEDSEG.meanings[3] == {BACKGROUND}
+
+
+def test_the_greys_are_those_of_the_red_and_green_that_labels_were_saved_in() -> None:
+    colours = Image.fromarray(np.array([[[128, 0, 0], [0, 128, 0]]], np.uint8))
+    assert list(np.asarray(colours.convert("L"))[0]) == [38, 75]
