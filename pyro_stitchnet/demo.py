@@ -11,7 +11,7 @@ from pyro_stitchnet.run import TrainConfig, run
 
 __all__ = ["STEPS", "demo"]
 
-STEPS = 280
+STEPS = 320
 SIZE = 96
 LABELLED = (20, 2)  # patients, slices of each; three fifths of the patients train
 UNLABELLED = (40, 5)

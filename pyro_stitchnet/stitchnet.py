@@ -137,6 +137,9 @@ class StitchNet(nn.Module):
 
         Returns:
             The value of site z1, for :meth:`picture`.
+
+        Raises:
+            ValueError: a size is not a multiple of 32; the message has the nearest right ones.
         """
         objective = objective or Objective()
         check_size(tuple(x.shape))

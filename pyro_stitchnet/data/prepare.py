@@ -127,6 +127,7 @@ def prepare(
     """
     if (out / "dataset.json").exists():
         raise FileExistsError(f"{out}: holds a dataset already; choose another --out")
+    out = out.absolute()  # workers on other machines may start elsewhere
     jobs = find_jobs(folders)
     units = _units(jobs)
     about = {
@@ -141,7 +142,7 @@ def prepare(
             for name in sorted({job.source for job in jobs})
         },
     }
-    _keep_plan(out, {**about, "scans": _digest(jobs), "skip_bad": skip_bad})
+    _keep_plan(out, {**about, "scans": _digest(jobs)})
     done = finished_shards(out)
     waiting = [shard for shard in range(len(units)) if shard not in done]
     work = [Unit(out, shard, units[shard], preprocessing, skip_bad) for shard in waiting]
@@ -225,7 +226,7 @@ def _parse(text: str) -> tuple[Path, str]:
     if not Path(path).exists():
         known = ", ".join((*LABEL_RULES, *SOURCES))
         raise FileNotFoundError(f"{path}: no such folder (after an @ may come one of {known})")
-    return Path(path).resolve(), how  # workers on other machines may start elsewhere
+    return Path(path).resolve(), how  # absolute, as `out` is
 
 
 def _file(scan: Scan) -> Path:

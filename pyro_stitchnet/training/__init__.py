@@ -1,1 +1,1 @@
-"""The training loop, its diagnostics, checkpoints, and a whole run."""
+"""The training loop, its diagnostics, and checkpoints."""

@@ -173,6 +173,14 @@ def test_bad_scans_stop_or_are_listed(tmp_path: Path) -> None:
     assert do(folder, out=tmp_path / "strict").names == ["a.png", "b.png", "c.png"]
 
 
+def test_a_strict_preparation_goes_on_leniently(tmp_path: Path) -> None:
+    folder = picture_folder(tmp_path / "in", [0, 1], names=("a.png", "b.png"))
+    (folder / "images" / "b.png").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"b\.png"):
+        do(folder, out=tmp_path / "out")
+    assert do(folder, out=tmp_path / "out", skip_bad=True).names == ["a.png"]
+
+
 def test_nothing_left_is_refused(tmp_path: Path) -> None:
     folder = picture_folder(tmp_path / "in", [7])
     with pytest.raises(ValueError, match=r"no slice is left, see .*skipped\.csv"):
