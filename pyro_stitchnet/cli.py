@@ -19,6 +19,7 @@ from pyro_stitchnet.data.preprocess import Preprocessing
 from pyro_stitchnet.data.slices import write_folder
 from pyro_stitchnet.data.sources import SOURCES
 from pyro_stitchnet.evaluation.report import evaluate as evaluate_model
+from pyro_stitchnet.inspection import write_inspection
 from pyro_stitchnet.provenance import provenance
 from pyro_stitchnet.run import TrainConfig, choose_device, run
 from pyro_stitchnet.training import checkpoint
@@ -139,6 +140,19 @@ def prepare(
     )
 
 
+def inspect(data: tyro.conf.Positional[Path], out: Path, most: int = 1000, sheet: int = 36) -> None:
+    """Look at a prepared dataset: counts, label shares, grey values, warnings, a contact sheet.
+
+    Args:
+        data: a dataset that `stitchnet prepare` wrote.
+        out: folder for the text, the table and the picture.
+        most: how many slices to read; drawn at random where there are more.
+        sheet: how many slices to draw.
+    """
+    print(write_inspection(Dataset(data), out, most=most, sheet=sheet))
+    print(f"\ntext, histogram and contact sheet: {out}")
+
+
 def download(
     source: tyro.conf.Positional[Literal[tuple(s.name for s in SOURCES.values() if s.archives)]],  # type: ignore[valid-type]
     out: Path,
@@ -196,6 +210,7 @@ def main() -> None:
             {
                 "demo": demo,
                 "prepare": prepare,
+                "inspect": inspect,
                 "train": train,
                 "evaluate": evaluate,
                 "download": download,
