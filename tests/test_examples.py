@@ -15,6 +15,7 @@ ROOT = Path(__file__).parent.parent
 
 RUNS = {
     "examples/train_svi.py": "dataset --out m.pt --steps 1",
+    "benchmarks/data_speed.py": "--volumes 1 --slices 2 --side 64 --size 64 --workers 1 --rounds 1",
     "benchmarks/lung_field.py": "--patients 2 --shared nowhere",
     "benchmarks/style_collapse.py": "--out c --seeds 0 --arms reference --steps 1 --labelled 4"
     " --unlabelled 6",
@@ -50,4 +51,4 @@ def test_runs(script: str, tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert any(word in done.stdout for word in ("loss", "style_gap", "Dice"))
+    assert any(word in done.stdout for word in ("loss", "style_gap", "Dice", "slices/s"))

@@ -248,8 +248,8 @@ def _choose(path: Path, found: Mapping[str, list[_Slice]], uid: str | None) -> l
         raise ValueError(f"{path}: holds no CT series; give a folder with one, not with:{listing}")
     if len(scans) > 1:
         raise ValueError(
-            f"{path}: holds {len(scans)} CT series; choose with series= (command line: --series) "
-            f"one of:{listing}"
+            f"{path}: holds {len(scans)} CT series; give each a folder of its own, or choose with "
+            f"series= one of:{listing}"
         )
     return scans[0]
 

@@ -336,7 +336,7 @@ def test_a_mixed_folder_is_listed(tmp_path: Path) -> None:
 def test_of_several_series_one_is_chosen(tmp_path: Path) -> None:
     write_series(tmp_path / "one", SeriesDescription="Lung")
     write_series(tmp_path / "two", STORED[:2], SeriesInstanceUID="1.2.9")
-    words = ("2 CT series", "series=", "--series", "1.2.3: CT, Lung, 5 slices")
+    words = ("2 CT series", "a folder of its own", "series=", "1.2.3: CT, Lung, 5 slices")
     refused(tmp_path, *words, "1.2.9: CT, no description, 2 slices")
     refused(tmp_path, "no series 8.8", "1.2.3: CT, Lung, 5 slices", uid="8.8")
     assert read_series(tmp_path, "1.2.3").voxels.shape == (4, 6, 5)
