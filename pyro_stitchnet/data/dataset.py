@@ -5,7 +5,7 @@
     DIR/dataset.json     format, preprocessing, sources; written last, so it marks a whole dataset
     DIR/manifest.csv     a row a slice, see MANIFEST
     DIR/skipped.csv      scans left out, and why
-    DIR/shards/00000/    a Zarr group with the arrays images and label_sets, uint8 (n, S, S)
+    DIR/shards/00000/    a Zarr group with the array slices, uint8 (n, 2, S, S): grey and label sets
 
 Zarr, since a chunk is a slice that can be read alone, a shard is one file that one worker writes,
 and other languages read it.
@@ -141,13 +141,12 @@ class Dataset:
         shard, row = (int(self.manifest[column].iat[i]) for column in ("shard", "row"))
         path = _shard_path(self.folder, shard)
         try:
-            images, label_sets = _open_shard(path)
-            image, sets = np.asarray(images[row]), np.asarray(label_sets[row])
+            image, sets = torch.from_numpy(np.asarray(_open_shard(path)[row]))
         except (OSError, ValueError, KeyError, RuntimeError, IndexError) as error:
             raise ValueError(
                 f"{path}: damaged ({error}); remove it and dataset.json, and prepare again"
             ) from error
-        return torch.from_numpy(image).float() / 255, torch.from_numpy(sets)
+        return image.float() / 255, sets
 
     def take(self, rows: Sequence[int] | np.ndarray) -> "Dataset":
         """The slices at ``rows``, still on disk."""
@@ -169,8 +168,7 @@ class Dataset:
 def write_shard(
     folder: Path,
     shard: int,
-    images: np.ndarray,
-    label_sets: np.ndarray,
+    slices: np.ndarray,
     rows: pd.DataFrame,
     skipped: pd.DataFrame,
 ) -> None:
@@ -179,25 +177,22 @@ def write_shard(
     Args:
         folder: the dataset's.
         shard: its number.
-        images: uint8 (n, S, S).
-        label_sets: uint8 (n, S, S).
+        slices: grey values and label sets, uint8 (n, 2, S, S).
         rows: n rows of the manifest.
         skipped: scans left out, with the columns scan and reason.
     """
     path = _shard_path(folder, shard)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        group = zarr.create_group(temporary)
-        for name, stack in {"images": images, "label_sets": label_sets}.items():
-            n, *size = stack.shape
-            group.create_array(
-                name,
-                shape=stack.shape,
-                dtype=stack.dtype,
-                chunks=(1, *size),
-                shards=(max(n, 1), *size),
-                compressors=ZstdCodec(level=5),
-            )[:] = stack
+        n, *size = slices.shape
+        zarr.create_group(temporary).create_array(
+            "slices",
+            shape=slices.shape,
+            dtype=slices.dtype,
+            chunks=(1, *size),
+            shards=(max(n, 1), *size),
+            compressors=ZstdCodec(level=5),
+        )[:] = slices
         rows.to_csv(temporary / ROWS, index=False)
         skipped.to_csv(temporary / SKIPPED, index=False)
         if not path.exists():  # else another worker was given the same work and was faster
@@ -220,12 +215,10 @@ def _shard_path(folder: Path, shard: int) -> Path:
 
 
 @lru_cache(maxsize=64)
-def _open_shard(path: Path) -> tuple[zarr.Array, zarr.Array]:
-    group = zarr.open_group(path, mode="r")
-    images, label_sets = group["images"], group["label_sets"]
-    assert isinstance(images, zarr.Array)
-    assert isinstance(label_sets, zarr.Array)
-    return images, label_sets
+def _open_shard(path: Path) -> zarr.Array:
+    slices = zarr.open_group(path, mode="r")["slices"]
+    assert isinstance(slices, zarr.Array)
+    return slices
 
 
 def _read_table(path: Path) -> pd.DataFrame:

@@ -203,16 +203,13 @@ class Unit:
                 rows.append({**row, "shard": self.shard, "row": len(pictures)})
                 pictures.append(picture)
         size = self.preprocessing.size
-        images = np.empty((len(pictures), size, size), np.uint8)
-        label_sets = np.empty_like(images)
+        stack = np.empty((len(pictures), 2, size, size), np.uint8)
         for i, picture in enumerate(pictures):
-            images[i] = np.round(picture.image * 255)
-            label_sets[i] = picture.label_sets
+            stack[i] = np.round(picture.image * 255), picture.label_sets
         write_shard(
             self.out,
             self.shard,
-            images,
-            label_sets,
+            stack,
             pd.DataFrame(rows, columns=list(MANIFEST)),
             pd.DataFrame(skipped, columns=["scan", "reason"]),
         )
@@ -350,7 +347,7 @@ def _work(units: Sequence[Unit], workers: int, scheduler: str | None) -> Iterato
                 n_workers=min(workers, max(len(units), 1)),
                 threads_per_worker=1,
                 memory_limit=None,
-                dashboard_address=None,
+                dashboard_address=":0",  # any free port: several may run side by side
                 silence_logs=logging.ERROR,
             )
         )

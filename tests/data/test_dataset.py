@@ -32,12 +32,13 @@ def rows(shard: int, n: int) -> pd.DataFrame:
 
 
 def pictures(shard: int, n: int) -> np.ndarray:
-    return np.random.default_rng(shard).integers(0, 256, (n, SIZE, SIZE)).astype(np.uint8)
+    """Grey values and label sets."""
+    return np.random.default_rng(shard).integers(0, 256, (n, 2, SIZE, SIZE)).astype(np.uint8)
 
 
 def write(folder: Path, shard: int, n: int) -> None:
     nothing = pd.DataFrame(columns=["scan", "reason"])
-    write_shard(folder, shard, pictures(shard, n), pictures(shard + 10, n), rows(shard, n), nothing)
+    write_shard(folder, shard, pictures(shard, n), rows(shard, n), nothing)
 
 
 @pytest.fixture
@@ -60,8 +61,9 @@ def test_what_is_stored_comes_back(folder: Path) -> None:
         image, sets = dataset[i]
         assert image.dtype == torch.float32
         assert sets.dtype == torch.uint8
-        assert torch.equal(image, torch.from_numpy(pictures(shard, 3 - shard)[row]).float() / 255)
-        assert torch.equal(sets, torch.from_numpy(pictures(shard + 10, 3 - shard)[row]))
+        grey, bits = torch.from_numpy(pictures(shard, 3 - shard)[row])
+        assert torch.equal(image, grey.float() / 255)
+        assert torch.equal(sets, bits)
     assert dataset.names[3] == "slice 1 0"
     assert dataset.patients[3] == "patient 1 0"
 
@@ -108,14 +110,14 @@ def test_a_shard_that_is_there_is_kept(folder: Path) -> None:
     path = folder / "shards" / "00000"
     before = {p: p.read_bytes() for p in path.rglob("*") if p.is_file()}
     nothing = pd.DataFrame(columns=["scan", "reason"])
-    write_shard(folder, 0, pictures(7, 1), pictures(7, 1), rows(0, 1), nothing)
+    write_shard(folder, 0, pictures(7, 1), rows(0, 1), nothing)
     assert {p: p.read_bytes() for p in path.rglob("*") if p.is_file()} == before
     assert len(list((folder / "shards").iterdir())) == 2
 
 
 def test_skipped_scans_are_kept_with_their_shard(folder: Path) -> None:
     skipped = pd.DataFrame({"scan": ["007"], "reason": ["a, b"]})
-    write_shard(folder, 2, pictures(2, 0), pictures(2, 0), rows(2, 0), skipped)
+    write_shard(folder, 2, pictures(2, 0), rows(2, 0), skipped)
     assert finished_shards(folder, SKIPPED)[2].to_dict("list") == skipped.to_dict("list")
 
 
@@ -143,7 +145,7 @@ def test_damaged_tables_are_refused(folder: Path, file: str, content: str, words
 
 
 def test_a_damaged_shard_is_named(folder: Path) -> None:
-    chunk = folder / "shards" / "00001" / "images" / "c" / "0" / "0" / "0"
+    chunk = folder / "shards" / "00001" / "slices" / "c" / "0" / "0" / "0" / "0"
     content = bytearray(chunk.read_bytes())
     content[5:40] = bytes(35)
     chunk.write_bytes(content)
