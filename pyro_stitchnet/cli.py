@@ -135,8 +135,9 @@ def prepare(
     if skipped:
         print(f"note: {skipped} scans left out, see {out / SKIPPED}", file=sys.stderr)
     print(
-        f"{len(dataset)} slices of {len(set(dataset.patients))} patients, "
-        f"{len(dataset) / (time.monotonic() - begun):.0f} slices/s: {out}"
+        f"slices: {len(dataset)}, of them with labels: {dataset.manifest['labelled'].sum()}, "
+        f"patients: {len(set(dataset.patients))}; "
+        f"{len(dataset) / (time.monotonic() - begun):.1f} slices/s: {out}"
     )
 
 
@@ -223,5 +224,9 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print("stopped; a training run that was under way is lost", file=sys.stderr)
+        print(
+            "stopped; `prepare` goes on when run again, but a training run that was under way is "
+            "lost",
+            file=sys.stderr,
+        )
         sys.exit(130)

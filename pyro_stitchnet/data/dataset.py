@@ -146,6 +146,11 @@ class Dataset:
             raise ValueError(
                 f"{path}: damaged ({error}); remove it and dataset.json, and prepare again"
             ) from error
+        if not sets.all():  # Zarr reads a file that is gone as zeros, and 0 allows no label at all
+            raise ValueError(
+                f"{path}: damaged (slices are missing); remove it and dataset.json, and prepare "
+                "again"
+            )
         return image.float() / 255, sets
 
     def take(self, rows: Sequence[int] | np.ndarray) -> "Dataset":

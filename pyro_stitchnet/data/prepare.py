@@ -220,8 +220,10 @@ def _parse(text: str) -> tuple[Path, str]:
     path, _, how = text.rpartition("@")
     if how not in (*SOURCES, *LABEL_RULES):
         path, how = text, ""
-    if not Path(path).exists():
+    if not Path(path).is_dir():
         known = ", ".join((*LABEL_RULES, *SOURCES))
+        if Path(path).exists():
+            raise ValueError(f"{path}: is no folder; give the folder that it lies in")
         raise FileNotFoundError(f"{path}: no such folder (after an @ may come one of {known})")
     return Path(path).resolve(), how  # absolute, as `out` is
 

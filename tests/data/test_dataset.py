@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ def rows(shard: int, n: int) -> pd.DataFrame:
 
 def pictures(shard: int, n: int) -> np.ndarray:
     """Grey values and label sets."""
-    return np.random.default_rng(shard).integers(0, 256, (n, 2, SIZE, SIZE)).astype(np.uint8)
+    return np.random.default_rng(shard).integers(1, 256, (n, 2, SIZE, SIZE)).astype(np.uint8)
 
 
 def write(folder: Path, shard: int, n: int) -> None:
@@ -153,3 +154,9 @@ def test_a_damaged_shard_is_named(folder: Path) -> None:
     dataset[0]
     with pytest.raises(ValueError, match=r"00001: damaged .*prepare again"):
         dataset[3]
+
+
+def test_a_shard_whose_slices_are_gone_is_named(folder: Path) -> None:
+    shutil.rmtree(folder / "shards" / "00001" / "slices" / "c")
+    with pytest.raises(ValueError, match=r"00001: damaged .*missing.*prepare again"):
+        Dataset(folder)[3]
