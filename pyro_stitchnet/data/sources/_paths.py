@@ -4,9 +4,10 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from pyro_stitchnet.data.readers import PICTURES
+
 __all__ = ["MEDICAL", "PICTURES", "files", "folders", "natural", "pair", "stem"]
 
-PICTURES = (".png", ".jpg", ".jpeg")
 MEDICAL = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 
 
