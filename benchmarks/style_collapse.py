@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 import tyro
 
-from pyro_stitchnet.data.batches import Batch, two_streams
+from pyro_stitchnet.data.batches import Batch, TwoStreams
 from pyro_stitchnet.data.phantom import phantom_slices
 from pyro_stitchnet.data.slices import Slices, allowed_sets
 from pyro_stitchnet.evaluation.metrics import slice_scores
@@ -91,7 +91,7 @@ def run(arm: Preset, seed: int, config: Config) -> dict[str, float]:
     net = StitchNet(arm.model)
     trained = train(
         net,
-        two_streams(labelled, unlabelled, (4, 4), seed=seed),
+        TwoStreams(labelled, unlabelled, (4, 4), seed=seed).batches(),
         config.steps,
         objective=arm.objective,
         optimiser=replace(arm.optimiser, learning_rate=config.learning_rate),

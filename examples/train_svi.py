@@ -18,7 +18,7 @@ from pyro import poutine
 from pyro.infer import SVI, TraceEnum_ELBO
 from torch import Tensor
 
-from pyro_stitchnet.data.batches import Batch, two_streams
+from pyro_stitchnet.data.batches import Batch, TwoStreams
 from pyro_stitchnet.data.dataset import Dataset
 from pyro_stitchnet.presets import OptimiserConfig, preset
 from pyro_stitchnet.stitchnet import StitchNet
@@ -62,7 +62,7 @@ def train(
     losses = []
     for step, batch in zip(range(steps), batches, strict=False):
         with net.svae.one_pass():  # model and guide ask the networks once, not twice
-            losses.append(svi.step(*batch))
+            losses.append(svi.step(batch.x, batch.allowed))
         if step % 10 == 0:
             print(f"step {step}: loss {losses[-1]:.4f} nats/pixel")
     return losses
@@ -75,7 +75,7 @@ def main(config: Config) -> None:
     dataset = Dataset(config.data)
     labelled = dataset.manifest["labelled"]
     labelled, unlabelled = (dataset.take(np.flatnonzero(m)) for m in (labelled, ~labelled))
-    batches = two_streams(labelled, unlabelled, (4, 4), seed=config.seed)
+    batches = TwoStreams(labelled, unlabelled, (4, 4), seed=config.seed).batches()
     train(net, batches, config.steps, article.optimiser)
     checkpoint.save(net, config.out, steps=config.steps, seed=config.seed)
     print(f"model: {config.out}")

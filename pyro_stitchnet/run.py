@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import tyro
 
-from pyro_stitchnet.data.batches import two_streams
+from pyro_stitchnet.data.batches import TwoStreams
 from pyro_stitchnet.data.dataset import Dataset
 from pyro_stitchnet.data.leakage import check
 from pyro_stitchnet.data.splits import assign, keep_labels, write_split
@@ -139,13 +139,13 @@ def run(config: TrainConfig) -> Path:
 
     trained = train(
         net,
-        two_streams(
+        TwoStreams(
             slices["labelled"],
             slices["unlabelled"],
             (config.labelled_per_batch, config.unlabelled_per_batch if slices["unlabelled"] else 0),
             seed=config.seed,
             augment=config.augment,
-        ),
+        ).batches(),
         config.steps,
         objective=settings.objective,
         optimiser=settings.optimiser,

@@ -1,17 +1,27 @@
-"""Training batches: two streams, labelled and unlabelled, augmented."""
+"""Training batches: two streams, labelled and unlabelled, augmented.
+
+A batch is a function of its number and the seed alone. So whoever knows the number of the last
+batch goes on as if never stopped; any number of worker processes makes the same batches; and
+training processes share the work by each making its part of every batch.
+"""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from functools import lru_cache
+from itertools import count
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional
 
+from pyro_stitchnet.data.augment import strong_augmentation, weak_augmentation
 from pyro_stitchnet.data.slices import ALL_LABELS, SliceSet, allowed_sets
 
-__all__ = ["Batch", "augmentation", "two_streams"]
+__all__ = ["Batch", "TwoStreams"]
 
 
 class Batch(NamedTuple):
@@ -20,64 +30,21 @@ class Batch(NamedTuple):
     Attributes:
         x: grey values in [0, 1], float32 (N, H, W).
         allowed: the labels that each pixel may have, bool (N, H, W, K).
+        strong: strongly augmented views of x, pixel by pixel in the same place, float32
+            (V, N, H, W).
     """
 
     x: Tensor
     allowed: Tensor
+    strong: Tensor = torch.empty(0, 0, 0, 0)
 
     def to(self, device: torch.device | str) -> "Batch":
         """The batch on another device."""
-        return Batch(self.x.to(device), self.allowed.to(device))
+        return Batch(*(part.to(device, non_blocking=True) for part in self))
 
 
-def augmentation(size: int) -> v2.Transform:
-    """The reference code's: crop to 0.8 and resize back, vertical flip (each p .5), quarter turns.
-
-    Draws from torch's global generator.
-    """
-    quarter_turns: list[v2.Transform] = [
-        v2.RandomRotation((angle, angle)) for angle in (90, 180, 270)
-    ]
-    return v2.Compose(
-        [
-            v2.RandomApply([_CropAndResize(size)], p=0.5),
-            v2.RandomVerticalFlip(0.5),
-            v2.RandomApply([v2.RandomChoice([v2.Identity(), *quarter_turns])], p=0.5),
-        ]
-    )
-
-
-class _CropAndResize(v2.Transform):
-    """A random crop to 0.8 of the side, resized back; torchvision's own shifts the mask a little.
-
-    It resizes masks with ``nearest``, whose pixels are not centred as an image's are.
-    """
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.size, self.cut = size, int(0.8 * size)
-
-    def make_params(self, flat_inputs: list[Any]) -> dict[str, int]:
-        top, left = torch.randint(self.size - self.cut + 1, (2,)).tolist()
-        return {"top": top, "left": left, "height": self.cut, "width": self.cut}
-
-    def transform(self, inpt: Any, params: dict[str, int]) -> Any:
-        part = functional.crop(inpt, **params).as_subclass(Tensor)
-        mask = isinstance(inpt, tv_tensors.Mask)
-        way = v2.InterpolationMode.NEAREST_EXACT if mask else v2.InterpolationMode.BILINEAR
-        whole = functional.resize(part[None], [self.size, self.size], interpolation=way)
-        return tv_tensors.wrap(whole[0], like=inpt)
-
-
-def two_streams(
-    labelled: SliceSet | None,
-    unlabelled: SliceSet | None,
-    per_batch: tuple[int, int],
-    *,
-    seed: int = 0,
-    augment: bool = True,
-) -> Iterator[Batch]:
-    """Endless batches, the labelled slices first.
+class TwoStreams(TorchDataset[Batch]):
+    """Batches by number, without end, the labelled slices first.
 
     Each stream goes through its slices in a new random order, again and again, so that an epoch
     of the small labelled set does not end one of the large unlabelled set.
@@ -86,51 +53,102 @@ def two_streams(
         labelled: slices with label sets, or None.
         unlabelled: slices taken without their labels, or None.
         per_batch: how many of each in a batch.
-        seed: of the order. Augmentation draws from torch's global generator.
-        augment: whether to apply :func:`augmentation`.
+        seed: of the order and the augmentation.
+        augment: whether to apply :func:`~pyro_stitchnet.data.augment.weak_augmentation`.
+        strong_views: how many :func:`~pyro_stitchnet.data.augment.strong_augmentation` of each
+            slice a batch holds.
+        rank: number of this training process; process ``rank`` makes the ``rank``-th part of
+            batches that hold ``per_batch`` slices for each process.
+        processes: how many training processes there are.
 
     Raises:
-        ValueError: a stream of which slices are wanted has none, or none are wanted at all.
+        ValueError: a stream of which slices are wanted has none, or none are wanted at all, or
+            ``rank`` is none of the processes.
     """
-    streams: list[tuple[SliceSet, bool, Iterator[list[int]]]] = []
-    for name, slices, n in zip(
-        ("labelled", "unlabelled"), (labelled, unlabelled), per_batch, strict=True
-    ):
-        if n < 0:
-            raise ValueError(f"a batch cannot hold {n} {name} slices")
-        if n and not slices:
-            raise ValueError(f"a batch is to hold {n} {name} slices, but there are none")
-        if n and slices:
-            order = _shuffled(len(slices), n, seed + len(streams))
-            streams.append((slices, name == "labelled", order))
-    if not streams:
-        raise ValueError("a batch holds no slices: give labelled or unlabelled ones")
-    return _batches(streams, augment)
+
+    def __init__(
+        self,
+        labelled: SliceSet | None,
+        unlabelled: SliceSet | None,
+        per_batch: tuple[int, int],
+        *,
+        seed: int = 0,
+        augment: bool = True,
+        strong_views: int = 0,
+        rank: int = 0,
+        processes: int = 1,
+    ) -> None:
+        if not 0 <= rank < processes:
+            raise ValueError(f"rank must be between 0 and {processes - 1}, got {rank}")
+        if strong_views < 0:
+            raise ValueError(f"a batch cannot hold {strong_views} strong views")
+        self.streams: list[tuple[SliceSet, int]] = []  # the labelled one is first, if wanted
+        for name, slices, n in zip(
+            ("labelled", "unlabelled"), (labelled, unlabelled), per_batch, strict=True
+        ):
+            if n < 0:
+                raise ValueError(f"a batch cannot hold {n} {name} slices")
+            if n and not slices:
+                raise ValueError(f"a batch is to hold {n} {name} slices, but there are none")
+            if n and slices:
+                self.streams.append((slices, n))
+        if not self.streams:
+            raise ValueError("a batch holds no slices: give labelled or unlabelled ones")
+        self.told = per_batch[0]  # so many slices of a batch keep their labels
+        self.seed, self.rank, self.processes = seed, rank, processes
+        size = self.streams[0][0][0][0].shape[-1]
+        self.weak = weak_augmentation(size) if augment else v2.Identity()
+        self.strong, self.strong_views = strong_augmentation(), strong_views
+
+    def __getitem__(self, number: int) -> Batch:
+        """The batch of a number, from 0."""
+        draws = [
+            (stream, (number * self.processes + self.rank) * n + i)
+            for stream, (_, n) in enumerate(self.streams)
+            for i in range(n)
+        ]
+        slices = [self._slice(*draw, told=i < self.told) for i, draw in enumerate(draws)]
+        views, sets = zip(*slices, strict=True)
+        stacked = torch.stack(views, 1)  # (1 + V, N, H, W)
+        return Batch(stacked[0], allowed_sets(torch.stack(sets)), stacked[1:])
+
+    def batches(self, *, first: int = 0, workers: int = 0) -> Iterator[Batch]:
+        """The batches one after another.
+
+        Args:
+            first: number of the batch to begin with: as many as were taken before.
+            workers: processes that make batches ahead; 0 makes each when it is asked for.
+        """
+        loader = DataLoader(
+            self,
+            batch_size=None,  # they are batches already
+            sampler=count(first),
+            num_workers=workers,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # else it draws from the global one
+        )
+        return iter(loader)
+
+    def _slice(self, stream: int, draw: int, *, told: bool) -> tuple[Tensor, Tensor]:
+        """The views (1 + V, H, W) and label sets (H, W) of a stream's draw."""
+        slices, _ = self.streams[stream]
+        turn, place = divmod(draw, len(slices))
+        image, sets = slices[int(_order(len(slices), self.seed, stream, turn)[place])]
+        known = sets if told else torch.full_like(sets, ALL_LABELS)
+        with torch.random.fork_rng(devices=[]):  # the transforms know no generator but the global
+            torch.default_generator.manual_seed(_number(self.seed, stream, draw))
+            weak, mask = self.weak(tv_tensors.Image(image[None]), tv_tensors.Mask(known))
+            weak = weak.as_subclass(Tensor)
+            views = [weak, *(self.strong(weak) for _ in range(self.strong_views))]
+        return torch.cat(views).clamp(0, 1), mask.as_subclass(Tensor)  # blurs overshoot by rounding
 
 
-def _batches(
-    streams: list[tuple[SliceSet, bool, Iterator[list[int]]]], augment: bool
-) -> Iterator[Batch]:
-    size = streams[0][0][0][0].shape[-1]
-    transform = augmentation(size) if augment else v2.Identity()
-    while True:
-        pairs = []
-        for slices, told, order in streams:
-            for i in next(order):
-                image, sets = slices[i]
-                known = sets if told else torch.full_like(sets, ALL_LABELS)
-                pairs.append(transform(tv_tensors.Image(image[None]), tv_tensors.Mask(known)))
-        x = torch.stack([image.as_subclass(Tensor)[0] for image, _ in pairs])
-        sets = torch.stack([mask.as_subclass(Tensor) for _, mask in pairs])
-        yield Batch(x.clamp(0, 1), allowed_sets(sets))
+@lru_cache(maxsize=8)
+def _order(length: int, seed: int, stream: int, turn: int) -> np.ndarray:
+    """The order of a stream's slices in one turn through them."""
+    return np.random.default_rng((seed, stream, turn)).permutation(length)
 
 
-def _shuffled(length: int, n: int, seed: int) -> Iterator[list[int]]:
-    """Endless groups of ``n`` indices, each index once a round."""
-    generator = torch.Generator().manual_seed(seed)
-    waiting: list[int] = []
-    while True:
-        while len(waiting) < n:
-            waiting += torch.randperm(length, generator=generator).tolist()
-        yield waiting[:n]
-        waiting = waiting[n:]
+def _number(*parts: int) -> int:
+    """One seed of several numbers."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -1,14 +1,13 @@
-"""Batches: the order of the streams, what is known of their labels, and augmentation."""
+"""Batches: the order of the streams, what is known of their labels, going on, sharing."""
 
 from collections import Counter
 from itertools import islice
 
 import pytest
 import torch
-from scipy.ndimage import maximum_filter, minimum_filter
 from torch import Tensor
 
-from pyro_stitchnet.data.batches import Batch, two_streams
+from pyro_stitchnet.data.batches import Batch, TwoStreams
 from pyro_stitchnet.data.slices import Slices
 
 SIZE = 64
@@ -39,7 +38,7 @@ def numbers(batch: Batch) -> list[int]:
 
 
 def same(one: Batch, other: Batch) -> bool:
-    return torch.equal(one.x, other.x) and torch.equal(one.allowed, other.allowed)
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def labels_of(batch: Batch) -> Tensor:
@@ -51,7 +50,7 @@ def labels_of(batch: Batch) -> Tensor:
 
 
 def test_a_batch_holds_the_labelled_slices_first() -> None:
-    batches = two_streams(numbered(5), numbered(7, first=100), (2, 3), augment=False)
+    batches = TwoStreams(numbered(5), numbered(7, first=100), (2, 3), augment=False).batches()
     for batch in islice(batches, 20):
         assert batch.x.shape == (5, SIZE, SIZE)
         assert batch.allowed.shape == (5, SIZE, SIZE, 4)
@@ -60,7 +59,7 @@ def test_a_batch_holds_the_labelled_slices_first() -> None:
 
 
 def test_labelled_slices_keep_their_labels_and_unlabelled_lose_theirs() -> None:
-    batches = two_streams(numbered(5), numbered(7, first=100), (2, 3))
+    batches = TwoStreams(numbered(5), numbered(7, first=100), (2, 3)).batches()
     for batch in islice(batches, 20):
         for i, number in enumerate(numbers(batch)[:2]):
             assert (batch.allowed[i] == (torch.arange(4) == number % 4)).all()
@@ -70,7 +69,7 @@ def test_labelled_slices_keep_their_labels_and_unlabelled_lose_theirs() -> None:
 @pytest.mark.parametrize("per_batch", [1, 2, 3, 4, 7, 10])
 def test_each_slice_comes_once_a_round(per_batch: int) -> None:
     n, rounds = 7, 10
-    batches = two_streams(numbered(n), None, (per_batch, 0), augment=False)
+    batches = TwoStreams(numbered(n), None, (per_batch, 0), augment=False).batches()
     seen: list[int] = []
     while len(seen) < n * rounds:
         seen += numbers(next(batches))
@@ -80,7 +79,7 @@ def test_each_slice_comes_once_a_round(per_batch: int) -> None:
 
 
 def test_a_small_stream_starts_again_before_a_large_one_ends() -> None:
-    batches = two_streams(numbered(2), numbered(50, first=100), (1, 1), augment=False)
+    batches = TwoStreams(numbered(2), numbered(50, first=100), (1, 1), augment=False).batches()
     pairs = [numbers(batch) for batch in islice(batches, 50)]
     assert Counter(a for a, _ in pairs) == {0: 25, 1: 25}
     assert Counter(b for _, b in pairs) == dict.fromkeys(range(100, 150), 1)
@@ -89,38 +88,89 @@ def test_a_small_stream_starts_again_before_a_large_one_ends() -> None:
 @pytest.mark.parametrize("per_batch", [(2, 0), (0, 2)])
 def test_one_stream_is_enough(per_batch: tuple[int, int]) -> None:
     labelled, unlabelled = (numbered(5) if n else None for n in per_batch)
-    assert next(two_streams(labelled, unlabelled, per_batch)).x.shape == (2, SIZE, SIZE)
+    assert next(TwoStreams(labelled, unlabelled, per_batch).batches()).x.shape == (2, SIZE, SIZE)
 
 
 def test_one_seed_gives_one_sequence() -> None:
     def batches(seed: int) -> list[Batch]:
-        torch.manual_seed(seed)
-        return list(islice(two_streams(numbered(9), numbered(9), (2, 2), seed=seed), 10))
+        return list(islice(TwoStreams(numbered(9), numbered(9), (2, 2), seed=seed).batches(), 10))
 
     one, again, other = batches(1), batches(1), batches(2)
     assert all(same(a, b) for a, b in zip(one, again, strict=True))
     assert not all(same(a, b) for a, b in zip(one, other, strict=True))
 
 
-def test_the_order_does_not_depend_on_the_global_generator() -> None:
-    def order() -> list[list[int]]:
-        stream = two_streams(numbered(9), None, (2, 0), seed=1, augment=False)
-        return [numbers(batch) for batch in islice(stream, 10)]
+def test_the_global_generator_is_neither_asked_nor_moved() -> None:
+    def drawn(seed: int) -> tuple[list[Batch], Tensor]:
+        torch.manual_seed(seed)
+        stream = TwoStreams(numbered(9), lopsided(), (2, 1), strong_views=1).batches()
+        return list(islice(stream, 5)), torch.rand(1)
 
-    one = order()
-    torch.manual_seed(12345)
-    assert order() == one
+    (one, after), (again, _) = drawn(1), drawn(2)
+    assert all(same(a, b) for a, b in zip(one, again, strict=True))
+    torch.manual_seed(1)
+    assert torch.equal(after, torch.rand(1))
 
 
 def test_the_streams_are_shuffled_apart() -> None:
-    batches = islice(two_streams(numbered(9), numbered(9), (1, 1), augment=False), 9)
+    batches = islice(TwoStreams(numbered(9), numbered(9), (1, 1), augment=False).batches(), 9)
     pairs = [numbers(batch) for batch in batches]
     assert any(a != b for a, b in pairs)
 
 
+# --- A batch is a function of its number ----------------------------------------------------------
+
+
+@pytest.fixture
+def streams() -> TwoStreams:
+    return TwoStreams(numbered(5), lopsided(), (2, 1), seed=3, strong_views=2)
+
+
+def test_batches_go_on_where_they_stopped(streams: TwoStreams) -> None:
+    whole = list(islice(streams.batches(), 12))
+    for first in (0, 1, 7):
+        rest = islice(streams.batches(first=first), 12 - first)
+        assert all(same(a, b) for a, b in zip(whole[first:], rest, strict=True))
+
+
+def test_worker_processes_make_the_same_batches(streams: TwoStreams) -> None:
+    alone, shared = streams.batches(first=2), streams.batches(first=2, workers=2)
+    assert all(same(next(alone), next(shared)) for _ in range(7))
+
+
+def test_training_processes_share_the_batches_of_one(streams: TwoStreams) -> None:
+    both = TwoStreams(numbered(5), lopsided(), (4, 2), seed=3, strong_views=2)
+    parts = [
+        TwoStreams(numbered(5), lopsided(), (2, 1), seed=3, strong_views=2, rank=rank, processes=2)
+        for rank in range(2)
+    ]
+    for number in range(6):
+        one, (first, second) = both[number], [part[number] for part in parts]
+        for whole, a, b, axis in zip(one, first, second, (0, 0, 1), strict=True):
+            (a, c), (b, d) = (part.split([2, 1], axis) for part in (a, b))
+            assert torch.equal(whole, torch.cat([a, b, c, d], axis))
+
+
 def test_a_batch_moves_to_a_device() -> None:
-    batch = next(two_streams(numbered(2), None, (2, 0))).to("meta")
+    batch = next(TwoStreams(numbered(2), None, (2, 0)).batches()).to("meta")
     assert batch.x.device.type == batch.allowed.device.type == "meta"
+
+
+def test_strong_views_show_the_weak_view_with_other_grey_values() -> None:
+    batch = TwoStreams(lopsided(), None, (40, 0), strong_views=2)[0]
+    assert batch.strong.shape == (2, 40, SIZE, SIZE)
+    assert batch.strong.min() >= 0
+    assert batch.strong.max() <= 1
+    changed = (batch.strong != batch.x).flatten(2).any(-1)
+    assert changed.float().mean() > 0.6
+    assert (batch.strong[0] != batch.strong[1]).flatten(1).any(1).float().mean() > 0.6
+    for view in batch.strong:  # in the same place: as alike as grey values alone can make them
+        for x, y in zip(batch.x, view, strict=True):
+            assert torch.corrcoef(torch.stack([x.flatten(), y.flatten()]))[0, 1] > 0.8
+
+
+def test_without_strong_views_there_are_none() -> None:
+    assert TwoStreams(numbered(2), None, (2, 0))[0].strong.shape == (0, 2, SIZE, SIZE)
 
 
 # --- Errors, at the call --------------------------------------------------------------------------
@@ -140,12 +190,23 @@ def test_batches_that_cannot_be_made(
     per_batch: tuple[int, int], message: str, missing: Slices | None
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        two_streams(numbered(3), missing, per_batch)
+        TwoStreams(numbered(3), missing, per_batch)
 
 
 def test_no_labelled_slices() -> None:
     with pytest.raises(ValueError, match="is to hold 2 labelled slices, but there are none"):
-        two_streams(None, numbered(3), (2, 1))
+        TwoStreams(None, numbered(3), (2, 1))
+
+
+@pytest.mark.parametrize("rank", [-1, 2])
+def test_a_process_that_is_none_of_them(rank: int) -> None:
+    with pytest.raises(ValueError, match=f"rank must be between 0 and 1, got {rank}"):
+        TwoStreams(numbered(3), None, (2, 0), rank=rank, processes=2)
+
+
+def test_fewer_strong_views_than_none() -> None:
+    with pytest.raises(ValueError, match="cannot hold -1 strong views"):
+        TwoStreams(numbered(3), None, (2, 0), strong_views=-1)
 
 
 # --- Augmentation ---------------------------------------------------------------------------------
@@ -153,47 +214,17 @@ def test_no_labelled_slices() -> None:
 
 def test_without_augmentation_slices_come_as_they_are() -> None:
     whole = lopsided()
-    batch = next(two_streams(whole, None, (1, 0), augment=False))
+    batch = TwoStreams(whole, None, (1, 0), augment=False)[0]
     assert torch.equal(batch.x, whole.images)
     assert torch.equal(labels_of(batch), whole.labels())
 
 
-def test_picture_and_mask_move_together() -> None:
-    batches = two_streams(lopsided(), None, (20, 0))
-    for batch in islice(batches, 10):
-        for x, labels in zip(batch.x, labels_of(batch).numpy(), strict=True):
-            # Away from borders between labels, where the picture is interpolated.
-            inside = torch.from_numpy(maximum_filter(labels, 5) == minimum_filter(labels, 5))
-            assert inside.float().mean() > 0.4
-            assert (x - torch.from_numpy(labels) / 3)[inside].abs().max() < 1e-5
-
-
-def test_turns_flips_and_crops_all_happen_and_each_exactly() -> None:
-    whole = lopsided()
-    picture = whole.images[0]
-    poses = {
-        (turns, flip): torch.rot90(picture.flip(0) if flip else picture, turns)
-        for turns in range(4)
-        for flip in (False, True)
-    }
-    seen: Counter[tuple[int, bool] | str] = Counter()
-    n = 400
-    for x in next(two_streams(whole, None, (n, 0))).x:
-        seen[next((pose for pose, y in poses.items() if torch.equal(x, y)), "cropped")] += 1
-    assert set(seen) == {"cropped", *poses}
-    assert seen["cropped"] / n == pytest.approx(0.5, abs=0.1)
-    flipped = sum(count for pose, count in seen.items() if pose != "cropped" and pose[1])
-    assert flipped / (n - seen["cropped"]) == pytest.approx(0.5, abs=0.15)
-    unturned = sum(count for pose, count in seen.items() if pose != "cropped" and pose[0] == 0)
-    assert unturned / (n - seen["cropped"]) == pytest.approx(5 / 8, abs=0.15)
-
-
-def test_a_crop_shows_four_fifths_of_the_slice() -> None:
-    ramp = torch.linspace(0, 1, SIZE).expand(SIZE, SIZE)[None]
-    whole = Slices(ramp, torch.ones(1, SIZE, SIZE).byte(), ["a.png"], ["p"])
-    spans = [float(x.max() - x.min()) for x in next(two_streams(whole, None, (60, 0))).x]
-    expected = (int(0.8 * SIZE) - 1) / (SIZE - 1)
-    assert all(s == pytest.approx(1) or s == pytest.approx(expected, abs=0.01) for s in spans)
+def test_picture_and_labels_move_together() -> None:
+    batch = TwoStreams(lopsided(), None, (40, 0))[0]
+    assert len({tuple(x.flatten().tolist()) for x in batch.x}) > 10
+    # But for borders between labels, where a cropped picture is interpolated.
+    agree = ((batch.x - labels_of(batch) / 3).abs() < 1e-5).flatten(1).float().mean(1)
+    assert agree.min() > 0.8
 
 
 def test_augmented_slices_stay_in_range_and_the_originals_unchanged() -> None:
@@ -204,7 +235,7 @@ def test_augmented_slices_stay_in_range_and_the_originals_unchanged() -> None:
         ["p"] * 4,
     )
     images, sets = noise.images.clone(), noise.label_sets.clone()
-    for batch in islice(two_streams(noise, noise, (8, 8)), 10):
+    for batch in islice(TwoStreams(noise, noise, (8, 8)).batches(), 10):
         assert ((batch.x >= 0) & (batch.x <= 1)).all()
         labels_of(Batch(batch.x[:8], batch.allowed[:8]))
         assert batch.allowed[8:].all()

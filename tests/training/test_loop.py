@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from examples import train_svi
-from pyro_stitchnet.data.batches import Batch, two_streams
+from pyro_stitchnet.data.batches import Batch, TwoStreams
 from pyro_stitchnet.data.phantom import phantom_slices
 from pyro_stitchnet.data.slices import Slices
 from pyro_stitchnet.objective import Objective
@@ -37,7 +37,7 @@ def run(net: StitchNet, batches: Iterator[Batch], steps: int, **options: object)
 
 
 def test_same_seed_same_run(slices: Slices) -> None:
-    logs = [run(new_net(), two_streams(slices, slices, (2, 2)), 3).log for _ in range(2)]
+    logs = [run(new_net(), TwoStreams(slices, slices, (2, 2)).batches(), 3).log for _ in range(2)]
     assert logs[0].equals(logs[1])
 
 
@@ -46,7 +46,7 @@ def test_watching_does_not_change_the_run(slices: Slices) -> None:
     seldom, often = (
         run(
             new_net(),
-            two_streams(slices, slices, (2, 2)),
+            TwoStreams(slices, slices, (2, 2)).batches(),
             4,
             log_every=every,
             validate_every=every,
@@ -65,10 +65,10 @@ def test_svi_and_the_loop_reach_the_same_loss(slices: Slices) -> None:
     optimiser = OptimiserConfig()
     net = new_net()
     torch.manual_seed(1)
-    by_svi = train_svi.train(net, two_streams(slices, slices, (2, 2)), 4, optimiser)
+    by_svi = train_svi.train(net, TwoStreams(slices, slices, (2, 2)).batches(), 4, optimiser)
     log = run(
         new_net(),
-        two_streams(slices, slices, (2, 2)),
+        TwoStreams(slices, slices, (2, 2)).batches(),
         4,
         objective=Objective(),
         optimiser=optimiser,
@@ -78,7 +78,7 @@ def test_svi_and_the_loop_reach_the_same_loss(slices: Slices) -> None:
 
 
 def test_log_has_every_figure_from_the_first_step(slices: Slices) -> None:
-    log = run(new_net(), two_streams(slices, slices, (2, 2)), 1, validation=slices).log
+    log = run(new_net(), TwoStreams(slices, slices, (2, 2)).batches(), 1, validation=slices).log
     columns = set(log.columns)
     assert {"elbo/loss", "elbo/log_px", "elbo/log_py", "elbo/kl", "label_drop"} <= columns
     assert {f"kl/z{n}" for n in range(1, 6)} <= columns
@@ -95,13 +95,13 @@ def spoilt(batches: Iterator[Batch], bad: set[int]) -> Iterator[Batch]:
 
 def test_steps_that_are_not_finite_are_left_out_and_counted(slices: Slices) -> None:
     net = new_net()
-    trained = run(net, spoilt(two_streams(slices, None, (2, 0)), {2}), 3, log_every=3)
+    trained = run(net, spoilt(TwoStreams(slices, None, (2, 0)).batches(), {2}), 3, log_every=3)
     assert trained.skipped == 1
     assert all(t.isfinite().all() for t in net.state_dict().values())
 
 
 def test_twenty_bad_steps_in_a_row_stop_the_run(slices: Slices) -> None:
-    batch = next(two_streams(slices, None, (1, 0)))
+    batch = next(TwoStreams(slices, None, (1, 0)).batches())
     always = iter(lambda: Batch(batch.x * math.nan, batch.allowed), None)
     with pytest.raises(FloatingPointError, match="learning rate"):
         run(new_net(), always, 50, log_every=100)
@@ -118,7 +118,10 @@ def test_clipping_bounds_each_tensor(slices: Slices) -> None:
     """Tensor by tensor, so that one large gradient does not silence the others."""
     net = new_net()
     trained = run(
-        net, two_streams(slices, None, (2, 0)), 1, optimiser=OptimiserConfig(clip_norm=1e-3)
+        net,
+        TwoStreams(slices, None, (2, 0)).batches(),
+        1,
+        optimiser=OptimiserConfig(clip_norm=1e-3),
     )
     norms = torch.stack([p.grad.norm() for p in net.parameters() if p.grad is not None])
     assert float(norms.max()) <= 1.001e-3
@@ -141,7 +144,9 @@ def test_keeps_the_weights_best_on_validation(
 
     monkeypatch.setattr("pyro_stitchnet.training.loop.validate", fake)
     net = new_net()
-    trained = run(net, two_streams(slices, None, (2, 0)), 3, validation=slices, validate_every=1)
+    trained = run(
+        net, TwoStreams(slices, None, (2, 0)).batches(), 3, validation=slices, validate_every=1
+    )
     assert trained.best_step == 2
     assert torch.equal(next(net.parameters()), kept[1])
     assert not torch.equal(kept[1], kept[2])
@@ -164,7 +169,7 @@ def test_learns_phantoms() -> None:
     diseased = [i for i, y in enumerate(slices.labels()) if (y == 2).any() and (y == 3).any()]
     trained = run(
         new_net(),
-        two_streams(slices.take(diseased[:4]), None, (4, 0), augment=False),
+        TwoStreams(slices.take(diseased[:4]), None, (4, 0), augment=False).batches(),
         60,
         objective=replace(TINY.objective, kl_warmup=0),
         log_every=60,
@@ -178,4 +183,4 @@ def test_learns_phantoms() -> None:
 
 def test_refuses_no_steps(slices: Slices) -> None:
     with pytest.raises(ValueError, match="steps"):
-        run(new_net(), islice(two_streams(slices, None, (1, 0)), 0), 0)
+        run(new_net(), islice(TwoStreams(slices, None, (1, 0)).batches(), 0), 0)
