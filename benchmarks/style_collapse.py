@@ -31,6 +31,7 @@ from pyro_stitchnet.provenance import provenance
 from pyro_stitchnet.stitchnet import StitchNet
 from pyro_stitchnet.training.diagnostics import label_drop
 from pyro_stitchnet.training.loop import train
+from pyro_stitchnet.training.state import State
 
 Arm = Literal["reference", "reference networks, eq. 9", "article"]
 ARMS: dict[str, Preset] = {
@@ -89,15 +90,15 @@ def run(arm: Preset, seed: int, config: Config) -> dict[str, float]:
     unseen = phantom_slices(range(start, start + 20), 2, size=config.size)
     torch.manual_seed(seed)
     net = StitchNet(arm.model)
-    trained = train(
-        net,
+    state = State(net, replace(arm.optimiser, learning_rate=config.learning_rate))
+    train(
+        state,
         TwoStreams(labelled, unlabelled, (4, 4), seed=seed).batches(),
         config.steps,
         objective=arm.objective,
-        optimiser=replace(arm.optimiser, learning_rate=config.learning_rate),
         log_every=config.steps,
     )
-    return {**figures(net, unseen), "skipped_steps": trained.skipped}
+    return {**figures(net, unseen), "skipped_steps": state.skipped}
 
 
 def main(config: Config) -> None:

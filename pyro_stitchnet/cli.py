@@ -223,10 +223,6 @@ def main() -> None:
     except USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print(
-            "stopped; `prepare` goes on when run again, but a training run that was under way is "
-            "lost",
-            file=sys.stderr,
-        )
+    except KeyboardInterrupt as stop:
+        print(str(stop) or "stopped; `prepare` goes on when run again", file=sys.stderr)
         sys.exit(130)

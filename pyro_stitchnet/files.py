@@ -2,12 +2,29 @@
 
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["write_atomically"]
+__all__ = ["naming", "write_atomically"]
 
 
-def write_atomically(path: str | os.PathLike[str], data: str | bytes) -> None:
+@contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Lets an OSError that names no file name ``path``: a full disk does not say which it is.
+
+    Args:
+        path: What is written within.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = os.fspath(path)
+        raise
+
+
+def write_atomically(path: str | os.PathLike[str], data: str | bytes | memoryview) -> None:
     """Writes a file in one step: it has either its old contents or all of its new ones.
 
     The data go to a temporary name in the same directory, which is then renamed over ``path``.
@@ -19,6 +36,7 @@ def write_atomically(path: str | os.PathLike[str], data: str | bytes) -> None:
 
     Raises:
         FileNotFoundError: If the directory does not exist.
+        OSError: If it cannot be written; the error names the file.
     """
     path = Path(path)
     if not path.parent.is_dir():
@@ -28,7 +46,7 @@ def write_atomically(path: str | os.PathLike[str], data: str | bytes) -> None:
     # Not `tempfile`: its files are readable by their owner only, and would stay so when renamed.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with temporary.open("xb") as file:
+        with naming(path), temporary.open("xb") as file:
             file.write(data.encode("utf-8") if isinstance(data, str) else data)
             file.flush()
             os.fsync(file.fileno())  # else a crash after the rename may leave an empty file

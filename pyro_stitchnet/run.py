@@ -1,16 +1,17 @@
 """One training run from a prepared dataset to a folder of results."""
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import tyro
 
 from pyro_stitchnet.data.batches import TwoStreams
-from pyro_stitchnet.data.dataset import Dataset
+from pyro_stitchnet.data.dataset import ROWS, Dataset
 from pyro_stitchnet.data.leakage import check
 from pyro_stitchnet.data.splits import assign, keep_labels, write_split
 from pyro_stitchnet.evaluation.report import evaluate
@@ -22,6 +23,7 @@ from pyro_stitchnet.provenance import provenance
 from pyro_stitchnet.stitchnet import StitchNet
 from pyro_stitchnet.training import checkpoint
 from pyro_stitchnet.training.loop import train
+from pyro_stitchnet.training.state import State
 
 __all__ = ["TrainConfig", "choose_device", "run"]
 
@@ -49,6 +51,8 @@ class TrainConfig:
         seed: of the split, the start, the batches and the draws.
         validate_every: steps between two validations.
         log_every: steps between two rows of the log.
+        keep_every: steps between two states of the run kept, to go on from.
+        resume: go on with a run that was stopped, by the command that began it.
         device: "auto" takes a GPU if there is one.
         progress: show a progress bar.
     """
@@ -69,12 +73,14 @@ class TrainConfig:
     seed: int = 0
     validate_every: int = 100
     log_every: int = 10
+    keep_every: int = 100
+    resume: bool = False
     device: str = "auto"
     progress: bool = True
 
     def check(self) -> None:
         """Raise ValueError for a number out of range: called before any work."""
-        for name in ("steps", "validate_every", "log_every", "labelled_per_batch"):
+        for name in ("steps", "validate_every", "log_every", "keep_every", "labelled_per_batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.unlabelled_per_batch < 0 or self.seed < 0:
@@ -84,21 +90,23 @@ class TrainConfig:
 def run(config: TrainConfig) -> Path:
     """Train, keep the best weights on validation, evaluate them once on the test patients.
 
-    Writes ``model.pt``, ``log.csv``, ``curves.png``, ``split.csv``, ``run.json`` and, under
-    ``test/``, what :func:`~pyro_stitchnet.evaluation.report.evaluate` writes. No slice of a
-    patient of the validation or test fold is trained on, labelled or not.
+    Writes ``log.csv``, ``curves.png``, ``split.csv``, ``run.json``, under ``test/`` what
+    :func:`~pyro_stitchnet.evaluation.report.evaluate` writes, and at last ``model.pt``. Until then
+    there is ``state.pt``, from which ``resume`` goes on: on the CPU, with as many threads, to the
+    same bits. No slice of a patient of the validation or test fold is trained on, labelled or not.
 
     Returns:
         The folder of the results.
 
     Raises:
-        FileExistsError: ``out`` holds a run.
-        FileNotFoundError: there is no finished dataset, or no such weights.
-        ValueError: the dataset, or the configuration, is not usable; the message names it.
+        FileExistsError: ``out`` holds a run, and it is finished or is not to be gone on with.
+        FileNotFoundError: there is no finished dataset, no such weights, or no run to go on with.
+        ValueError: the dataset, or the configuration, is not usable, or is not that of the run to
+            go on with; the message says what.
     """
     config.check()
-    if (config.out / "model.pt").exists():
-        raise FileExistsError(f"{config.out}: holds a run already; choose another --out")
+    kept = config.out / "state.pt"
+    _check_out(config, kept)
     settings = _settings(config)
     device = choose_device(config.device)
     torch.manual_seed(config.seed)
@@ -133,36 +141,50 @@ def run(config: TrainConfig) -> Path:
         "dataset": dataset.about,
         **provenance(),
     }
+    streams = TwoStreams(
+        slices["labelled"],
+        slices["unlabelled"],
+        (config.labelled_per_batch, config.unlabelled_per_batch if slices["unlabelled"] else 0),
+        seed=config.seed,
+        augment=config.augment,
+    )
     config.out.mkdir(parents=True, exist_ok=True)
     write_atomically(config.out / "run.json", json.dumps(record, indent=2) + "\n")
     write_split(config.out / "split.csv", dataset.manifest, parts)
 
-    trained = train(
-        net,
-        TwoStreams(
-            slices["labelled"],
-            slices["unlabelled"],
-            (config.labelled_per_batch, config.unlabelled_per_batch if slices["unlabelled"] else 0),
-            seed=config.seed,
-            augment=config.augment,
-        ).batches(),
-        config.steps,
-        objective=settings.objective,
-        optimiser=settings.optimiser,
-        validation=validation,
-        log_every=config.log_every,
-        validate_every=config.validate_every,
-        progress=config.progress,
-    )
-    record |= {"best_step": trained.best_step, "skipped_steps": trained.skipped}
-    checkpoint.save(net, config.out / "model.pt", **record)
+    state = State(net, settings.optimiser)
+    identity = _identity(config, dataset)
+    if config.resume:
+        state.load(kept, identity)
+    try:
+        train(
+            state,
+            streams.batches(first=state.step),
+            config.steps,
+            objective=settings.objective,
+            validation=validation,
+            log_every=config.log_every,
+            validate_every=config.validate_every,
+            keep=lambda: state.save(kept, identity),
+            keep_every=config.keep_every,
+            progress=config.progress,
+        )
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(f"{stop}; the same command with --resume goes on") from None
+    record |= {
+        "best_step": state.best_step,
+        "skipped_steps": state.skipped,
+        "resumed_at_steps": state.resumed,
+    }
     write_atomically(config.out / "run.json", json.dumps(record, indent=2) + "\n")
-    write_atomically(config.out / "log.csv", trained.log.to_csv(index=False))
-    save_figure(training_curves(trained.log), config.out / "curves.png")
+    write_atomically(config.out / "log.csv", state.log.to_csv(index=False))
+    save_figure(training_curves(state.log), config.out / "curves.png")
     evaluate(net, slices["test"].load(), config.out / "test", info=record)
+    checkpoint.save(net, config.out / "model.pt", **record)  # last: with it the run is finished
+    kept.unlink()
     print(
-        f"kept the weights of step {trained.best_step} of {config.steps}; "
-        f"{trained.skipped} steps had no finite loss or gradient"
+        f"kept the weights of step {state.best_step} of {config.steps}; "
+        f"{state.skipped} steps had no finite loss or gradient"
     )
     return config.out
 
@@ -183,6 +205,28 @@ def choose_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device {name!r} is not to be had here ({error}); try cpu") from error
     return device
+
+
+def _check_out(config: TrainConfig, kept: Path) -> None:
+    """Whether a run can begin or, with ``resume``, go on."""
+    if (config.out / "model.pt").exists():
+        raise FileExistsError(f"{config.out}: holds a finished run; choose another --out")
+    if kept.exists() and not config.resume:
+        raise FileExistsError(
+            f"{config.out}: holds an unfinished run; go on with it by --resume, or choose another "
+            "--out"
+        )
+    if config.resume and not kept.exists():
+        raise FileNotFoundError(f"{kept}: missing, nothing to go on with; leave out --resume")
+
+
+def _identity(config: TrainConfig, dataset: Dataset) -> dict[str, Any]:
+    """What a run's steps depend on."""
+    said = asdict(config)
+    for name in ("data", "out", "keep_every", "resume", "device", "progress"):
+        del said[name]
+    manifest = (dataset.folder / ROWS).read_bytes()
+    return {**said, "manifest": hashlib.sha256(manifest).hexdigest()}
 
 
 def _settings(config: TrainConfig) -> Preset:

@@ -13,7 +13,7 @@ from pyro_stitchnet.files import write_atomically
 from pyro_stitchnet.presets import ModelConfig
 from pyro_stitchnet.stitchnet import StitchNet
 
-__all__ = ["load", "save"]
+__all__ = ["load", "read", "save", "write"]
 
 FORMAT = 1
 
@@ -26,12 +26,13 @@ def save(net: StitchNet, path: str | Path, **info: Any) -> None:
         path: a file; its folder must exist.
         info: plain data to keep with it (how it was trained).
     """
-    content = io.BytesIO()
-    config = asdict(net.config)
-    torch.save(
-        {"format": FORMAT, "config": config, "weights": net.state_dict(), "info": info}, content
-    )
-    write_atomically(Path(path), content.getvalue())
+    content = {
+        "format": FORMAT,
+        "config": asdict(net.config),
+        "weights": net.state_dict(),
+        "info": info,
+    }
+    write(content, Path(path))
 
 
 def load(path: str | Path, device: torch.device | str = "cpu") -> tuple[StitchNet, dict[str, Any]]:
@@ -41,18 +42,40 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> tuple[StitchNe
         FileNotFoundError: there is no such file.
         ValueError: it is truncated, or not a checkpoint of this package and format.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint; `stitchnet train` writes one")
-    try:
-        content = torch.load(path, map_location=device, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: damaged, or not a checkpoint ({error})") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise ValueError(f"{path}: not a stitchnet checkpoint of format {FORMAT}")
+    content = read(Path(path), FORMAT, device)
     config = ModelConfig(**{**content["config"], "channels": tuple(content["config"]["channels"])})
     # The start's weights are not needed again, and their file may be gone.
     net = StitchNet(replace(config, weights=None)).to(device)
     net.config = config
     net.load_state_dict(content["weights"])
     return net.eval(), content["info"]
+
+
+def write(content: dict[str, Any], path: Path) -> None:
+    """Write tensors and plain data, whole or not at all."""
+    file = io.BytesIO()
+    torch.save(content, file)
+    write_atomically(path, file.getbuffer())
+
+
+def read(path: Path, format: int | str, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read what :func:`write` wrote; no code in the file is run.
+
+    Args:
+        path: the file.
+        format: what the content must say under "format".
+        device: where tensors go.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is truncated, or not of this package and format.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such checkpoint; `stitchnet train` writes one")
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: damaged, or not a checkpoint ({error})") from error
+    if not isinstance(content, dict) or content.get("format") != format:
+        raise ValueError(f"{path}: not a stitchnet checkpoint of format {format!r}")
+    return content

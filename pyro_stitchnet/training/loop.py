@@ -1,13 +1,15 @@
 """The training loop: a torch optimiser on the negative ELBO."""
 
-import copy
 import math
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
 
-import pandas as pd
 import pyro
 import torch
 from rich.console import Console
@@ -19,91 +21,80 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from torch import Tensor, nn
+from torch import nn
 
 from pyro_stitchnet.data.batches import Batch
 from pyro_stitchnet.data.slices import Slices
 from pyro_stitchnet.evaluation.metrics import slice_scores
 from pyro_stitchnet.objective import Objective, negative_elbo
 from pyro_stitchnet.posterior import segment
-from pyro_stitchnet.presets import OptimiserConfig
 from pyro_stitchnet.stitchnet import StitchNet
 from pyro_stitchnet.training.diagnostics import diagnose
+from pyro_stitchnet.training.state import State
 
-__all__ = ["Trained", "train", "update", "validate", "warmed_up"]
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a run leaves beside the model, which ends with its best weights.
-
-    Attributes:
-        log: a row for every step logged, see :func:`train`.
-        skipped: steps whose loss or gradient was not finite.
-        best_step: the step of the weights kept: the best on validation, else the last.
-    """
-
-    log: pd.DataFrame
-    skipped: int
-    best_step: int
+__all__ = ["train", "update", "validate", "warmed_up"]
 
 
 def train(
-    net: StitchNet,
+    state: State,
     batches: Iterator[Batch],
     steps: int,
     *,
     objective: Objective,
-    optimiser: OptimiserConfig,
     validation: Slices | None = None,
     log_every: int = 10,
     validate_every: int = 100,
+    keep: Callable[[], None] | None = None,
+    keep_every: int = 100,
     progress: bool = True,
-) -> Trained:
-    """Train ``net`` in place, on its own device.
+) -> None:
+    """Train ``state``'s model on its own device up to a number of steps; it ends with its best.
 
     The log's columns: ``step``, ``elbo/loss`` (the objective in nats per pixel),
     ``gradient_norm``, those of :func:`~pyro_stitchnet.training.diagnostics.diagnose`, and where
     validated those of :func:`validate`.
 
     Args:
-        net: the model.
-        batches: what to train on.
-        steps: optimiser steps.
+        state: a run, new or gone on with.
+        batches: what to train on, from batch number ``state.step`` on.
+        steps: optimiser steps of the whole run.
         objective: the bound and its weights.
-        optimiser: learning rate and clipping.
         validation: fully labelled slices by whose mean Dice of GGO and consolidation the weights
             to keep are chosen; None keeps the last.
         log_every: steps between two rows of the log.
         validate_every: steps between two validations.
+        keep: saves the state. With it, Ctrl-C or SIGTERM saves once the step under way is done,
+            then stops; a second one stops at once.
+        keep_every: steps between two calls of ``keep``.
         progress: show a progress bar on the terminal.
 
     Raises:
-        ValueError: ``steps``, ``log_every`` or ``validate_every`` is below 1.
-        FloatingPointError: every one of the first 20 steps, or of any 20 in a row, was not finite.
+        ValueError: ``steps`` or one of the intervals is below 1.
+        FloatingPointError: every one of 20 steps in a row was not finite.
+        KeyboardInterrupt: the run was stopped; its message says where.
     """
     for name, n in {
         "steps": steps,
         "log_every": log_every,
         "validate_every": validate_every,
+        "keep_every": keep_every,
     }.items():
         if n < 1:
             raise ValueError(f"{name} must be at least 1, got {n}")
+    net = state.net
     device = next(net.parameters()).device
-    # The networks are a thousand small tensors: one by one, Adam takes a tenth of a step.
-    adam = torch.optim.Adam(net.parameters(), lr=optimiser.learning_rate, fused=True)
-    rows: list[dict[str, float]] = []
-    best: tuple[float, int, dict[str, Tensor]] | None = None
-    skipped, in_a_row = 0, 0
     net.train()
-    with _bar(progress) as bar:
-        task = bar.add_task("training", total=steps, status="")
-        for step in range(1, steps + 1):
+    with _bar(progress) as bar, _stopping(gently=keep is not None) as stopped:
+        task = bar.add_task("training", total=steps, completed=state.step, status="")
+        while state.step < steps:
+            step = state.step + 1
             batch = next(batches).to(device)
-            loss, norm = update(net, batch, warmed_up(objective, step), adam, optimiser)
+            loss, norm = update(state, batch, warmed_up(objective, step))
             finite = math.isfinite(loss) and math.isfinite(norm)
-            skipped, in_a_row = skipped + (not finite), 0 if finite else in_a_row + 1
-            if in_a_row >= 20:
+            state.step = step
+            state.skipped += not finite
+            state.in_a_row = 0 if finite else state.in_a_row + 1
+            if state.in_a_row >= 20:
                 raise FloatingPointError(
                     f"20 steps in a row up to step {step} had no finite loss or gradient; "
                     "lower the learning rate or choose a likelihood of bounded precision"
@@ -114,35 +105,52 @@ def train(
                 bar.update(task, status=f"loss {loss:.3f} nats/pixel")
             if validation is not None and (step % validate_every == 0 or step == steps):
                 row |= validate(net, validation)
-                score = row["validation/dice"]
-                if best is None or score >= best[0]:
-                    best = (score, step, copy.deepcopy(net.state_dict()))
+                state.offer(row["validation/dice"])
                 bar.console.print(
                     f"step {step}: loss {loss:.3f} nats/pixel, validation Dice "
                     f"GGO {row['validation/dice_ggo']:.3f}, "
                     f"consolidation {row['validation/dice_consolidation']:.3f}"
                 )
             if row:
-                rows.append({"step": step, **row})
+                state.rows.append({"step": step, **row})
             bar.advance(task)
-    if best is not None:
-        net.load_state_dict(best[2])
-    net.eval()
-    return Trained(pd.DataFrame(rows), skipped, best[1] if best else steps)
+            if keep is not None and (step % keep_every == 0 or step == steps or stopped()):
+                keep()
+            if stopped():
+                raise KeyboardInterrupt(f"stopped after step {step} of {steps}, which is saved")
+    state.restore_best()
 
 
-def update(
-    net: StitchNet,
-    batch: Batch,
-    objective: Objective,
-    adam: torch.optim.Optimizer,
-    optimiser: OptimiserConfig,
-) -> tuple[float, float]:
-    """One step; without a trace in ``net`` where the loss or the gradient is not finite.
+@contextmanager
+def _stopping(*, gently: bool) -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C or SIGTERM came, which does not interrupt what is under way."""
+    asked = False
+    before: dict[signal.Signals, Any] = {}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def ask(*_: object) -> None:
+        nonlocal asked
+        asked = True
+        restore()  # a second one stops at once
+
+    if gently and threading.current_thread() is threading.main_thread():  # no other may set them
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        restore()
+
+
+def update(state: State, batch: Batch, objective: Objective) -> tuple[float, float]:
+    """One step; without a trace in the model where the loss or the gradient is not finite.
 
     Returns:
         The loss, and the norm of the whole gradient before clipping by norm.
     """
+    net, adam, optimiser = state.net, state.adam, state.optimiser
     adam.zero_grad()
     buffers = [b.clone() for b in net.buffers()]  # batch norm's running statistics
     # A loss that is not finite is for the caller to count: without Pyro's checks it neither raises

@@ -15,7 +15,8 @@ from pyro_stitchnet.data.slices import Slices
 from pyro_stitchnet.objective import Objective
 from pyro_stitchnet.presets import OptimiserConfig, preset
 from pyro_stitchnet.stitchnet import StitchNet
-from pyro_stitchnet.training.loop import Trained, train, validate, warmed_up
+from pyro_stitchnet.training.loop import train, validate, warmed_up
+from pyro_stitchnet.training.state import State
 
 TINY = preset("tiny")
 
@@ -30,10 +31,18 @@ def new_net() -> StitchNet:
     return StitchNet(TINY.model)
 
 
-def run(net: StitchNet, batches: Iterator[Batch], steps: int, **options: object) -> Trained:
+def run(
+    net: StitchNet,
+    batches: Iterator[Batch],
+    steps: int,
+    optimiser: OptimiserConfig = TINY.optimiser,
+    **options: object,
+) -> State:
     torch.manual_seed(1)
-    settings = {"objective": TINY.objective, "optimiser": TINY.optimiser, "log_every": 1, **options}
-    return train(net, batches, steps, progress=False, **settings)  # type: ignore[arg-type]
+    settings = {"objective": TINY.objective, "log_every": 1, **options}
+    state = State(net, optimiser)
+    train(state, batches, steps, progress=False, **settings)  # type: ignore[arg-type]
+    return state
 
 
 def test_same_seed_same_run(slices: Slices) -> None:

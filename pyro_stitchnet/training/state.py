@@ -1,0 +1,126 @@
+"""A training run under way: all that its next step needs, in memory and on disk."""
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from pyro_stitchnet.presets import OptimiserConfig
+from pyro_stitchnet.stitchnet import StitchNet
+from pyro_stitchnet.training import checkpoint
+
+__all__ = ["State"]
+
+FORMAT = "state 1"
+
+
+class State:
+    """A model in training.
+
+    Attributes:
+        net: the model.
+        optimiser: learning rate and clipping.
+        adam: the optimiser, with its moments.
+        step: how many steps were made, which is also the number of the next batch.
+        skipped: steps whose loss or gradient was not finite.
+        in_a_row: how many of them were the last ones.
+        rows: of the log, see :func:`~pyro_stitchnet.training.loop.train`.
+        resumed: the steps at which the run went on after it had stopped.
+    """
+
+    def __init__(self, net: StitchNet, optimiser: OptimiserConfig) -> None:
+        """A run that has not begun.
+
+        Args:
+            net: the model, on the device to train on.
+            optimiser: learning rate and clipping.
+        """
+        self.net, self.optimiser = net, optimiser
+        # The networks are a thousand small tensors: one by one, Adam takes a tenth of a step.
+        self.adam = torch.optim.Adam(net.parameters(), lr=optimiser.learning_rate, fused=True)
+        self.step = self.skipped = self.in_a_row = 0
+        self.rows: list[dict[str, float]] = []
+        self.resumed: list[int] = []
+        self._best: tuple[float, int, dict[str, Tensor]] | None = None
+
+    @property
+    def log(self) -> pd.DataFrame:
+        """The rows as a table."""
+        return pd.DataFrame(self.rows)
+
+    @property
+    def best_step(self) -> int:
+        """The step of the best weights on validation; without validation, the last one."""
+        return self.step if self._best is None else self._best[1]
+
+    def offer(self, score: float) -> None:
+        """Keep the weights as they are now if no earlier ones scored higher."""
+        if self._best is None or score >= self._best[0]:
+            self._best = score, self.step, copy.deepcopy(self.net.state_dict())
+
+    def restore_best(self) -> None:
+        """Give the model its best weights, and end its training."""
+        if self._best is not None:
+            self.net.load_state_dict(self._best[2])
+        self.net.eval()
+
+    def save(self, path: Path, config: Mapping[str, Any]) -> None:
+        """Write all that the next step needs, the random state included, whole or not at all.
+
+        Args:
+            path: a file; its folder must exist.
+            config: plain data that the run depends on; :meth:`load` holds it to that of its caller.
+        """
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        content = {
+            "format": FORMAT,
+            "config": dict(config),
+            "net": self.net.state_dict(),
+            "adam": self.adam.state_dict(),
+            "random": [torch.get_rng_state(), *cuda],
+            "best": self._best,
+            **{name: getattr(self, name) for name in _PLAIN},
+        }
+        checkpoint.write(content, path)
+
+    def load(self, path: Path, config: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`save` wrote; on the CPU, as if the run had never stopped.
+
+        Args:
+            path: the file.
+            config: what the run now depends on.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is damaged, or of a run of another configuration; the message says what
+                differs.
+        """
+        content = checkpoint.read(path, FORMAT)
+        before = content["config"]
+        differ = [
+            f"{key} was {before.get(key)!r} and is {config.get(key)!r}"
+            for key in sorted({*before, *config})
+            if before.get(key) != config.get(key)
+        ]
+        if differ:
+            raise ValueError(
+                f"{path}: is of another run: {'; '.join(differ)}; give what it was started with, "
+                "or choose another folder"
+            )
+        self.net.load_state_dict(content["net"])
+        self.adam.load_state_dict(content["adam"])
+        for name in _PLAIN:
+            setattr(self, name, content[name])
+        self._best = content["best"]
+        self.resumed = [*self.resumed, self.step]
+        cpu, *cuda = content["random"]
+        torch.set_rng_state(cpu)
+        if torch.cuda.is_available() and cuda:
+            torch.cuda.set_rng_state_all(cuda)
+
+
+_PLAIN = ("step", "skipped", "in_a_row", "rows", "resumed")
