@@ -1,5 +1,6 @@
 """Named configurations, as data: nothing here but numbers and names."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -41,17 +42,40 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class OptimiserConfig:
-    """Adam and its clipping.
+    """Adam, its clipping and schedule, and the average of the weights.
 
     Attributes:
         learning_rate: Adam's.
+        warmup: steps over which the learning rate rises linearly from near 0.
+        decay: what it does then: stay "constant", or fall to 0 at the last step along a "cosine".
+        ema: decay of the moving average of the weights that is validated and kept in their place;
+            0 takes the weights themselves.
         clip_norm: largest norm of one tensor's gradient (of the loss in nats per pixel).
         clip_value: largest absolute value of one entry, before the norm; None leaves it out.
     """
 
     learning_rate: float = 3e-4
+    warmup: int = 0
+    decay: Literal["constant", "cosine"] = "constant"
+    ema: float = 0.0
     clip_norm: float = 1.0
     clip_value: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse numbers outside their range."""
+        if self.warmup < 0 or not 0 <= self.ema < 1:
+            raise ValueError(
+                f"warmup must be at least 0 and ema in [0, 1), got {self.warmup} and {self.ema}"
+            )
+
+    def rate(self, step: int, steps: int) -> float:
+        """The learning rate of a step (from 1) of ``steps``."""
+        if step <= self.warmup:
+            return self.learning_rate * step / self.warmup
+        if self.decay == "constant":
+            return self.learning_rate
+        done = (step - self.warmup - 1) / (steps - self.warmup)
+        return self.learning_rate * (1 + math.cos(math.pi * done)) / 2
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,11 @@ class TrainConfig:
         unlabelled_per_batch: slices without any in a batch, where the dataset has some; 0 leaves
             them out.
         learning_rate: Adam's, where not the preset's.
+        warmup: steps over which the learning rate rises, where not the preset's.
+        decay: what the learning rate does then, where not as in the preset: stays "constant", or
+            falls to 0 along a "cosine".
+        ema: decay of the moving average of the weights that is kept in their place, where not the
+            preset's; .999 remembers about a thousand steps, 0 takes the weights themselves.
         label_weight: factor on log p(y | z), where not the preset's; 1 is eq. 9.
         augment: crop, flip and turn the training slices.
         fold: the fold of patients to test on; the next one validates.
@@ -66,6 +71,9 @@ class TrainConfig:
     labelled_per_batch: int = 4
     unlabelled_per_batch: int = 4
     learning_rate: float | None = None
+    warmup: int | None = None
+    decay: Literal["constant", "cosine"] | None = None
+    ema: float | None = None
     label_weight: float | None = None
     augment: bool = True
     fold: int = 0
@@ -234,9 +242,9 @@ def _settings(config: TrainConfig) -> Preset:
     chosen = preset(config.preset)
     if config.weights is not None:
         chosen = replace(chosen, model=replace(chosen.model, weights=config.weights))
-    if config.learning_rate is not None:
-        optimiser = replace(chosen.optimiser, learning_rate=config.learning_rate)
-        chosen = replace(chosen, optimiser=optimiser)
+    asked = {name: getattr(config, name) for name in ("learning_rate", "warmup", "decay", "ema")}
+    given = {name: value for name, value in asked.items() if value is not None}
+    chosen = replace(chosen, optimiser=replace(chosen.optimiser, **given))
     if config.label_weight is not None:
         objective = replace(chosen.objective, label_weight=config.label_weight)
         chosen = replace(chosen, objective=objective)

@@ -89,6 +89,8 @@ def train(
         while state.step < steps:
             step = state.step + 1
             batch = next(batches).to(device)
+            for group in state.adam.param_groups:
+                group["lr"] = state.optimiser.rate(step, steps)
             loss, norm = update(state, batch, warmed_up(objective, step))
             finite = math.isfinite(loss) and math.isfinite(norm)
             state.step = step
@@ -104,7 +106,7 @@ def train(
                 row = {"elbo/loss": loss, "gradient_norm": norm, **diagnose(net, batch)}
                 bar.update(task, status=f"loss {loss:.3f} nats/pixel")
             if validation is not None and (step % validate_every == 0 or step == steps):
-                row |= validate(net, validation)
+                row |= validate(state.answer, validation)
                 state.offer(row["validation/dice"])
                 bar.console.print(
                     f"step {step}: loss {loss:.3f} nats/pixel, validation Dice "
@@ -172,6 +174,8 @@ def update(state: State, batch: Batch, objective: Objective) -> tuple[float, flo
     norm = norms.norm()
     if loss.isfinite() and norm.isfinite():
         adam.step()
+        if state.average is not None:
+            state.average.update_parameters(net)
     else:
         for buffer, before in zip(net.buffers(), buffers, strict=True):
             buffer.copy_(before)

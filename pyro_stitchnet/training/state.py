@@ -3,11 +3,12 @@
 import copy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pyro_stitchnet.presets import OptimiserConfig
 from pyro_stitchnet.stitchnet import StitchNet
@@ -25,6 +26,7 @@ class State:
         net: the model.
         optimiser: learning rate and clipping.
         adam: the optimiser, with its moments.
+        average: the moving average of the weights, where there is one.
         step: how many steps were made, which is also the number of the next batch.
         skipped: steps whose loss or gradient was not finite.
         in_a_row: how many of them were the last ones.
@@ -42,6 +44,10 @@ class State:
         self.net, self.optimiser = net, optimiser
         # The networks are a thousand small tensors: one by one, Adam takes a tenth of a step.
         self.adam = torch.optim.Adam(net.parameters(), lr=optimiser.learning_rate, fused=True)
+        self.average: AveragedModel | None = None
+        if optimiser.ema:
+            average = get_ema_multi_avg_fn(optimiser.ema)
+            self.average = AveragedModel(net, multi_avg_fn=average, use_buffers=True)
         self.step = self.skipped = self.in_a_row = 0
         self.rows: list[dict[str, float]] = []
         self.resumed: list[int] = []
@@ -57,15 +63,20 @@ class State:
         """The step of the best weights on validation; without validation, the last one."""
         return self.step if self._best is None else self._best[1]
 
+    @property
+    def answer(self) -> StitchNet:
+        """The model to validate: of averaged weights, where there is an average."""
+        return self.net if self.average is None else cast(StitchNet, self.average.module)
+
     def offer(self, score: float) -> None:
-        """Keep the weights as they are now if no earlier ones scored higher."""
+        """Keep the weights to validate as they are now if no earlier ones scored higher."""
         if self._best is None or score >= self._best[0]:
-            self._best = score, self.step, copy.deepcopy(self.net.state_dict())
+            self._best = score, self.step, copy.deepcopy(self.answer.state_dict())
 
     def restore_best(self) -> None:
         """Give the model its best weights, and end its training."""
-        if self._best is not None:
-            self.net.load_state_dict(self._best[2])
+        best = self.answer.state_dict() if self._best is None else self._best[2]
+        self.net.load_state_dict(best)
         self.net.eval()
 
     def save(self, path: Path, config: Mapping[str, Any]) -> None:
@@ -81,6 +92,7 @@ class State:
             "config": dict(config),
             "net": self.net.state_dict(),
             "adam": self.adam.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
             "random": [torch.get_rng_state(), *cuda],
             "best": self._best,
             **{name: getattr(self, name) for name in _PLAIN},
@@ -113,6 +125,8 @@ class State:
             )
         self.net.load_state_dict(content["net"])
         self.adam.load_state_dict(content["adam"])
+        if self.average is not None:
+            self.average.load_state_dict(content["average"])
         for name in _PLAIN:
             setattr(self, name, content[name])
         self._best = content["best"]

@@ -123,6 +123,56 @@ def test_kl_warm_up() -> None:
     assert warmed_up(Objective(), 1).kl_weight == 1
 
 
+def test_the_learning_rate_rises_then_stays_or_falls_along_a_cosine() -> None:
+    constant = OptimiserConfig(learning_rate=8, warmup=4)
+    assert [constant.rate(step, 100) for step in (1, 2, 4, 5, 100)] == [2, 4, 8, 8, 8]
+    cosine = replace(constant, decay="cosine")
+    rates = [cosine.rate(step, 24) for step in range(1, 25)]
+    assert rates[:5] == [2, 4, 6, 8, 8]
+    assert rates[4 + 10] == pytest.approx(4)
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+    assert 0 < rates[-1] < 0.1
+
+
+@pytest.mark.parametrize("wrong", [{"warmup": -1}, {"ema": 1.0}, {"ema": -0.1}])
+def test_schedules_out_of_range(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="warmup must be at least 0 and ema in"):
+        OptimiserConfig(**wrong)  # type: ignore[arg-type]
+
+
+def test_steps_follow_the_schedule(slices: Slices) -> None:
+    first = run(
+        new_net(),
+        TwoStreams(slices, None, (2, 0)).batches(),
+        1,
+        optimiser=OptimiserConfig(learning_rate=1, warmup=1000),
+    )
+    assert [group["lr"] for group in first.adam.param_groups] == [1e-3]
+
+
+def test_the_average_of_the_weights_is_what_is_kept(slices: Slices) -> None:
+    seen = []
+    net = new_net()
+    batches = TwoStreams(slices, None, (2, 0)).batches()
+
+    def watched() -> Iterator[Batch]:  # the weights after each step
+        for i, batch in enumerate(batches):
+            if i:
+                seen.append(next(net.parameters()).detach().clone())
+            yield batch
+
+    state = run(net, watched(), 3, optimiser=replace(TINY.optimiser, ema=0.75))
+    assert len(seen) == 2
+    assert state.average is not None
+    kept = next(net.parameters())
+    assert torch.equal(kept, next(state.average.module.parameters()))
+    # kept = 3/4 (3/4 w1 + 1/4 w2) + 1/4 w3, so w3 follows and must be one more step of like size
+    last = 4 * (kept - 0.75 * (0.75 * seen[0] + 0.25 * seen[1]))
+    step, before = (last - seen[1]).norm(), (seen[1] - seen[0]).norm()
+    assert 0.2 * before < step < 5 * before
+    assert not torch.equal(kept, seen[1])
+
+
 def test_clipping_bounds_each_tensor(slices: Slices) -> None:
     """Tensor by tensor, so that one large gradient does not silence the others."""
     net = new_net()

@@ -6,7 +6,10 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -32,9 +35,9 @@ def slices() -> Slices:
     return phantom_slices([0, 1, 2], 2, size=64)
 
 
-def new_state() -> State:
+def new_state(**settings: Any) -> State:
     torch.manual_seed(0)
-    return State(StitchNet(TINY.model), TINY.optimiser)
+    return State(StitchNet(TINY.model), replace(TINY.optimiser, **settings))
 
 
 def go_on(state: State, slices: Slices, steps: int) -> None:
@@ -59,27 +62,30 @@ def same_weights(one: StitchNet, other: StitchNet) -> bool:
 # --- In one process -------------------------------------------------------------------------------
 
 
-def test_what_is_kept_is_all_that_the_next_step_needs(slices: Slices, tmp_path: Path) -> None:
-    whole = new_state()
+@pytest.mark.parametrize("settings", [{}, {"ema": 0.5, "warmup": 2, "decay": "cosine"}])
+def test_what_is_kept_is_all_that_the_next_step_needs(
+    slices: Slices, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    whole = new_state(**settings)
     go_on(whole, slices, 5)
 
-    # Kept by the callback, in the midst of training; the state then ends otherwise.
-    first = new_state()
-    train(
-        first,
-        TwoStreams(slices, slices, (1, 1)).batches(),
-        3,
-        objective=TINY.objective,
-        validation=slices.take([0, 1]),
-        log_every=2,
-        validate_every=2,
-        keep=lambda: first.save(tmp_path / f"{first.step}.pt", {"seed": 0}),
-        keep_every=2,
-        progress=False,
-    )
-    resumed = new_state()
+    first = new_state(**settings)
+    with pytest.raises(StopIteration):  # in the midst of the run
+        train(
+            first,
+            islice(TwoStreams(slices, slices, (1, 1)).batches(), 3),
+            5,
+            objective=TINY.objective,
+            validation=slices.take([0, 1]),
+            log_every=2,
+            validate_every=2,
+            keep=lambda: first.save(tmp_path / "state.pt", {"seed": 0}),
+            keep_every=2,
+            progress=False,
+        )
+    resumed = new_state(**settings)
     torch.manual_seed(99)  # the kept random state must count
-    resumed.load(tmp_path / "2.pt", {"seed": 0})
+    resumed.load(tmp_path / "state.pt", {"seed": 0})
     assert resumed.step == 2
     go_on(resumed, slices, 5)
     assert resumed.log.equals(whole.log)
