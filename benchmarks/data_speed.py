@@ -32,7 +32,7 @@ ARTICLE = 444_034
 
 @dataclass
 class Config:
-    volumes: int = 12
+    volumes: int = 64  # fewer, and the start of the workers is most of their time
     slices: int = 16  # of a volume
     side: int = 256  # of a slice before
     size: int = 352  # and after

@@ -1,10 +1,12 @@
 """The command line, `stitchnet`: parses, calls, prints."""
 
+import errno
 import os
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
@@ -28,6 +30,27 @@ __all__ = ["main"]
 
 # What a user can mend: said in one line, without a traceback.
 USER_ERRORS = (OSError, ValueError, FloatingPointError)
+
+# The same of what the system says by a number.
+REMEDIES = {
+    errno.ENOENT: "no such file or folder; check the path",
+    errno.EEXIST: "a file, but a folder is to be here; give another path",
+    errno.ENOTDIR: "leads through a file as if it were a folder; give another path",
+    errno.ENOSPC: "no space is left on its disk; make room, and run the same command again",
+    errno.EDQUOT: "your share of its disk is used up; make room, and run the same command again",
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM, errno.EROFS),
+        "no permission; ask for the right to it, or give another path",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Steps(Preprocessing):
+    """Preprocessing as it was given; a bad number is refused by `prepare`, in its own words."""
+
+    def __post_init__(self) -> None:
+        """Refuse nothing: tyro would name a variable of its own."""
 
 
 def train(config: tyro.conf.OmitArgPrefixes[TrainConfig]) -> None:
@@ -59,6 +82,7 @@ def evaluate(
         seed: of the draws.
         device: "auto" takes a GPU if there is one.
     """
+    _refuse_results(out, "table.md")
     net, info = checkpoint.load(model, choose_device(device))
     known = info.get("patients", {})
     if patients != "all" and patients not in known:
@@ -76,8 +100,8 @@ def evaluate(
     familiar = sum(patient in seen for patient in slices.patients)
     if patients == "all" and familiar:
         print(
-            f"note: {familiar} of {len(slices)} slices are of patients that training or model "
-            "selection saw; --patients test leaves them out",
+            f"note: slices of patients that training or model selection saw: {familiar} of "
+            f"{len(slices)}; --patients test leaves them out",
             file=sys.stderr,
         )
     evaluate_model(
@@ -99,9 +123,11 @@ def evaluate(
 
 
 def prepare(
-    sources: tyro.conf.Positional[tuple[str, ...]],
+    sources: Annotated[
+        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="FOLDER [FOLDER ...]")
+    ],
     out: Path,
-    preprocessing: tyro.conf.OmitArgPrefixes[Preprocessing] = Preprocessing(),  # noqa: B008
+    preprocessing: tyro.conf.OmitArgPrefixes[Steps] = Steps(),
     workers: int = os.cpu_count() or 1,
     scheduler: str | None = None,
     skip_bad: bool = False,
@@ -123,7 +149,7 @@ def prepare(
     dataset = prepare_dataset(
         sources,
         out,
-        preprocessing=preprocessing,
+        preprocessing=Preprocessing(**vars(preprocessing)),
         workers=workers,
         scheduler=scheduler,
         skip_bad=skip_bad,
@@ -133,7 +159,7 @@ def prepare(
         print(f"note: {caution}", file=sys.stderr)
     skipped = len(pd.read_csv(out / SKIPPED))
     if skipped:
-        print(f"note: {skipped} scans left out, see {out / SKIPPED}", file=sys.stderr)
+        print(f"note: scans left out: {skipped}, see {out / SKIPPED}", file=sys.stderr)
     print(
         f"slices: {len(dataset)}, of them with labels: {dataset.manifest['labelled'].sum()}, "
         f"patients: {len(set(dataset.patients))}; "
@@ -150,6 +176,7 @@ def inspect(data: tyro.conf.Positional[Path], out: Path, most: int = 1000, sheet
         most: how many slices to read; drawn at random where there are more.
         sheet: how many slices to draw.
     """
+    _refuse_results(out, "inspection.md")
     print(write_inspection(Dataset(data), out, most=most, sheet=sheet))
     print(f"\ntext, histogram and contact sheet: {out}")
 
@@ -190,7 +217,7 @@ def phantom(
     """
     numbers = range(first, first + patients)
     write_folder(phantom_slices(numbers, slices, size=size, seed=seed), out, masks=masks)
-    print(f"{patients * slices} slices: {out}")
+    print(f"slices: {patients * slices}: {out}")
 
 
 def demo(out: Path = Path("demo"), steps: int = demonstration.STEPS, seed: int = 0) -> None:
@@ -221,8 +248,21 @@ def main() -> None:
             description="Semi-supervised segmentation of lung CT with a deep generative model.",
         )
     except USER_ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_said(error)}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt as stop:
         print(str(stop) or "stopped; `prepare` goes on when run again", file=sys.stderr)
         sys.exit(130)
+
+
+def _refuse_results(out: Path, last: str) -> None:
+    """Refuse a folder whose results, of which ``last`` is one, would be written over."""
+    if (out / last).exists():
+        raise FileExistsError(f"{out}: holds results already ({last}); choose another --out")
+
+
+def _said(error: Exception) -> str:
+    """What went wrong, where, and the remedy."""
+    if isinstance(error, OSError) and error.filename and error.errno in REMEDIES:
+        return f"{os.fspath(error.filename)}: {REMEDIES[error.errno]}"
+    return str(error)

@@ -150,14 +150,14 @@ def _warnings(dataset: Dataset, odd: list[str]) -> Iterator[str]:
             yield said["caution"]
     skipped = pd.read_csv(dataset.folder / SKIPPED)
     if len(skipped):
-        yield f"{len(skipped)} scans were left out, see {dataset.folder / SKIPPED}."
+        yield f"Scans left out: {len(skipped)}, see {dataset.folder / SKIPPED}."
     complete = manifest[manifest["complete"]]
     if complete["patient"].nunique() < 3:
         yield "Fewer than 3 patients have a slice with every pixel labelled: no split to test on."
     for column, name in {"has_ggo": "GGO", "has_consolidation": "consolidation"}.items():
         patients = complete["patient"][complete[column]].nunique()
         if patients < 5:
-            yield f"{patients} patients have labelled {name}: not every one of 5 folds can."
+            yield f"Patients with labelled {name}: {patients}; not every one of 5 folds has one."
     if manifest["labelled"].all():
         yield "No slice is unlabelled: there is nothing to learn from without labels."
     largest = manifest["patient"].value_counts(normalize=True)
@@ -166,10 +166,10 @@ def _warnings(dataset: Dataset, odd: list[str]) -> Iterator[str]:
     twins = {one: other for one, other in merge_duplicates(manifest).items() if one != other}
     if twins:
         named = ", ".join(f"{one} and {other}" for one, other in list(twins.items())[:5])
-        yield f"{len(twins)} pairs of patients share a picture (give them one name): {named}."
+        yield f"Pairs of patients who share a picture (give them one name): {len(twins)}: {named}."
     if odd:
         yield (
-            f"{len(odd)} slices are nearly black, white or flat (is the window right?): "
+            f"Slices nearly black, white or flat (is the window right?): {len(odd)}: "
             f"{', '.join(odd[:5])}."
         )
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -93,6 +94,10 @@ class TrainConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.unlabelled_per_batch < 0 or self.seed < 0:
             raise ValueError("unlabelled_per_batch and seed must be at least 0")
+        for name in ("learning_rate", "label_weight"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be at least 0 and finite, got {value}")
 
 
 def run(config: TrainConfig) -> Path:
@@ -120,11 +125,14 @@ def run(config: TrainConfig) -> Path:
     torch.manual_seed(config.seed)
     net = StitchNet(settings.model).to(device)
     dataset = Dataset(config.data)
-    parts = assign(dataset.manifest, fold=config.fold, folds=config.folds, seed=config.seed)
-    check(dataset.manifest, parts)
     labelled = dataset.manifest["labelled"]
-    if config.labels is not None:
-        labelled = keep_labels(dataset.manifest, parts, config.labels, seed=config.seed)
+    try:
+        parts = assign(dataset.manifest, fold=config.fold, folds=config.folds, seed=config.seed)
+        if config.labels is not None:
+            labelled = keep_labels(dataset.manifest, parts, config.labels, seed=config.seed)
+    except ValueError as error:
+        raise ValueError(f"{config.data}: {error}") from error
+    check(dataset.manifest, parts)
     complete = dataset.manifest["complete"]
     rows = {
         "labelled": (parts == "train") & labelled,

@@ -1,6 +1,9 @@
 """The command line from folders to results, and what it says of bad input."""
 
+import errno
 import json
+import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import pytest
 from PIL import Image
 
 from pyro_stitchnet import cli
+from pyro_stitchnet.data.dataset import Dataset
 from pyro_stitchnet.training import checkpoint
 
 
@@ -17,7 +21,20 @@ def stitchnet(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
     cli.main()
 
 
-TINY = ["--preset", "tiny", "--steps", 2, "--labelled-per-batch", 2]
+def refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object
+) -> str:
+    """What a command that must fail says, without a traceback."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        stitchnet(monkeypatch, *arguments)
+    assert stop.value.code == 1
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    return said
+
+
+TINY: list[object] = ["--preset", "tiny", "--steps", 2, "--labelled-per-batch", 2]
 TINY += ["--unlabelled-per-batch", 2, "--log-every", 1, "--validate-every", 2, "--no-progress"]
 
 
@@ -71,7 +88,7 @@ def test_evaluate_repeats_the_run_s_own_table(
     assert "Overall" in capsys.readouterr().out
     stitchnet(monkeypatch, "evaluate", trained / "model.pt", folders / "dataset", "--out",
               folders / "all")  # fmt: skip
-    assert "of patients that training or model selection saw" in capsys.readouterr().err
+    assert "of patients that training or model selection saw: 4 of 6" in capsys.readouterr().err
     again, before = (pd.read_csv(p / "scores.csv") for p in (folders / "again", trained / "test"))
     pd.testing.assert_frame_equal(again, before)
 
@@ -90,10 +107,18 @@ def test_a_budget_of_labels_leaves_the_rest_unlabelled(
     [
         (["train", "nowhere", "--out", "out"], ["nowhere: no prepared dataset", "prepare"]),
         (["prepare", "nowhere", "--out", "out"], ["nowhere: no such folder"]),
+        (["prepare", "--out", "out"], ["no folder to prepare", "stitchnet prepare FOLDER"]),
+        (["prepare", ".", "--out", "out"], ["none of the known layouts", "nnunet: ", "plain: "]),
+        (["prepare", ".", "--out", "out", "--workers", "0"], ["workers must be at least 1"]),
+        (["prepare", ".", "--out", "out", "--size", "65"], ["error: size 65 is not a positive"]),
+        (["prepare", ".", "--out", "out", "--window", "9", "1"], ["error: window (9.0, 1.0)"]),
+        (["inspect", "nowhere", "--out", "out"], ["nowhere: no prepared dataset", "prepare"]),
         (["evaluate", "none.pt", "nowhere", "--out", "out"], ["none.pt", "stitchnet train"]),
         (["phantom", "--out", "out", "--size", "100"], ["multiple of 32"]),
         (["train", "[x]", "--out", "out"], ["[x]: no prepared"]),
         (["train", "x", "--out", "out", "--log-every", "0"], ["log_every"]),
+        (["train", "x", "--out", "out", "--label-weight", "nan"], ["label_weight", "finite"]),
+        (["train", "x", "--out", "out", "--learning-rate", "-1"], ["learning_rate", "at least 0"]),
         (
             ["train", "x", "--out", "out", "--preset", "tiny", "--weights", "w"],
             ["width", "article"],
@@ -109,13 +134,174 @@ def test_bad_input_is_one_line_naming_file_and_remedy(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as stop:
-        stitchnet(monkeypatch, *arguments)
-    assert stop.value.code == 1
-    said = "".join(capsys.readouterr().err.split("\n"))
+    said = refused(monkeypatch, capsys, *arguments)
     assert all(word in said for word in words)
-    assert "Traceback" not in said
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def strange(folders: Path, tmp_path: Path) -> Path:
+    """A finished dataset, one that was interrupted, and one without any label, in a folder."""
+    shutil.copytree(folders / "dataset", tmp_path / "interrupted")
+    (tmp_path / "interrupted" / "dataset.json").unlink()
+    shutil.copytree(folders / "dataset", tmp_path / "unlabelled")
+    manifest = pd.read_csv(tmp_path / "unlabelled" / "manifest.csv")
+    manifest[["labelled", "complete", "has_ggo", "has_consolidation"]] = False
+    manifest.to_csv(tmp_path / "unlabelled" / "manifest.csv", index=False)
+    shutil.copytree(folders / "dataset", tmp_path / "whole")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "interrupted", *TINY], ["interrupted: no prepared dataset", "run the same"]),
+        (["inspect", "interrupted"], ["interrupted: no prepared dataset", "run the same"]),
+        (["evaluate", "MODEL", "interrupted"], ["interrupted: no prepared", "run the same"]),
+        (["train", "unlabelled", *TINY], ["unlabelled: no slice has a label", "label some"]),
+        (["evaluate", "MODEL", "unlabelled"], ["unlabelled: no slice has a label for every"]),
+        (["train", "whole", "--labels", 99, *TINY], ["whole: labels of 99", "give 1 to 5"]),
+        (["train", "whole", "--folds", 9, *TINY], ["whole: folds must be between 3", "6: 9"]),
+    ],
+)
+def test_a_dataset_that_does_not_serve_is_named(
+    arguments: list[object],
+    words: list[str],
+    strange: Path,
+    trained: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(strange)
+    said = refused(
+        monkeypatch,
+        capsys,
+        *(trained / "model.pt" if argument == "MODEL" else argument for argument in arguments),
+        "--out",
+        "out",
+    )
+    assert all(word in said for word in words)
+    assert said.count("\n") == 1
+    assert not (strange / "out").exists()
+
+
+COMMANDS: list[list[object]] = [
+    ["prepare", "labelled", "--size", 64, "--lungs", "none", "--workers", 1, "--no-progress"],
+    ["inspect", "dataset"],
+    ["evaluate", "run/model.pt", "dataset", "--samples", 1],
+    ["train", "dataset", *TINY],
+    ["phantom", "--patients", 1, "--slices", 1, "--size", 64],
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: str(command[0]))
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [("file/x", "through a file"), ("file", "a file"), ("denied", "no permission; ask")],
+)
+def test_an_output_that_cannot_be_made_is_named_with_a_remedy(
+    command: list[object],
+    out: str,
+    words: str,
+    folders: Path,
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Root may write anywhere, so permission is denied by a stand-in for the system's call."""
+    (tmp_path / "file").touch()
+    mkdir = os.mkdir
+
+    def deny(path: Path, *arguments: object, **options: object) -> None:
+        if "denied" in str(path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        mkdir(path, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "mkdir", deny)
+    monkeypatch.chdir(folders)
+    said = refused(monkeypatch, capsys, *command, "--out", tmp_path / out)
+    error = said.splitlines()[-1]
+    assert error.startswith(f"error: {tmp_path / out}")
+    assert words in error
+    assert "give another path" in error
+
+
+def full(*arguments: object, **options: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: str(command[0]))
+def test_a_full_disk_is_named_with_the_remedy(
+    command: list[object],
+    folders: Path,
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(folders)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        said = refused(patch, capsys, *command, "--out", tmp_path / "out").splitlines()[-1]
+    assert said.startswith(f"error: {tmp_path / 'out'}")
+    assert "no space is left on its disk; make room, and run the same command again" in said
+
+
+def test_a_disk_that_fills_up_with_slices_is_named_and_preparing_goes_on(
+    folders: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(folders)
+    command = [*COMMANDS[0], "--out", tmp_path / "out"]
+    with monkeypatch.context() as patch:
+        patch.setattr("zarr.create_group", full)
+        said = refused(patch, capsys, *command)
+    assert said.startswith(f"error: {tmp_path / 'out'}: no space is left on its disk; make room")
+    stitchnet(monkeypatch, *command)
+    assert len(Dataset(tmp_path / "out")) == 6
+
+
+@pytest.mark.parametrize(("command", "result"), [(1, "inspection.md"), (2, "table.md")])
+def test_results_are_not_written_over(
+    command: int,
+    result: str,
+    folders: Path,
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / result).write_text("of an hour ago")
+    monkeypatch.chdir(folders)
+    said = refused(monkeypatch, capsys, *COMMANDS[command], "--out", tmp_path)
+    assert f"{tmp_path}: holds results already ({result}); choose another --out" in said
+    assert [path.name for path in tmp_path.iterdir()] == [result]
+    assert (tmp_path / result).read_text() == "of an hour ago"
+
+
+def test_notes_on_what_was_prepared(
+    folders: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(folders)
+    _, source, *options = COMMANDS[0]
+    stitchnet(monkeypatch, "prepare", source, *options, "--out", tmp_path / "assumed")
+    assert "note: Masks are read by the rule 'full'" in capsys.readouterr().err
+    stitchnet(monkeypatch, "prepare", f"{source}@full", *options, "--out", tmp_path / "named")
+    assert capsys.readouterr().err == ""
+    shutil.copytree(folders / "unlabelled", tmp_path / "bad")
+    next((tmp_path / "bad" / "images").iterdir()).write_bytes(b"")
+    stitchnet(
+        monkeypatch, "prepare", tmp_path / "bad", *options, "--skip-bad", "--out", tmp_path / "few"
+    )
+    said = capsys.readouterr()
+    assert said.err == f"note: scans left out: 1, see {tmp_path / 'few' / 'skipped.csv'}\n"
+    assert said.out.startswith("slices: 2, of them with labels: 0, patients: 2; ")
 
 
 def test_a_run_is_not_overwritten(

@@ -1,12 +1,13 @@
 """Tests of atomic writing."""
 
+import errno
 import os
 import stat
 from pathlib import Path
 
 import pytest
 
-from pyro_stitchnet.files import write_atomically
+from pyro_stitchnet.files import naming, write_atomically
 
 
 def test_it_writes_text_as_utf8_and_bytes_as_they_are(tmp_path: Path) -> None:
@@ -50,3 +51,13 @@ def test_its_permissions_are_those_of_any_new_file(tmp_path: Path) -> None:
 def test_a_missing_directory_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere does not exist; create it"):
         write_atomically(tmp_path / "nowhere" / "file", "")
+
+
+def test_an_error_that_names_no_file_is_given_one_and_others_stay(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=str(tmp_path)) as caught, naming(tmp_path):
+        raise OSError(errno.ENOSPC, "full")
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="scan"), naming(tmp_path):
+        raise FileNotFoundError(errno.ENOENT, "gone", "scan")
+    with pytest.raises(OSError, match=r"^in words$"), naming(tmp_path):
+        raise OSError("in words")

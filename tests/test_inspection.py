@@ -47,8 +47,8 @@ def test_counts_and_shares_are_those_of_the_slices(dataset: Dataset) -> None:
 
 def test_what_may_be_wrong_is_said(dataset: Dataset) -> None:
     said = "\n".join(inspect(dataset).warnings)
-    assert "1 pairs of patients share a picture" in said
-    assert "not every one of 5 folds can" in said
+    assert "Pairs of patients who share a picture (give them one name): 1: " in said
+    assert "not every one of 5 folds has one" in said
     assert "rule 'full'" in said
     for absent in ("left out", "Fewer than 3", "No slice is unlabelled", "of all slices", "flat"):
         assert absent not in said

@@ -1,5 +1,6 @@
 """Where the lungs are in a scan, dense lesions included."""
 
+import math
 import warnings
 from collections.abc import Mapping
 from functools import cache
@@ -8,8 +9,9 @@ from typing import Any, Protocol
 
 import numpy as np
 from scipy import ndimage
-from skimage.filters import gaussian
-from skimage.morphology import convex_hull_image, isotropic_closing, isotropic_opening
+from scipy.spatial import ConvexHull
+
+from pyro_stitchnet.data.morphology import closed, opened
 
 __all__ = ["LUNG_SEGMENTERS", "LungSegmenter", "classical_lungs", "lungmask_lungs"]
 
@@ -71,8 +73,10 @@ def classical_lungs(
     pixel = tuple(spacing[1:])
     if tuple(spacing) == (1, 1, 1):
         pixel = (_PICTURE_WIDTH / slices.shape[2],) * 2
-    sigma = [_BLUR / side for side in pixel]
-    density = [(gaussian(one, sigma, preserve_range=True) - air) / (tissue - air) for one in slices]
+    sigma = (0.0, *(_BLUR / side for side in pixel))
+    density = ndimage.gaussian_filter(slices, sigma, output=np.float32, mode="nearest")
+    density -= air
+    density /= tissue - air
     parts, n = ndimage.label(np.stack([_aerated(one, pixel) for one in density]))
     sizes = np.bincount(parts.ravel(), minlength=n + 1)
     sizes[0] = 0
@@ -141,32 +145,52 @@ def _levels(slices: np.ndarray) -> tuple[float, float]:
 
 def _aerated(density: np.ndarray, pixel: tuple[float, ...]) -> np.ndarray:
     """Aerated tissue of one slice, (R, C): neither outside air nor airways nor crumbs."""
-    dark = density < _AERATED
-    parts, _ = ndimage.label(dark)
-    corners = parts[[0, 0, -1, -1], [0, -1, 0, -1]]
-    inside = dark & ~np.isin(parts, corners)
+    parts, n = ndimage.label(density < _AERATED)
+    inside = np.arange(n + 1) > 0
+    inside[parts[[0, 0, -1, -1], [0, -1, 0, -1]]] = False
+    aerated = inside[parts]
     # Airways and slivers part from the lung; the picture's border parts nothing.
     pad = _pad(_DETACH, pixel)
-    opened = isotropic_opening(np.pad(inside, pad, mode="edge"), _DETACH, spacing=pixel)
-    parts, n = ndimage.label(opened[pad:-pad, pad:-pad] & inside)
-    numbers = np.arange(1, n + 1)
-    areas = np.bincount(parts.ravel(), minlength=n + 1)[1:] * np.prod(pixel)
-    gas = ndimage.median(density, parts, numbers) < _GAS if n else np.zeros(0, bool)
-    keep = (areas > _SMALLEST_PART) & ~(gas & (areas < _LARGEST_GAS))
-    return np.r_[False, keep][parts]
+    apart = opened(np.pad(aerated, pad, mode="edge"), _DETACH, pixel)[pad:-pad, pad:-pad]
+    parts, n = ndimage.label(apart & aerated)
+    areas = np.bincount(parts.ravel(), minlength=n + 1) * np.prod(pixel)
+    keep = areas > _SMALLEST_PART
+    keep[0] = False
+    doubtful = keep & (areas < _LARGEST_GAS)
+    if doubtful.any():
+        pixels, numbers = doubtful[parts], np.flatnonzero(doubtful)
+        keep[numbers] = ndimage.median(density[pixels], parts[pixels], numbers) >= _GAS
+    kept: np.ndarray = keep[parts]
+    return kept
 
 
 def _with_lesions(lung: np.ndarray, pixel: tuple[float, ...]) -> np.ndarray:
     """Aerated lung of one slice, (R, C), with its vessels, holes and dense lesions."""
     if not lung.any():
         return lung
-    lung = _closing(lung, _VESSEL, pixel)
-    dense = isotropic_opening(_below_wall(lung, pixel) & ~lung, _CRUMB, spacing=pixel)
-    lung = _closing(lung | dense, _CRUMB, pixel)
-    parts, n = ndimage.label(ndimage.binary_fill_holes(lung) & ~lung)
-    small = np.bincount(parts.ravel(), minlength=n + 1) * np.prod(pixel) < _LARGEST_HOLE
-    small[0] = False
-    return lung | small[parts]
+    box = _reach(lung)
+    part = _closing(lung[box], _VESSEL, pixel)
+    dense = opened(_below_wall(part, pixel) & ~part, _CRUMB, pixel)
+    part = _closing(part | dense, _CRUMB, pixel)
+    gaps, n = ndimage.label(np.pad(~part, 1, constant_values=True))  # the first is all around
+    small = np.bincount(gaps.ravel(), minlength=n + 1) * np.prod(pixel) < _LARGEST_HOLE
+    small[:2] = False
+    whole = np.zeros_like(lung)
+    whole[box] = part | small[gaps[1:-1, 1:-1]]
+    return whole
+
+
+def _reach(lung: np.ndarray) -> tuple[slice, ...]:
+    """The part of a slice that :func:`_with_lesions` may change.
+
+    No wall is farther from the middle of the lungs' box, as a share of its sides, than its corners.
+    """
+    box = []
+    for axis in (1, 0):
+        hit = np.flatnonzero(lung.any(axis))
+        middle, reach = (hit[0] + hit[-1]) / 2, (hit[-1] - hit[0] + 1) / np.sqrt(2) + 2
+        box.append(slice(max(int(middle - reach), 0), int(middle + reach) + 1))
+    return tuple(box)
 
 
 def _below_wall(lung: np.ndarray, pixel: tuple[float, ...]) -> np.ndarray:
@@ -179,29 +203,50 @@ def _below_wall(lung: np.ndarray, pixel: tuple[float, ...]) -> np.ndarray:
     height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
     y, x = np.ogrid[: lung.shape[0], : lung.shape[1]]
     y, x = (y - (rows[0] + rows[-1]) / 2) / height, (x - (columns[0] + columns[-1]) / 2) / width
+    y, x = y.astype(np.float32), x.astype(np.float32)  # half the time of float64
     radius = np.hypot(y, x)  # 1/2 on the ellipse that fills the lungs' box
-    direction = np.floor(np.arctan2(y, x) / (2 * np.pi) * _DIRECTIONS).astype(int) % _DIRECTIONS
+    turn = np.floor(np.arctan2(y, x) * (_DIRECTIONS / (2 * math.pi))).astype(int)
+    direction = np.where(turn < 0, turn + _DIRECTIONS, turn)
 
-    first = np.full(_DIRECTIONS, np.inf)
-    last, hull = np.zeros(_DIRECTIONS), np.zeros(_DIRECTIONS)
+    first = np.full(_DIRECTIONS, np.inf, np.float32)
+    last = np.full(_DIRECTIONS, -1, np.float32)  # no lung there
+    hull = np.zeros(_DIRECTIONS, np.float32)
     np.minimum.at(first, direction[lung], radius[lung])
     np.maximum.at(last, direction[lung], radius[lung])
-    hull_image = convex_hull_image(lung, offset_coordinates=False)
-    np.maximum.at(hull, direction[hull_image], radius[hull_image])
+    inside = _hull(lung)
+    np.maximum.at(hull, direction[inside], radius[inside])
     every = np.arange(_DIRECTIONS)
-    known = (last > 0) & (last > hull - _AT_THE_WALL)
+    known = (last >= 0) & (last > hull - _AT_THE_WALL)
     wall = np.maximum(hull, np.interp(every, every[known], last[known], period=_DIRECTIONS))
-
-    first, wall = first[direction], wall[direction]
+    wall = wall.astype(np.float32)
     deepest = np.maximum(first, wall - _DEEPEST / (width * pixel[1]))
-    return (radius > deepest) & (radius <= wall) & (np.abs(x) > _MIDDLE)
+    below = (radius > deepest[direction]) & (radius <= wall[direction]) & (np.abs(x) > _MIDDLE)
+    return below
+
+
+def _hull(lung: np.ndarray) -> np.ndarray:
+    """The convex hull of a mask (R, C) that is not empty; pixels on its edges are in it."""
+    rows = np.flatnonzero(lung.any(1))
+    ends = [lung[rows].argmax(1), lung.shape[1] - 1 - lung[rows, ::-1].argmax(1)]
+    # A little more on every side, for lungs in one line, and far less than any pixel outside is off
+    corners = np.array([(1, 1), (1, -1), (-1, 1), (-1, -1)]) * 1e-4
+    points = np.concatenate([np.stack([rows, end], 1) + c for end in ends for c in corners])
+    down, right, offset = ConvexHull(points).equations.T  # <= 0 inside
+    every = np.arange(rows[0], rows[-1] + 1)[:, None]
+    with np.errstate(divide="ignore"):
+        edge = -(down * every + offset) / right
+    first = np.where(right < 0, edge, -np.inf).max(1, keepdims=True)
+    last = np.where(right > 0, edge, np.inf).min(1, keepdims=True)
+    columns = np.arange(lung.shape[1])
+    hull = np.zeros_like(lung)
+    hull[rows[0] : rows[-1] + 1] = (first <= columns) & (columns <= last)
+    return hull
 
 
 def _closing(mask: np.ndarray, radius: float, pixel: tuple[float, ...]) -> np.ndarray:
+    """Of a picture with nothing around it."""
     pad = _pad(radius, pixel)
-    closed = isotropic_closing(np.pad(mask, pad), radius, spacing=pixel)
-    inner: np.ndarray = closed[pad:-pad, pad:-pad]
-    return inner
+    return closed(np.pad(mask, pad), radius, pixel)[pad:-pad, pad:-pad]
 
 
 def _pad(radius: float, pixel: tuple[float, ...]) -> int:

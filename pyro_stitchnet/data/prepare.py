@@ -6,56 +6,30 @@ import logging
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from dask.distributed import Client, LocalCluster, as_completed
 from rich.console import Console
 from rich.progress import track
 
-from pyro_stitchnet.data.dataset import (
-    FORMAT,
-    MANIFEST,
-    ROWS,
-    SKIPPED,
-    Dataset,
-    finished_shards,
-    write_shard,
-)
-from pyro_stitchnet.data.leakage import perceptual_hash
-from pyro_stitchnet.data.preprocess import Preprocessing, Slice
-from pyro_stitchnet.data.readers import PICTURES, read_mask, read_volume
-from pyro_stitchnet.data.slices import ALL_LABELS
+from pyro_stitchnet.data._scan import Job, Unit
+from pyro_stitchnet.data.dataset import FORMAT, Dataset
+from pyro_stitchnet.data.interrupts import interrupted_once
+from pyro_stitchnet.data.preprocess import Preprocessing
+from pyro_stitchnet.data.readers import PICTURES
+from pyro_stitchnet.data.shards import ROWS, SKIPPED, finished_shards
 from pyro_stitchnet.data.sources import SOURCES, detect
-from pyro_stitchnet.data.sources.base import Scan
-from pyro_stitchnet.data.volume import Volume
-from pyro_stitchnet.files import write_atomically
-from pyro_stitchnet.labels import CONSOLIDATION, GGO, LABEL_RULES, LABELS
+from pyro_stitchnet.data.sources.folder import FOLDER
+from pyro_stitchnet.files import naming, write_atomically
+from pyro_stitchnet.labels import LABEL_RULES
 
-__all__ = ["Job", "find_jobs", "prepare", "prepare_scan"]
+__all__ = ["find_jobs", "prepare"]
 
 # Scans of a single picture that make up a shard together.
 TOGETHER = 64
-
-Meanings = Mapping[int, frozenset[int]]
-
-
-@dataclass(frozen=True)
-class Job:
-    """A scan to prepare.
-
-    Attributes:
-        source: name of its source.
-        scan: what the source says about it.
-        meanings: mask value -> the labels it allows.
-    """
-
-    source: str
-    scan: Scan
-    meanings: Meanings
 
 
 def find_jobs(folders: Sequence[str]) -> list[Job]:
@@ -68,27 +42,34 @@ def find_jobs(folders: Sequence[str]) -> list[Job]:
 
     Raises:
         FileNotFoundError: a folder, or a file that its index names, is missing.
-        ValueError: a folder has an unknown layout or no scan, or two scans have one name.
+        ValueError: there is no folder, one has an unknown layout or no scan, or two scans have one
+            name.
     """
+    if not folders:
+        raise ValueError("no folder to prepare; name at least one: `stitchnet prepare FOLDER ...`")
     jobs: list[Job] = []
     for text in folders:
         folder, how = _parse(text)
         source = SOURCES[how] if how in SOURCES else detect(folder)
         rule = LABEL_RULES.get(how)
         found = [
-            Job(source.name, scan, rule or scan.meanings or source.meanings)
+            Job(source.name, scan, rule or scan.meanings or source.meanings, ruled=bool(rule))
             for scan in source.find(folder)
         ]
         if not found:
-            raise ValueError(f"{folder}: holds no scan in the layout of {source.name!r}")
-        jobs += sorted(found, key=lambda job: job.scan.name)
-    seen: dict[str, Scan] = {}
-    for job in jobs:
-        twin = seen.setdefault(job.scan.name, job.scan)
-        if twin is not job.scan:
             raise ValueError(
-                f"{_file(job.scan)}: its scan has the same name {job.scan.name!r} as "
-                f"{_file(twin)}; rename one of them"
+                f"{folder}: holds no scan in the layout {source.name!r}, which is {source.layout}"
+            )
+        jobs += sorted(found, key=lambda job: job.scan.name)
+    seen: dict[str, Job] = {}
+    for job in jobs:
+        twin = seen.setdefault(job.scan.name, job)
+        if twin is not job:
+            if twin.file == job.file:
+                raise ValueError(f"{twin.file}: is given twice; name its folder once")
+            raise ValueError(
+                f"{job.file}: its scan has the same name {job.scan.name!r} as "
+                f"{twin.file}; rename one of them"
             )
     return jobs
 
@@ -121,10 +102,12 @@ def prepare(
     Raises:
         FileExistsError: ``out`` holds a finished dataset.
         FileNotFoundError: a folder or file is missing.
-        ValueError: a scan cannot be used (without ``skip_bad``), or ``out`` holds the start of
-            another dataset.
-        OSError: ``out`` cannot be written.
+        ValueError: a scan cannot be used (without ``skip_bad``), two slices have one name, ``out``
+            holds the start of another dataset, or ``workers`` is below 1.
+        OSError: ``out`` cannot be written; what was begun there is gone on with by the next call.
     """
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1, got {workers}")
     if (out / "dataset.json").exists():
         raise FileExistsError(f"{out}: holds a dataset already; choose another --out")
     out = out.absolute()  # workers on other machines may start elsewhere
@@ -136,8 +119,11 @@ def prepare(
         "preprocessing": json.loads(json.dumps(asdict(preprocessing))),
         "sources": {
             name: {
-                key: getattr(SOURCES[name], key)
-                for key in ("title", "licence", "citation", "homepage", "caution")
+                **{
+                    key: getattr(SOURCES[name], key)
+                    for key in ("title", "licence", "citation", "homepage")
+                },
+                "caution": _caution(name, jobs),
             }
             for name in sorted({job.source for job in jobs})
         },
@@ -146,73 +132,17 @@ def prepare(
     done = finished_shards(out)
     waiting = [shard for shard in range(len(units)) if shard not in done]
     work = [Unit(out, shard, units[shard], preprocessing, skip_bad) for shard in waiting]
-    for _ in track(
-        _work(work, workers, scheduler),
-        "preparing",
-        total=len(units),
-        completed=len(done),
-        console=Console(stderr=True),
-        disable=not progress,
-    ):
-        pass
+    with naming(out):
+        for _ in track(
+            _work(work, workers, scheduler),
+            "preparing",
+            total=len(units),
+            completed=len(done),
+            console=Console(stderr=True),
+            disable=not progress,
+        ):
+            pass
     return _finish(out, about)
-
-
-def prepare_scan(job: Job, preprocessing: Preprocessing) -> tuple[Volume, list[Slice]]:
-    """Read and preprocess one scan.
-
-    Raises:
-        FileNotFoundError: a file is missing.
-        ValueError: a file is unreadable, its mask does not fit, or no slice has enough lung.
-    """
-    scan = job.scan
-    volume = read_volume(scan.image)
-    slices = list(preprocessing(volume, _label_sets(job, volume), stacked=scan.stacked))
-    if not slices:
-        raise ValueError(
-            f"{_file(scan)}: no slice has a lung field; is it a chest CT? If it is cropped to the "
-            "lungs already, prepare it with --lungs none"
-        )
-    return volume, slices
-
-
-@dataclass(frozen=True)
-class Unit:
-    """What one worker does at a time: the scans of one shard."""
-
-    out: Path
-    shard: int
-    jobs: Sequence[Job]
-    preprocessing: Preprocessing
-    skip_bad: bool
-
-    def __call__(self) -> None:
-        """Prepare the scans and write the shard."""
-        pictures: list[Slice] = []
-        rows, skipped = [], []
-        for job in self.jobs:
-            try:
-                volume, slices = prepare_scan(job, self.preprocessing)
-            except (ValueError, OSError) as error:
-                if not self.skip_bad:
-                    raise
-                skipped.append({"scan": job.scan.name, "reason": str(error)})
-                continue
-            for picture in slices:
-                row = _row(job, volume, picture)
-                rows.append({**row, "shard": self.shard, "row": len(pictures)})
-                pictures.append(picture)
-        size = self.preprocessing.size
-        stack = np.empty((len(pictures), 2, size, size), np.uint8)
-        for i, picture in enumerate(pictures):
-            stack[i] = np.round(picture.image * 255), picture.label_sets
-        write_shard(
-            self.out,
-            self.shard,
-            stack,
-            pd.DataFrame(rows, columns=list(MANIFEST)),
-            pd.DataFrame(skipped, columns=["scan", "reason"]),
-        )
 
 
 def _parse(text: str) -> tuple[Path, str]:
@@ -228,9 +158,10 @@ def _parse(text: str) -> tuple[Path, str]:
     return Path(path).resolve(), how  # absolute, as `out` is
 
 
-def _file(scan: Scan) -> Path:
-    """A path to name in a message."""
-    return scan.image if isinstance(scan.image, Path) else scan.image[0]
+def _caution(name: str, jobs: Iterable[Job]) -> str:
+    """What to know of a source; of ``folder``, only where it had to assume the masks' rule."""
+    assumed = any(job.scan.mask and not job.ruled for job in jobs if job.source == name)
+    return SOURCES[name].caution if assumed or name != FOLDER.name else ""
 
 
 def _units(jobs: Iterable[Job]) -> list[list[Job]]:
@@ -238,7 +169,7 @@ def _units(jobs: Iterable[Job]) -> list[list[Job]]:
     units: list[list[Job]] = []
     room = 0
     for job in jobs:
-        single = _file(job.scan).suffix.lower() in PICTURES and (
+        single = job.file.suffix.lower() in PICTURES and (
             isinstance(job.scan.image, Path) or len(job.scan.image) == 1
         )
         if not single or not room:
@@ -247,70 +178,6 @@ def _units(jobs: Iterable[Job]) -> list[list[Job]]:
         units[-1].append(job)
         room = room - 1 if single else 0
     return units
-
-
-def _label_sets(job: Job, volume: Volume) -> np.ndarray:
-    """The labels that each voxel may have, as bits, on the scan's grid."""
-    scan = job.scan
-    sets = np.full(volume.voxels.shape, ALL_LABELS, np.uint8)
-    if scan.everywhere is not None:
-        sets[:] = _bits(scan.everywhere)
-    if isinstance(scan.mask, Path):
-        sets[:] = _meant(read_mask(scan.mask, like=volume), job, scan.mask)
-    elif scan.mask is not None:
-        for index, path in enumerate(scan.mask):
-            if path is not None:
-                one = replace(volume, voxels=volume.voxels[index : index + 1])
-                sets[index] = _meant(read_mask(path, like=one), job, path)[0]
-    return sets
-
-
-def _meant(mask: np.ndarray, job: Job, path: Path) -> np.ndarray:
-    """A mask's values as bits."""
-    table = np.zeros(256, np.uint8)
-    for value, labels in job.meanings.items():
-        table[value] = _bits(labels)
-    strange = np.setdiff1d(mask, list(job.meanings)).tolist()
-    if strange:
-        raise ValueError(
-            f"{path}: the mask holds {strange}, but here {sorted(job.meanings)} have a meaning; "
-            f"name another labelling rule (FOLDER@RULE: {', '.join(LABEL_RULES)}) or mend the mask"
-        )
-    return table[mask]
-
-
-def _bits(labels: Iterable[int]) -> int:
-    return sum(1 << label for label in labels)
-
-
-def _row(job: Job, volume: Volume, picture: Slice) -> dict[str, object]:
-    """A slice's row of the manifest, but for where it is stored."""
-    scan, grid = job.scan, picture.grid
-    single = len(volume.axial()) == 1
-    sets = np.unique(picture.label_sets).tolist()
-    names = ["+".join(str(k) for k in range(len(LABELS)) if bits >> k & 1) for bits in sets]
-    between, row, column = volume.axial_spacing()
-    return {
-        "slice": scan.name if single else f"{scan.name}/{picture.index:04d}",
-        "patient": scan.patient,
-        "study": scan.study or volume.study,
-        "scan": scan.name,
-        "index": picture.index,
-        "source": job.source,
-        "file": str(_file(scan)),
-        "hounsfield": volume.hounsfield,
-        "slice_mm": between,
-        "row_mm": row,
-        "column_mm": column,
-        **asdict(grid),
-        "lung": float(picture.lung.mean()),
-        "label_sets": " ".join(sorted(names)),
-        "labelled": sets != [ALL_LABELS],
-        "complete": all(bits.bit_count() == 1 for bits in sets),
-        "has_ggo": 1 << GGO in sets,
-        "has_consolidation": 1 << CONSOLIDATION in sets,
-        "hash": perceptual_hash(picture.image),
-    }
 
 
 def _digest(jobs: Sequence[Job]) -> str:
@@ -343,6 +210,7 @@ def _work(units: Sequence[Unit], workers: int, scheduler: str | None) -> Iterato
             yield
         return
     with ExitStack() as stack:
+        started = stack.enter_context(interrupted_once())
         # dask gives the work of a worker that died to another one.
         cluster = scheduler or stack.enter_context(
             LocalCluster(
@@ -350,9 +218,10 @@ def _work(units: Sequence[Unit], workers: int, scheduler: str | None) -> Iterato
                 threads_per_worker=1,
                 memory_limit=None,
                 dashboard_address=":0",  # any free port: several may run side by side
-                silence_logs=logging.ERROR,
+                silence_logs=logging.CRITICAL,  # what goes wrong is raised here
             )
         )
+        started()
         client = stack.enter_context(Client(cluster))
         for _ in as_completed(client.map(Unit.__call__, units, pure=False), with_results=True):
             yield
@@ -365,6 +234,12 @@ def _finish(out: Path, about: Mapping[str, object]) -> Dataset:
     manifest = pd.concat(finished_shards(out).values(), ignore_index=True)
     if manifest.empty:
         raise ValueError(f"{out}: no slice is left, see {out / SKIPPED}")
+    repeated = manifest["slice"][manifest["slice"].duplicated()]
+    if len(repeated):  # scan "a" has a slice "a/0001", and so may a scan of one slice be called
+        raise ValueError(
+            f"{out}: two slices are called {repeated.iloc[0]}; rename the file or folder of one, "
+            "and choose another --out"
+        )
     for left in [*(out / "shards").glob(".*.tmp"), *out.glob(".*.tmp")]:  # by workers killed
         shutil.rmtree(left) if left.is_dir() else left.unlink()
     write_atomically(out / ROWS, manifest.to_csv(index=False))

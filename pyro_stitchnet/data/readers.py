@@ -9,13 +9,13 @@ import SimpleITK as sitk
 from nibabel.affines import apply_affine
 from PIL import Image
 
-from pyro_stitchnet.data.dicom import (
+from pyro_stitchnet.data._reading import (
     LPS_TO_RAS,
     looks_hounsfield,
-    read_series,
     refusing,
     without_warnings,
 )
+from pyro_stitchnet.data.dicom import read_series
 from pyro_stitchnet.data.volume import Volume, axial_affine
 
 __all__ = ["PICTURES", "read_mask", "read_volume"]
@@ -38,8 +38,8 @@ def read_volume(path: Path | Sequence[Path], *, series: str | None = None) -> Vo
       :func:`~pyro_stitchnet.data.dicom.read_series`.
     - ``.nii``, ``.nii.gz`` (NIfTI), ``.nrrd``, ``.nhdr`` (NRRD), ``.mha``, ``.mhd`` (MetaImage):
       axes, spacing and orientation as in the file.
-    - ``.npy``: slices (S, R, C) or one slice (R, C), taken as axial, feet to head, front to back
-      and the patient's right to left, voxels of 1 mm.
+    - ``.npy``: slices (S, R, C) or one slice (R, C) of grey values, not of bool, taken as axial,
+      feet to head, front to back and the patient's right to left, voxels of 1 mm.
     - ``.png``, ``.jpg``: a grey picture is one axial slice, a sequence of pictures of one size
       the slices of one scan from feet to head, oriented like ``.npy``. Grey values are 0 (black)
       to 255 (white), of 16-bit pictures with fractions.
@@ -55,9 +55,7 @@ def read_volume(path: Path | Sequence[Path], *, series: str | None = None) -> Vo
         FileNotFoundError: there is nothing at ``path``.
         ValueError: a file is unreadable, or holds no scan; the message names it.
     """
-    if series is not None and not _is_dicom(path):
-        raise ValueError(f"{path}: only DICOM has series; leave out series={series!r}")
-    return _read(path, _grey_picture, series)
+    return _read(path, mask=False, series=series)
 
 
 def read_mask(path: Path | Sequence[Path], *, like: Volume) -> np.ndarray:
@@ -72,7 +70,7 @@ def read_mask(path: Path | Sequence[Path], *, like: Volume) -> np.ndarray:
         ValueError: the mask is unreadable, lies on another grid, or holds other values than whole
             numbers of 0 to 255; the message names it.
     """
-    mask = _read(path, _mask_picture)
+    mask = _read(path, mask=True)
     whole = np.round(mask.voxels)
     if np.abs(whole - mask.voxels).max() > 1e-3 or whole.min() < 0 or whole.max() > 255:
         raise ValueError(
@@ -99,29 +97,34 @@ def read_mask(path: Path | Sequence[Path], *, like: Volume) -> np.ndarray:
     return turned.astype(np.uint8)
 
 
-def _read(
-    path: Path | Sequence[Path],
-    picture: Callable[[Path], np.ndarray],
-    series: str | None = None,
-) -> Volume:
-    """Any format; ``picture`` reads a picture as (R, C)."""
-    for file in [path] if isinstance(path, Path) else path:
+def _read(path: Path | Sequence[Path], *, mask: bool, series: str | None = None) -> Volume:
+    """Any format."""
+    files = [path] if isinstance(path, Path) else path
+    if not files:
+        raise ValueError("an empty list of pictures: give those of at least one slice")
+    for file in files:
         if not file.exists():
             raise FileNotFoundError(f"{file}: missing; give a scan's file, folder or pictures")
-    if isinstance(path, Path) and _is_dicom(path):
+    kind = _suffix(path) if isinstance(path, Path) else ""
+    if isinstance(path, Path) and (path.is_dir() or kind not in (*FORMATS, *PICTURES)):
         return read_series(path, series)
+    if series is not None:
+        raise ValueError(f"{files[0]}: only DICOM has series; leave out series={series!r}")
     with without_warnings():
+        picture = _mask_picture if mask else _grey_picture
         if not isinstance(path, Path):
             return Volume(_stack(path, picture), axial_affine(), False, path[0].parent)
-        kind = _suffix(path)
         if kind in PICTURES:
             return Volume(picture(path)[None], axial_affine(), False, path)
         voxels, affine = FORMATS[kind](path)
-        if not np.isfinite(voxels).all():
+        if voxels.dtype == bool and not mask:
+            raise ValueError(f"{path}: an array of bool is a mask, not a scan; give grey values")
+        grey = voxels.astype(np.float32, copy=False)
+        if not np.isfinite(grey).all():
             raise ValueError(
                 f"{path}: some grey values are infinite or not a number; set them to that of air"
             )
-        return Volume(voxels, affine, looks_hounsfield(voxels), path)
+        return Volume(grey, affine, looks_hounsfield(grey), path)
 
 
 def _suffix(path: Path) -> str:
@@ -129,17 +132,11 @@ def _suffix(path: Path) -> str:
     return ".nii.gz" if suffixes == [".nii", ".gz"] else "".join(suffixes[-1:])
 
 
-def _is_dicom(path: Path | Sequence[Path]) -> bool:
-    if not isinstance(path, Path):
-        return False
-    return path.is_dir() or _suffix(path) not in (*FORMATS, *PICTURES)
-
-
 def _three_axes(array: np.ndarray) -> np.ndarray:
-    """Float32, with the axes of length 1 behind the third gone and the third made."""
+    """The axes of length 1 behind the third gone, and the third made."""
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
-    return (array[..., None] if array.ndim == 2 else array).astype(np.float32)
+    return array[..., None] if array.ndim == 2 else array
 
 
 def _nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -167,11 +164,13 @@ def _itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def _numpy(path: Path) -> tuple[np.ndarray, np.ndarray]:
     with refusing(path, "save an array of numbers with numpy.save"):
-        array = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            if file.read(6) != np.lib.format.MAGIC_PREFIX:
+                raise ValueError("it does not begin like a file of numpy.save")
+        array = np.array(np.lib.format.open_memmap(path, mode="r"))
         if array.dtype.kind not in "biuf":
             raise ValueError(f"an array of {array.dtype}")
-        slices = array[None] if array.ndim == 2 else array
-        return slices.astype(np.float32), axial_affine()
+        return array[None] if array.ndim == 2 else array, axial_affine()
 
 
 FORMATS = {
@@ -186,8 +185,6 @@ FORMATS = {
 
 
 def _stack(paths: Sequence[Path], picture: Callable[[Path], np.ndarray]) -> np.ndarray:
-    if not paths:
-        raise ValueError("a scan from pictures needs at least one")
     slices = []
     for path in paths:
         if _suffix(path) not in PICTURES:

@@ -51,6 +51,13 @@ def assign(manifest: pd.DataFrame, *, fold: int = 0, folds: int = 5, seed: int =
     _check(manifest)
     patients = manifest.groupby("patient")[["complete", *LESIONS]].any()
     patients = patients[patients["complete"]]
+    if not manifest["labelled"].any():
+        raise ValueError("no slice has a label, so there is nothing to test on; label some")
+    if len(patients) < 3:
+        raise ValueError(
+            f"patients with a slice whose every pixel has one label: {len(patients)}, but "
+            "training, validation and test need one each; label slices of more, all four tissues"
+        )
     if not 3 <= folds <= len(patients):
         raise ValueError(
             "folds must be between 3 and the number of patients with a slice whose every pixel has "
@@ -103,7 +110,10 @@ def keep_labels(
     training = parts == "train"
     units = manifest[training & manifest["labelled"]].groupby(by)[[*LESIONS]].any()
     if not 1 <= n <= len(units):
-        raise ValueError(f"n must be between 1 and the labelled {by}s of train, {len(units)}: {n}")
+        raise ValueError(
+            f"labels of {n} {by}s cannot be kept: training has {len(units)} labelled {by}s; give "
+            f"1 to {len(units)}"
+        )
     units = units.loc[_shuffled(units.index, seed)]
     first = [unit for lesion in LESIONS for unit in units.index[units[lesion]][:1]]
     kept = list(dict.fromkeys([*first, *units.index]))[:n]

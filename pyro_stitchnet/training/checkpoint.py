@@ -75,7 +75,8 @@ def read(path: Path, format: int | str, device: torch.device | str = "cpu") -> d
     try:
         content = torch.load(path, map_location=device, weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: damaged, or not a checkpoint ({error})") from error
+        # torch's own words advise to load it unsafely
+        raise ValueError(f"{path}: damaged, or not a checkpoint of stitchnet") from error
     if not isinstance(content, dict) or content.get("format") != format:
         raise ValueError(f"{path}: not a stitchnet checkpoint of format {format!r}")
     return content

@@ -10,16 +10,8 @@ import pandas as pd
 import pytest
 import torch
 
-from pyro_stitchnet.data.dataset import (
-    FORMAT,
-    MANIFEST,
-    ROWS,
-    SKIPPED,
-    TEXT,
-    Dataset,
-    finished_shards,
-    write_shard,
-)
+from pyro_stitchnet.data.dataset import FORMAT, ROWS, Dataset
+from pyro_stitchnet.data.shards import MANIFEST, TEXT, write_shard
 
 SIZE = 32
 
@@ -95,33 +87,6 @@ def test_patients_keep_their_leading_zeros(folder: Path) -> None:
     assert set(Dataset(folder).patients) == {"007"}
 
 
-def test_a_shard_is_whole_or_not_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(pd.DataFrame, "to_csv", full)
-    with pytest.raises(OSError, match="No space left"):
-        write(folder, 2, 2)
-    monkeypatch.undo()
-    assert sorted(p.name for p in (folder / "shards").iterdir()) == ["00000", "00001"]
-    assert list(finished_shards(folder)) == [0, 1]
-
-
-def test_a_shard_that_is_there_is_kept(folder: Path) -> None:
-    path = folder / "shards" / "00000"
-    before = {p: p.read_bytes() for p in path.rglob("*") if p.is_file()}
-    nothing = pd.DataFrame(columns=["scan", "reason"])
-    write_shard(folder, 0, pictures(7, 1), rows(0, 1), nothing)
-    assert {p: p.read_bytes() for p in path.rglob("*") if p.is_file()} == before
-    assert len(list((folder / "shards").iterdir())) == 2
-
-
-def test_skipped_scans_are_kept_with_their_shard(folder: Path) -> None:
-    skipped = pd.DataFrame({"scan": ["007"], "reason": ["a, b"]})
-    write_shard(folder, 2, pictures(2, 0), rows(2, 0), skipped)
-    assert finished_shards(folder, SKIPPED)[2].to_dict("list") == skipped.to_dict("list")
-
-
 def test_an_unfinished_dataset_is_told_to_go_on(folder: Path) -> None:
     (folder / "dataset.json").unlink()
     with pytest.raises(FileNotFoundError, match="interrupted; run the same"):
@@ -156,7 +121,11 @@ def test_a_damaged_shard_is_named(folder: Path) -> None:
         dataset[3]
 
 
-def test_a_shard_whose_slices_are_gone_is_named(folder: Path) -> None:
-    shutil.rmtree(folder / "shards" / "00001" / "slices" / "c")
-    with pytest.raises(ValueError, match=r"00001: damaged .*missing.*prepare again"):
-        Dataset(folder)[3]
+def test_a_dataset_made_anew_is_read_anew(folder: Path) -> None:
+    before = Dataset(folder)[3][1]
+    shutil.rmtree(folder / "shards" / "00001")
+    nothing = pd.DataFrame(columns=["scan", "reason"])
+    write_shard(folder, 1, pictures(7, 2), rows(1, 2), nothing)
+    after = Dataset(folder)[3][1]
+    assert torch.equal(after, torch.from_numpy(pictures(7, 2)[0, 1]))
+    assert not torch.equal(after, before)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from skimage.morphology import convex_hull_image
 
 from pyro_stitchnet.data import lungs
 from pyro_stitchnet.data.lungs import LUNG_SEGMENTERS, classical_lungs, lungmask_lungs
@@ -73,6 +74,16 @@ def test_trachea_and_bowel_gas_are_left_out_but_the_small_hole_is_filled() -> No
     assert found[nodule].all()
 
 
+def test_what_the_border_of_the_picture_cuts_is_no_hole() -> None:
+    lung = np.ones((50, 80), bool)
+    lung[20:26, 36:44] = False  # a hole, in the middle, where no wall is continued
+    lung[:12, 32:48] = lung[-12:, 32:48] = False  # spine and sternum
+    found = lungs._with_lesions(lung, (1.0, 1.0))
+    assert found[20:26, 36:44].all()
+    assert not found[:6, 38:42].any()
+    assert not found[-6:, 38:42].any()
+
+
 # --- What must not matter -------------------------------------------------------------------------
 
 
@@ -105,10 +116,42 @@ def test_half_the_spacing_on_twice_the_pixels_is_the_same() -> None:
     assert dice(fine, coarse.repeat(2, 0).repeat(2, 1)) > 0.97
 
 
+@given(hnp.arrays(bool, (5, 7)), st.integers(1, 9), st.integers(2, 60))
+@settings(derandomize=True, deadline=None)
+def test_only_the_part_in_reach_is_worked_on(blocks: np.ndarray, side: int, around: int) -> None:
+    lung = np.pad(blocks.repeat(side, 0).repeat(side, 1), around)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lungs, "_reach", lambda lung: np.s_[:, :])
+        expected = lungs._with_lesions(lung, (2.0, 1.5))
+    assert np.array_equal(lungs._with_lesions(lung, (2.0, 1.5)), expected)
+
+
 def test_the_input_is_left_as_it_was() -> None:
     image = PHANTOMS[0].image.copy()
     field(image)
     assert np.array_equal(image, PHANTOMS[0].image)
+
+
+# --- The hull -------------------------------------------------------------------------------------
+
+
+@given(hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=30)))
+@settings(derandomize=True, deadline=None)
+def test_the_hull_is_that_of_another_library(mask: np.ndarray) -> None:
+    mask[0, 0] = mask[-1, 0] = mask[0, -1] = True
+    if min(mask.shape) == 1:  # there it finds none
+        assert lungs._hull(mask).all()
+    else:
+        assert np.array_equal(lungs._hull(mask), convex_hull_image(mask, offset_coordinates=False))
+
+
+@pytest.mark.parametrize("step", [(0, 0), (0, 1), (1, 0), (1, 1), (2, -1)])
+def test_the_hull_of_a_line_is_the_line(step: tuple[int, int]) -> None:
+    mask, line = np.zeros((2, 9, 9), bool)
+    for i in range(4):
+        line[1 + i * step[0], 5 + i * step[1]] = True
+    mask[1, 5] = mask[1 + 3 * step[0], 5 + 3 * step[1]] = True
+    assert np.array_equal(lungs._hull(mask), line)
 
 
 # --- No lungs -------------------------------------------------------------------------------------
@@ -138,6 +181,13 @@ def test_any_small_picture_gives_a_field_of_its_shape(slices: np.ndarray, units:
     found = classical_lungs(given_units, (3.0, 9.0, 8.0), hounsfield=units)
     assert found.shape == slices.shape
     assert found.dtype == bool
+
+
+def test_a_lung_of_one_pixel_is_a_lung() -> None:
+    slices = np.full((1, 9, 9), 40.0)
+    slices[0, 4, 4] = -800
+    found = classical_lungs(slices, (3.0, 9.0, 9.0), hounsfield=True)
+    assert np.argwhere(found).tolist() == [[0, 4, 4]]
 
 
 @pytest.mark.parametrize("name", LUNG_SEGMENTERS)

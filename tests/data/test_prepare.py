@@ -1,12 +1,18 @@
 """Preparing: what a mask's values become, and that stopping, killing and workers change nothing."""
 
+import errno
+import json
 import os
+import resource
 import signal
 import subprocess
 import sys
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import psutil
@@ -14,7 +20,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pyro_stitchnet.data import prepare as preparing
+from pyro_stitchnet.data import _scan
 from pyro_stitchnet.data.dataset import Dataset
 from pyro_stitchnet.data.phantom import phantom_slices
 from pyro_stitchnet.data.prepare import find_jobs, prepare
@@ -114,6 +120,19 @@ def test_the_manifest_says_what_each_slice_has(tmp_path: Path) -> None:
     assert table["file"]["a.png"] == str(tmp_path / "full" / "images" / "a.png")
 
 
+def test_a_slice_that_is_labelled_in_part_counts_as_labelled(tmp_path: Path) -> None:
+    for path in ("imagesTr/a_0000.png", "labelsTr/a.png"):
+        (tmp_path / "in" / path).parent.mkdir(parents=True)
+        Image.fromarray(np.eye(32, dtype=np.uint8)).save(tmp_path / "in" / path)
+    about = {"channel_names": {"0": "CT"}, "file_ending": ".png"}
+    labels = {"background": 0, "ignore": 1, "lung": 2}
+    (tmp_path / "in" / "dataset.json").write_text(json.dumps({**about, "labels": labels}))
+    row = do(tmp_path / "in", out=tmp_path / "out").manifest.iloc[0]
+    assert row["label_sets"] == "0 0+1+2+3"
+    assert row["labelled"]
+    assert not row["complete"]
+
+
 def test_volumes_give_a_row_a_slice(tmp_path: Path) -> None:
     dataset = do(volume_folder(tmp_path / "in", 2), out=tmp_path / "out")
     table = dataset.manifest
@@ -132,20 +151,88 @@ def test_a_mask_with_a_strange_value_is_named(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "dataset.json").exists()
 
 
-def test_a_scan_without_lung_is_named(tmp_path: Path) -> None:
-    (tmp_path / "in" / "images").mkdir(parents=True)
-    block = np.full((2, 64, 64), -1000.0)
-    block[:, 20:40, 20:40] = 40
-    np.save(tmp_path / "in" / "images" / "a.npy", block)
-    (tmp_path / "in" / "index.csv").write_text("file,patient\na.npy,p\n")
-    with pytest.raises(ValueError, match=r"a\.npy: no slice has a lung field.*--lungs none"):
-        do(tmp_path / "in", out=tmp_path / "out", preprocessing=Preprocessing(size=32))
+NO_LUNG = np.full((2, 64, 64), -1000.0)
+NO_LUNG[:, 20:40, 20:40] = 40
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (NO_LUNG, "no slice of .* has a lung field.*--lungs none"),
+        (np.full((2, 64, 64), -700.0), r"all its voxels are -700\.0; drop it"),
+        (np.where(NO_LUNG == 40, np.nan, NO_LUNG), "not a number; set them to that of air"),
+        (np.zeros((0, 64, 64)), "three axes, all longer than 0"),
+        (np.array(["text"]), "unreadable .*; save an array of numbers"),
+    ],
+    ids=["no lung", "constant", "NaN", "empty", "text"],
+)
+def test_a_scan_that_cannot_be_used_is_named_with_a_remedy_or_skipped(
+    tmp_path: Path, bad: np.ndarray, words: str
+) -> None:
+    folder = volume_folder(tmp_path / "in", 2)
+    path = folder / "images" / "001.npy"
+    np.save(path, bad)
+    (folder / "masks" / "001.npy").unlink()
+    steps = Preprocessing(size=32)
+    with pytest.raises(ValueError, match=rf"^{path}: .*{words}"):
+        do(folder, out=tmp_path / "strict", preprocessing=steps)
+    dataset = do(folder, out=tmp_path / "lenient", preprocessing=steps, skip_bad=True)
+    assert set(dataset.manifest["scan"]) == {"000.npy"}
+    skipped = pd.read_csv(tmp_path / "lenient" / "skipped.csv")
+    assert skipped["scan"].tolist() == ["001.npy"]
+    assert skipped["reason"].str.fullmatch(rf"{path}: .*{words}.*").all()
 
 
 def test_two_scans_of_one_name_are_refused(tmp_path: Path) -> None:
     one, other = (picture_folder(tmp_path / name, [0, 1]) for name in ("one", "other"))
     with pytest.raises(ValueError, match=r"other/images/a\.png: .*same name 'a\.png' as .*one"):
         find_jobs([str(one), str(other)])
+    with pytest.raises(ValueError, match=r"one/images/a\.png: is given twice"):
+        find_jobs([str(one), f"{one}@full"])
+
+
+def test_two_slices_of_one_name_are_refused(tmp_path: Path) -> None:
+    """Slice 3 of the scan ct_lesion_seg/12 and the scan ct_lesion_seg/12/0003."""
+    for part, ending, white in (("image", "jpg", 255), ("mask", "png", 1)):
+        place = tmp_path / "ccii" / "ct_lesion_seg" / part / "12"
+        place.mkdir(parents=True)
+        Image.fromarray(np.eye(32, dtype=np.uint8) * white).save(place / f"0003.{ending}")
+    (tmp_path / "plain" / "ct_lesion_seg").mkdir(parents=True)
+    voxels = np.arange(32 * 32 * 4, dtype=np.int16).reshape(32, 32, 4)
+    nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / "plain" / "ct_lesion_seg" / "12.nii.gz")
+    with pytest.raises(ValueError, match=r"out: two slices are called ct_lesion_seg/12/0003; ren"):
+        do(tmp_path / "ccii", f"{tmp_path / 'plain'}@plain", out=tmp_path / "out")
+    assert not (tmp_path / "out" / "dataset.json").exists()
+
+
+def test_no_folder_and_no_scan_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="name at least one"):
+        find_jobs([])
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(ValueError, match=r"no scan in the layout 'plain', which is <patient>\.nii"):
+        find_jobs([f"{tmp_path}@plain"])
+
+
+@pytest.mark.parametrize("workers", [0, -3])
+def test_no_workers_are_refused(tmp_path: Path, workers: int) -> None:
+    folder = picture_folder(tmp_path / "in", [0, 1])
+    with pytest.raises(ValueError, match=f"workers must be at least 1, got {workers}"):
+        do(folder, out=tmp_path / "out", workers=workers)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("how", "masks", "cautious"),
+    [("", True, True), ("@folder", True, True), ("@full", True, False), ("", False, False)],
+)
+def test_a_rule_is_cautioned_of_only_where_it_was_assumed(
+    tmp_path: Path, how: str, masks: bool, cautious: bool
+) -> None:
+    folder = picture_folder(tmp_path / "in", [0, 1])
+    if not masks:
+        (folder / "masks" / "a.png").unlink()
+    dataset = do(f"{folder}{how}", out=tmp_path / "out")
+    assert ("rule 'full'" in dataset.about["sources"]["folder"]["caution"]) == cautious
 
 
 def test_no_such_folder(tmp_path: Path) -> None:
@@ -211,8 +298,8 @@ def test_a_stopped_preparation_goes_on(tmp_path: Path, monkeypatch: pytest.Monke
             raise KeyboardInterrupt
         return original(*arguments)  # type: ignore[arg-type]
 
-    original = preparing.prepare_scan
-    monkeypatch.setattr(preparing, "prepare_scan", stop_at_second)
+    original = _scan.prepare_scan
+    monkeypatch.setattr(_scan, "prepare_scan", stop_at_second)
     with pytest.raises(KeyboardInterrupt):
         do(folder, out=tmp_path / "out")
     with pytest.raises(ValueError, match="the start of a dataset whose preprocessing differ"):
@@ -222,6 +309,43 @@ def test_a_stopped_preparation_goes_on(tmp_path: Path, monkeypatch: pytest.Monke
     assert content(tmp_path / "out") == content(tmp_path / "whole")
 
 
+# --- A full disk ----------------------------------------------------------------------------------
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """The system refuses to write larger files, as it refuses any on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("stage", ["plan", "shard", "end"])
+def test_where_writing_fails_nothing_half_written_stays_and_it_goes_on(
+    tmp_path: Path, stage: str
+) -> None:
+    names = tuple(f"{i:02}.png" for i in range(90))  # two shards
+    folder = picture_folder(tmp_path / "in", [0, 1], names=names)
+    whole = content(do(folder, out=tmp_path / "whole").folder)
+    out = tmp_path / "out"
+    largest = max(len(data) for name, data in whole.items() if name.startswith("shards"))
+    room = {"plan": 10, "shard": largest - 1, "end": len(whole["manifest.csv"]) - 1}
+    assert room["shard"] < room["end"], "no shard is to be refused at the end"
+    with files_of_at_most(room[stage]), pytest.raises(OSError, match=str(out)) as caught:
+        do(folder, out=out)
+    assert caught.value.errno == errno.EFBIG
+    with pytest.raises(FileNotFoundError, match="prepare"):
+        Dataset(out)
+    left = {name: data for name, data in content(out).items() if name != "plan.json"}
+    assert left.items() <= whole.items()
+    assert content(do(folder, out=out).folder) == whole
+
+
+# --- Stopped and killed for real ------------------------------------------------------------------
+
 SCANS = 150
 
 
@@ -230,7 +354,9 @@ def start(folder: Path, out: Path) -> subprocess.Popen[bytes]:
     stitchnet = Path(sys.executable).with_name("stitchnet")
     options = ["--size", "32", "--lungs", "none", "--workers", "2", "--no-progress"]
     return subprocess.Popen(
-        [stitchnet, "prepare", folder, "--out", out, *options], start_new_session=True
+        [stitchnet, "prepare", folder, "--out", out, *options],
+        start_new_session=True,
+        stderr=subprocess.PIPE,
     )
 
 
@@ -269,5 +395,28 @@ def test_killed_halfway_the_bytes_are_the_same(tmp_path: Path, victim: str) -> N
             Dataset(out)
         process = start(folder, out)
         process.communicate(timeout=300)
+    assert process.returncode == 0
+    assert content(out) == content(tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["as workers start", "at work"])
+def test_after_ctrl_c_one_line_says_how_to_go_on_and_it_does(tmp_path: Path, moment: str) -> None:
+    """Pressed twice, since the workers take a while to end."""
+    folder = volume_folder(tmp_path / "in", SCANS // 3)
+    do(folder, out=tmp_path / "whole")
+    out = tmp_path / "out"
+    process = start(folder, out)
+    while len(workers_of(process)) < 2 or (moment == "at work" and shards(out) < 3):
+        assert process.poll() is None, "it ended before it was stopped"
+    os.killpg(process.pid, signal.SIGINT)
+    time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=300)
+    assert said.decode() == "stopped; `prepare` goes on when run again\n"
+    assert process.returncode == 130
+    assert shards(out) < SCANS // 3, "stopped too late to test anything"
+    process = start(folder, out)
+    process.communicate(timeout=300)
     assert process.returncode == 0
     assert content(out) == content(tmp_path / "whole")

@@ -79,6 +79,16 @@ def test_a_fold_out_of_range_is_refused(fold: int) -> None:
         assign(plain(6), fold=fold)
 
 
+def test_too_few_labels_to_split_are_told() -> None:
+    none = plain(6).assign(labelled=False, complete=False)
+    with pytest.raises(ValueError, match="no slice has a label, so there is nothing to test on"):
+        assign(none)
+    two = plain(6)
+    two["complete"] = two["patient"].isin(["p0", "p1"])
+    with pytest.raises(ValueError, match="every pixel has one label: 2, but training"):
+        assign(two)
+
+
 def test_patients_who_cannot_be_tested_on_train() -> None:
     table = plain(20, per_patient=1)
     table["complete"] = table.index < 10
@@ -212,7 +222,7 @@ def test_another_seed_keeps_other_labels() -> None:
 @pytest.mark.parametrize("n", [-1, 0, 13])
 def test_a_budget_out_of_range_is_refused(n: int) -> None:
     table = plain(10)
-    with pytest.raises(ValueError, match=f"between 1 and the labelled slices of train, 12: {n}"):
+    with pytest.raises(ValueError, match=f"labels of {n} slices .* 12 labelled slices; give 1 to"):
         keep_labels(table, assign(table), n)
 
 

@@ -5,6 +5,7 @@ To add one, write a module with a :class:`Source` and list it here.
 
 from pathlib import Path
 
+from pyro_stitchnet.data.sources._paths import PICTURES
 from pyro_stitchnet.data.sources.base import Archive, Scan, Source
 from pyro_stitchnet.data.sources.ccii import CCII
 from pyro_stitchnet.data.sources.folder import FOLDER
@@ -30,9 +31,17 @@ def detect(folder: str | Path) -> Source:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
+    next(folder.iterdir(), None)  # an error where it may not be read, which glob passes over
     for source in SOURCES.values():
         if any(any(folder.glob(mark)) for mark in source.landmarks):
             return source
+    bare = (path for path in folder.rglob("*") if path.suffix.lower() in (".npy", *PICTURES))
+    if one := next(bare, None):
+        raise ValueError(
+            f"{one}: NumPy arrays and pictures are read in the layout 'folder' only, since they "
+            f"do not say whose they are; move them into {folder / 'images'} and list them in "
+            f"{folder / 'index.csv'}, under the columns file and patient"
+        )
     layouts = "\n".join(f"  {source.name}: {source.layout}" for source in SOURCES.values())
     raise ValueError(
         f"{folder}: has none of the known layouts; arrange it like one of these, or name the one "

@@ -8,7 +8,7 @@ __all__ = ["read_table"]
 
 
 def read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    """Read a CSV table as text, so that patient 007 keeps its zeros.
+    """Read a CSV table as text, so that patient 007 keeps its zeros, without spaces around cells.
 
     Args:
         path: the file.
@@ -23,15 +23,31 @@ def read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
             f"{path}: missing; it must be a table with the columns {' and '.join(columns)}"
         )
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
     except ValueError as error:  # pandas' errors and UnicodeDecodeError are ValueErrors
-        raise ValueError(f"{path}: not a readable table; save it as CSV ({error})") from error
+        raise ValueError(
+            f"{path}: not a readable table; save it as CSV in UTF-8 ({error})"
+        ) from error
+    for sign, name in {";": "semicolons", "\t": "tabs"}.items():
+        if len(table.columns) == 1 and sign in table.columns[0]:
+            raise ValueError(f"{path}: {name} part its columns; save it with commas in their place")
+    if not isinstance(table.index, pd.RangeIndex):  # pandas took the first cells for names of rows
+        raise ValueError(
+            f"{path}: the rows have more cells than there are columns; put a name that holds a "
+            'comma in "quotation marks"'
+        )
+    table = table.rename(columns=str.strip)
     if missing := [column for column in columns if column not in table]:
-        raise ValueError(f"{path}: no column {' nor '.join(missing)}; add it")
+        raise ValueError(
+            f"{path}: no column {' nor '.join(missing)}, but {', '.join(table)}; name it so, or "
+            "add it"
+        )
     if table.empty:
         raise ValueError(f"{path}: has no rows; list every {columns[0]}")
+    for column in table:
+        table[column] = table[column].fillna("").str.strip()
     for column in columns:
-        empty = table[column].fillna("").str.strip() == ""
+        empty = table[column] == ""
         if empty.any():
             raise ValueError(f"{path}: row {int(empty.argmax()) + 2} lacks its {column}; add it")
     repeated = table[columns[0]][table[columns[0]].duplicated()]

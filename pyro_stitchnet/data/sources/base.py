@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pyro_stitchnet.data._reading import counted
+
 __all__ = ["Archive", "Scan", "Source"]
 
 
@@ -23,6 +25,7 @@ class Scan:
             healthy control has no lesion anywhere) and so has no mask.
         stacked: whether neighbouring slices are neighbours in the patient. Where not, nothing may
             be followed from one slice to the next.
+        series: SeriesInstanceUID, where ``image`` is a DICOM folder that may hold several.
     """
 
     name: str
@@ -33,6 +36,7 @@ class Scan:
     meanings: Mapping[int, frozenset[int]] | None = None
     everywhere: frozenset[int] | None = None
     stacked: bool = True
+    series: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself."""
@@ -43,8 +47,9 @@ class Scan:
         if isinstance(self.image, tuple) and isinstance(self.mask, tuple):
             if len(self.image) != len(self.mask):
                 raise ValueError(
-                    f"{self.image[0]}: scan {self.name!r} has {len(self.image)} pictures but "
-                    f"{len(self.mask)} masks; give None for a slice without labels"
+                    f"{self.image[0]}: scan {self.name!r} has "
+                    f"{counted(len(self.image), 'picture')} but {counted(len(self.mask), 'mask')}; "
+                    "give None for a slice without labels"
                 )
         elif isinstance(self.mask, tuple):
             raise ValueError(f"{self.image}: scan {self.name!r} has masks of slices, but no slices")

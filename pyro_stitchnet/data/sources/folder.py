@@ -16,23 +16,24 @@ __all__ = ["FOLDER"]
 
 def _find(folder: Path) -> Iterator[Scan]:
     index = read_table(folder / "index.csv", ("file", "patient"))
-    masks = _masks(folder / "masks", set(index["file"]))
-    studies = index["study"].fillna("") if "study" in index else [""] * len(index)
+    _refuse_strange(folder / "masks", set(index["file"]))
+    studies = index["study"] if "study" in index else [""] * len(index)
     for file, patient, study in zip(index["file"], index["patient"], studies, strict=True):
         image = folder / "images" / file
         if not image.exists():
             raise FileNotFoundError(f"{image}: missing, though index.csv lists it")
+        mask = folder / "masks" / file
         yield Scan(
             name=file,
             patient=patient,
             image=image,
-            mask=folder / "masks" / file if file in masks else None,
+            mask=mask if mask.exists() else None,  # an error where it may not be looked at
             study=study,
         )
 
 
-def _masks(root: Path, listed: set[str]) -> set[str]:
-    """The masks; one that no image will claim is misnamed, and its image would lose its labels."""
+def _refuse_strange(root: Path, listed: set[str]) -> None:
+    """A mask that no image will claim is misnamed, and its image would lose its labels."""
     masks = {
         path.relative_to(root).as_posix()
         for path in root.rglob("*")
@@ -42,7 +43,6 @@ def _masks(root: Path, listed: set[str]) -> set[str]:
         raise FileNotFoundError(
             f"{root / strange[0]}: is the mask of no file in index.csv; name it like its image"
         )
-    return masks
 
 
 FOLDER = Source(
@@ -50,7 +50,7 @@ FOLDER = Source(
     title="images, masks and an index of your own",
     layout=(
         "index.csv (file, patient[, study]), images/a.png, and masks/a.png where labelled; "
-        "pictures or volumes, an image a row"
+        "pictures, volumes or NumPy arrays (.npy), an image a row"
     ),
     landmarks=("index.csv",),
     meanings=LABEL_RULES["full"],

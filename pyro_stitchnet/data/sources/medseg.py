@@ -1,14 +1,15 @@
-"""MedSeg's 100 journal pictures, as a volume or as split for COVID-SemiSeg (Inf-Net).
+"""MedSeg's 100 journal pictures, as a volume or as split for COVID-SemiSeg, and its 9 volumes.
 
-Neither tells whose pictures they are: about 100 of more than 40 patients, some patients several
-times. COVID-SemiSeg's ``LungInfection-*`` sets label the pictures of ``MultiClassInfection-*``
-once more, less finely, and are not read, nor are its pseudo-labels, which no person drew.
+None tells whose they are: the pictures are of more than 40 patients, some of them several times,
+and of the volumes, from Radiopaedia, two may be of one patient. COVID-SemiSeg's ``LungInfection-*``
+sets label the pictures of ``MultiClassInfection-*`` once more, less finely, and are not read, nor
+are its pseudo-labels, which no person drew.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from pyro_stitchnet.data.sources._paths import PICTURES, files, pair, stem
+from pyro_stitchnet.data.sources._paths import MEDICAL, PICTURES, files, pair, stem
 from pyro_stitchnet.data.sources._table import read_table
 from pyro_stitchnet.data.sources.base import Scan, Source
 from pyro_stitchnet.labels import BACKGROUND, CONSOLIDATION, GGO, HEALTHY
@@ -20,15 +21,15 @@ UNLABELLED = "TrainingSet/LungInfection-Train/Pseudo-label/Imgs"
 
 
 def _find(folder: Path) -> Iterator[Scan]:
-    if (folder / "tr_im.nii.gz").is_file():
-        yield _volume(folder)
+    if (folder / "tr_im.nii.gz").is_file() or (folder / "rp_im").is_dir():
+        yield from _volumes(folder)
         return
     root = folder / "Dataset" if (folder / "Dataset").is_dir() else folder
     sets = [root / part for part in LABELLED if (root / part).is_dir()]
     if not sets:
         raise FileNotFoundError(
-            f"{folder}: holds neither tr_im.nii.gz nor {' nor '.join(LABELLED)}; unpack MedSeg's "
-            "or COVID-SemiSeg's archives into it"
+            f"{folder}: holds neither tr_im.nii.gz nor rp_im nor {' nor '.join(LABELLED)}; unpack "
+            "MedSeg's or COVID-SemiSeg's archives into it"
         )
     patients = _patients(folder / "patients.csv")
     for part in sets:
@@ -49,13 +50,18 @@ def _find(folder: Path) -> Iterator[Scan]:
             yield Scan(name=f"unlabelled/{stem(image)}", patient="unknown-unlabelled", image=image)
 
 
-def _volume(folder: Path) -> Scan:
-    mask = folder / "tr_mask.nii.gz"
-    if not mask.is_file():
-        raise FileNotFoundError(f"{mask}: missing, the masks of tr_im.nii.gz; download it too")
-    return Scan(
-        name="tr_im", patient="unknown", image=folder / "tr_im.nii.gz", mask=mask, stacked=False
-    )
+def _volumes(folder: Path) -> Iterator[Scan]:
+    image, mask = folder / "tr_im.nii.gz", folder / "tr_mask.nii.gz"
+    if image.is_file():
+        if not mask.is_file():
+            raise FileNotFoundError(f"{mask}: missing, the masks of tr_im.nii.gz; download it too")
+        yield Scan(name="tr_im", patient="unknown", image=image, mask=mask, stacked=False)
+    if (folder / "rp_im").is_dir():
+        images, masks = files(folder / "rp_im", MEDICAL), files(folder / "rp_msk", MEDICAL)
+        for image, found in pair(images, masks, all_labelled=True):
+            yield Scan(
+                name=f"rp_im/{stem(image)}", patient="unknown-volumes", image=image, mask=found
+            )
 
 
 def _patients(path: Path) -> dict[str, str] | None:
@@ -68,13 +74,14 @@ def _patients(path: Path) -> dict[str, str] | None:
 
 MEDSEG = Source(
     name="medseg",
-    title="MedSeg COVID-19 CT segmentation: 100 journal pictures (also as COVID-SemiSeg)",
+    title="MedSeg COVID-19 CT segmentation: 100 journal pictures (or COVID-SemiSeg), 9 volumes",
     layout=(
-        "tr_im.nii.gz, tr_mask.nii.gz; or [Dataset/]TrainingSet/MultiClassInfection-Train/Imgs/"
-        "0.jpg and .../GT/0.png, TestingSet/MultiClassInfection-Test/ alike, and patients.csv "
-        "(picture, patient) if patients are known"
+        "tr_im.nii.gz, tr_mask.nii.gz, rp_im/1.nii.gz, rp_msk/1.nii.gz; or "
+        "[Dataset/]TrainingSet/MultiClassInfection-Train/Imgs/0.jpg and .../GT/0.png, "
+        "TestingSet/MultiClassInfection-Test/ alike, and patients.csv (picture, patient) if "
+        "patients are known"
     ),
-    landmarks=("tr_im.nii.gz", "TrainingSet", "Dataset/TrainingSet"),
+    landmarks=("tr_im.nii.gz", "rp_im", "TrainingSet", "Dataset/TrainingSet"),
     meanings={
         0: frozenset({BACKGROUND, HEALTHY}),
         1: frozenset({GGO}),

@@ -1,9 +1,13 @@
 """A user's bare folder of scans, none of them labelled."""
 
 import os
-from collections.abc import Iterator
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from pyro_stitchnet.data.dicom import Series, list_series
 from pyro_stitchnet.data.sources._paths import MEDICAL, natural, stem
 from pyro_stitchnet.data.sources.base import Scan, Source
 
@@ -13,33 +17,64 @@ __all__ = ["PLAIN"]
 def _find(folder: Path) -> Iterator[Scan]:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
-    for image in sorted(_images(folder), key=lambda path: natural(path.as_posix())):
-        itself = image == folder  # a DICOM series
-        name = Path(folder.resolve().name) if itself else image.relative_to(folder)
-        if not image.is_dir():  # a folder called by a DICOM UID has dots, but no ending
-            name = name.with_name(stem(image))
-        yield Scan(name=name.as_posix(), patient=name.parts[0], image=image)
+    found = sorted(_scans(folder), key=lambda each: natural(each[0].name))
+    patients = _patients((scan.patient, number) for scan, number in found)
+    for scan, _ in found:
+        yield replace(scan, patient=patients[scan.patient])
 
 
-def _images(folder: Path) -> Iterator[Path]:
-    """Every volume, and every folder with DICOM files right in it."""
-    for place, below, names in os.walk(folder):
+def _raised(error: OSError) -> None:
+    """A folder that cannot be read is not passed over."""
+    raise error
+
+
+def _scans(folder: Path) -> Iterator[tuple[Scan, str]]:
+    """Every volume and CT series, whose patient is as yet its place; with its PatientID."""
+    for place, below, names in os.walk(folder, onerror=_raised):
         below[:] = [name for name in below if not name.startswith(".") and name != "__MACOSX"]
-        paths = [Path(place) / name for name in names if not name.startswith(".")]
-        volumes = [path for path in paths if path.name.lower().endswith(MEDICAL)]
-        yield from volumes
-        if any(_is_dicom(path) for path in paths if path not in volumes):
-            yield Path(place)
+        here = Path(place)
+        for name in names:
+            if name.lower().endswith(MEDICAL) and not name.startswith("."):
+                path = (here / name).relative_to(folder)
+                path = path.with_name(stem(path))
+                yield Scan(path.as_posix(), path.parts[0], here / name), ""
+        # A folder called by a DICOM UID has dots, but no ending.
+        path = Path(folder.resolve().name) if here == folder else here.relative_to(folder)
+        scan = Scan(path.as_posix(), path.parts[0], here)
+        try:
+            series = [one for one in list_series(here) if one.is_ct]
+        except ValueError:  # raised again for who reads the folder, and may skip it
+            yield scan, ""
+            continue
+        for one, label in zip(series, _labels(series), strict=True):
+            name = scan.name if len(series) == 1 else f"{scan.name}/{label}"
+            yield replace(scan, name=name, series=one.uid), one.patient
 
 
-def _is_dicom(path: Path) -> bool:
-    """By its ending or, as scanners and discs often give none, by the mark after its preamble."""
-    if path.suffix.lower() == ".dcm":
-        return True
-    if path.name.upper() == "DICOMDIR":  # a table of contents
-        return False
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
+def _labels(series: Sequence[Series]) -> list[str]:
+    """What tells a folder's series apart: number and description, and UID where they do not."""
+    short = [
+        re.sub(r"[^\w.+-]+", "_", " ".join(filter(None, (one.number, one.description))))
+        for one in series
+    ]
+    times = Counter(short)
+    return [
+        label if label and times[label] == 1 else f"{label}_{one.uid}".strip("_") or "unnamed"
+        for label, one in zip(short, series, strict=True)
+    ]
+
+
+def _patients(found: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Whose each place is: of places that share a PatientID, the first is their patient's name."""
+    patients: dict[str, str] = {}
+    first: dict[str, str] = {}  # place of a PatientID
+    for place, number in found:
+        patient = patients.setdefault(place, place)
+        if number:
+            same = {patient, patients[first.setdefault(number, place)]}
+            name = next(other for other in patients if other in same)
+            patients |= {other: name for other, whose in patients.items() if whose in same}
+    return patients
 
 
 PLAIN = Source(
@@ -47,13 +82,15 @@ PLAIN = Source(
     title="a folder of volumes or DICOM series, unlabelled",
     layout=(
         "<patient>.nii.gz or <patient>/<anything>.nii.gz (.nrrd, .mha ... alike), or "
-        "<patient>/[.../]<DICOM files>"
+        "<patient>/[.../]<DICOM files> of one or more series"
     ),
-    landmarks=tuple(f"**/*{ending}" for ending in (*MEDICAL, ".dcm")),
+    landmarks=tuple(f"**/*{ending}" for ending in (*MEDICAL, ".dcm", "DICOMDIR")),
     meanings={},
     find=_find,
     caution=(
         "All in one folder below the top is taken as one patient, and so is each file at the top. "
-        "Masks are not told from images: keep them elsewhere or use another layout."
+        "DICOM folders that share a PatientID are one patient, too: if an anonymised export gives "
+        "one to all, clear that tag. Masks are not told from images: keep them elsewhere or use "
+        "another layout."
     ),
 )

@@ -21,7 +21,7 @@ def test_a_mask_and_a_label_everywhere_contradict() -> None:
 
 def test_slices_and_masks_are_as_many() -> None:
     assert Scan("s", "p", (A, B), (None, A)).mask == (None, A)
-    with pytest.raises(ValueError, match=r"a\.png: scan 's' has 2 pictures but 1 masks"):
+    with pytest.raises(ValueError, match=r"a\.png: scan 's' has 2 pictures but 1 mask; give"):
         Scan("s", "p", (A, B), (A,))
     with pytest.raises(ValueError, match=r"a\.png: scan 's' has masks of slices, but no slices"):
         Scan("s", "p", A, (B,))

@@ -1,5 +1,7 @@
 """Which source a folder is of. Each source's own test holds that its folder is detected."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -18,9 +20,31 @@ def test_an_unknown_layout_is_told_all_known_ones(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["a.npy", "p1/a.PNG", "p1/a.jpg"])
+def test_bare_arrays_and_pictures_are_told_who_reads_them(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=r"layout 'folder' only.*index\.csv") as caught:
+        detect(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path / name}: ")
+
+
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
         detect(tmp_path / "nowhere")
+
+
+def test_a_folder_that_may_not_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root may read anywhere, so this is denied by a stand-in for the system's call."""
+
+    def deny(path: Path) -> list[str]:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(os, "listdir", deny)
+    with pytest.raises(PermissionError, match=str(tmp_path)):
+        detect(tmp_path)
 
 
 @pytest.mark.parametrize("landmark", ["NCP", "studies/CT-1", "COVID-19-CT-Seg_20cases", "imagesTr"])

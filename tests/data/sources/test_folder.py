@@ -1,5 +1,6 @@
 """The house's own layout, and tables that users write."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -73,6 +74,23 @@ def test_a_mask_that_no_row_claims_is_named(root: Path) -> None:
         list(FOLDER.find(root))
 
 
+def test_masks_that_may_not_be_looked_at_are_not_passed_over(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root may look anywhere, so this is denied by a stand-in for the system's call."""
+    stat = os.stat
+
+    def deny(path: Path, **options: object) -> os.stat_result:
+        if path == root / "masks" / "a.png":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return stat(path, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "stat", deny)
+    monkeypatch.setattr(Path, "rglob", lambda *_: iter(()))  # it passes them over
+    with pytest.raises(PermissionError, match=r"masks/a\.png"):
+        list(FOLDER.find(root))
+
+
 def test_a_missing_image_is_named(root: Path) -> None:
     (root / "images" / "b.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"images/b\.png: missing, though index\.csv"):
@@ -97,8 +115,14 @@ def test_the_development_data_are_found(part: str, slices: int, masks: int) -> N
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("file\na.png\n", "no column patient; add it"),
-        ("a.png,p1\n", "no column file nor patient; add it"),
+        ("file\na.png\n", "no column patient, but file; name it so, or add it"),
+        ("a.png,p1\n", r"no column file nor patient, but a\.png, p1; name"),
+        ("File,Patient\na.png,p1\n", "no column file nor patient, but File, Patient; name it so"),
+        ("file;patient\na.png;p1\n", "semicolons part its columns; save it with commas"),
+        ("file;patient\na.png;Doe, J\n", "semicolons part its columns; save it with commas"),
+        ("file\tpatient\na.png\tp1\n", "tabs part its columns; save it with commas"),
+        ("file,patient\na,1.png,p1\n", 'the rows have more cells .* in "quotation marks"'),
+        ("file,patient\na.png,p1\n a.png ,p2\n", r"a\.png is listed twice; remove one row"),
         ("file,patient\n", "has no rows; list every file"),
         ("", "not a readable table; save it as CSV"),
         ('file,patient\na.png,p1,x,y\nb.png,p2,x\n"', "not a readable table; save it as CSV"),
@@ -120,6 +144,16 @@ def test_a_table_that_is_not_text_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"file,patient\n\xff\xfe\x00,p\n")
     with pytest.raises(ValueError, match=r"index\.csv: not a readable table"):
         read_table(path, ("file", "patient"))
+
+
+def test_spaces_around_cells_make_no_other_patient(tmp_path: Path) -> None:
+    path = tmp_path / "index.csv"
+    path.write_text('\ufefffile, patient ,study\na.png,007\nb.png, 007 ,\n"c, d.png", NA, s 1\n')
+    table = read_table(path, ("file", "patient"))
+    assert list(table) == ["file", "patient", "study"]
+    assert table["file"].tolist() == ["a.png", "b.png", "c, d.png"]
+    assert table["patient"].tolist() == ["007", "007", "NA"]
+    assert table["study"].tolist() == ["", "", "s 1"]
 
 
 def test_a_missing_table_is_told_its_columns(tmp_path: Path) -> None:

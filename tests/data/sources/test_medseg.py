@@ -87,8 +87,27 @@ def test_the_volume_without_its_masks_is_refused(tmp_path: Path) -> None:
         list(MEDSEG.find(tmp_path))
 
 
+def test_volumes_from_radiopaedia_are_found_and_never_parted(tmp_path: Path) -> None:
+    for path in ("tr_im", "tr_mask", "rp_im/1", "rp_im/9", "rp_msk/1", "rp_msk/9", "rp_lung_msk/1"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{path}.nii.gz").touch()
+    whole, *volumes = MEDSEG.find(tmp_path)
+    assert whole.name == "tr_im"
+    assert [scan.name for scan in volumes] == ["rp_im/1", "rp_im/9"]
+    assert [scan.mask for scan in volumes] == [tmp_path / f"rp_msk/{k}.nii.gz" for k in (1, 9)]
+    assert {scan.patient for scan in volumes} == {"unknown-volumes"}
+    assert all(scan.stacked for scan in volumes)
+    for name in ("tr_im.nii.gz", "tr_mask.nii.gz"):
+        (tmp_path / name).unlink()
+    assert len(list(MEDSEG.find(tmp_path))) == 2
+    assert detect(tmp_path) is MEDSEG, "not a plain folder, whose masks would be read as scans"
+    (tmp_path / "rp_msk").rename(tmp_path / "away")
+    with pytest.raises(FileNotFoundError, match="rp_msk: no such folder"):
+        list(MEDSEG.find(tmp_path))
+
+
 def test_another_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"holds neither tr_im\.nii\.gz nor TrainingSet"):
+    with pytest.raises(FileNotFoundError, match=r"holds neither tr_im\.nii\.gz nor rp_im nor Tr"):
         list(MEDSEG.find(tmp_path))
 
 

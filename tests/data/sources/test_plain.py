@@ -1,13 +1,24 @@
 """A bare folder of volumes and DICOM series."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from pydicom.uid import SecondaryCaptureImageStorage
 
+from pyro_stitchnet.data.prepare import prepare
+from pyro_stitchnet.data.preprocess import Preprocessing
+from pyro_stitchnet.data.readers import read_volume
 from pyro_stitchnet.data.sources import Scan, detect
 from pyro_stitchnet.data.sources.plain import PLAIN
+
+Write = Callable[..., Path]
+
+STORED = np.arange(3 * 4 * 5).reshape(3, 4, 5).astype(np.int16)
+LUNG, BONE = "1.2.3", "1.2.4"
 
 
 def volume(path: Path) -> None:
@@ -15,24 +26,21 @@ def volume(path: Path) -> None:
     nib.save(nib.Nifti1Image(np.zeros((8, 8, 3), np.int16), np.eye(4)), path)
 
 
-def dicom(path: Path) -> None:
-    """As much of a DICOM file as tells it from others."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(bytes(128) + b"DICM" + bytes(20))
-
-
 def find(root: Path) -> dict[str, Scan]:
-    return {scan.name: scan for scan in PLAIN.find(root)}
+    found = list(PLAIN.find(root))
+    scans = {scan.name: scan for scan in found}
+    assert len(scans) == len(found)
+    return scans
 
 
-def test_volumes_and_series_are_found_at_any_depth(tmp_path: Path) -> None:
+def test_volumes_and_series_are_found_at_any_depth(tmp_path: Path, write_slice: Write) -> None:
     volume(tmp_path / "p10.nii.gz")
     volume(tmp_path / "p9.nii")
     volume(tmp_path / "ann" / "2020" / "chest.nii.gz")
     (tmp_path / "bob.mha").touch()
     for number in (1, 2):
-        dicom(tmp_path / "carl" / "study" / f"IM{number}")
-        dicom(tmp_path / "carl" / "other" / f"{number}.dcm")
+        write_slice(tmp_path / "carl" / "study" / f"IM{number}", STORED[0])
+        write_slice(tmp_path / "carl" / "other" / f"{number}.dcm", STORED[0])
     scans = find(tmp_path)
     assert list(scans) == ["ann/2020/chest", "bob", "carl/other", "carl/study", "p9", "p10"]
     assert scans["carl/study"].image == tmp_path / "carl" / "study"
@@ -41,34 +49,174 @@ def test_volumes_and_series_are_found_at_any_depth(tmp_path: Path) -> None:
     assert detect(tmp_path) is PLAIN
 
 
-def test_what_lies_in_one_folder_below_the_top_is_of_one_patient(tmp_path: Path) -> None:
-    volume(tmp_path / "ann" / "first.nii.gz")
-    volume(tmp_path / "ann" / "later" / "second.nii.gz")
-    volume(tmp_path / "bob.nii.gz")
-    assert [scan.patient for scan in find(tmp_path).values()] == ["ann", "ann", "bob"]
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.mha", "p/s/a.dcm", "p/DICOMDIR"])
+def test_its_layout_is_told_by_endings_and_a_disc_by_its_index(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).touch()
+    assert detect(tmp_path) is PLAIN
 
 
-def test_a_series_itself_is_named_after_its_folder(tmp_path: Path) -> None:
-    dicom(tmp_path / "ann" / "1.dcm")
+def test_a_series_itself_is_named_after_its_folder(tmp_path: Path, write_slice: Write) -> None:
+    write_slice(tmp_path / "ann" / "1.dcm", STORED[0])
     (scan,) = PLAIN.find(tmp_path / "ann")
     assert (scan.name, scan.patient, scan.image) == ("ann", "ann", tmp_path / "ann")
 
 
-def test_series_called_by_their_uids_are_told_apart(tmp_path: Path) -> None:
+def test_folders_called_by_their_uids_are_told_apart(tmp_path: Path, write_slice: Write) -> None:
     for uid in ("1.2.840.1", "1.2.840.2"):
-        dicom(tmp_path / "ann" / uid / "1")
+        write_slice(tmp_path / "ann" / uid / "1", STORED[0])
     assert list(find(tmp_path)) == ["ann/1.2.840.1", "ann/1.2.840.2"]
 
 
-def test_what_is_no_scan_is_left_out(tmp_path: Path) -> None:
+def test_what_is_no_scan_is_left_out(tmp_path: Path, write_slice: Write) -> None:
     volume(tmp_path / "p.nii.gz")
     volume(tmp_path / "._p.nii.gz")
     volume(tmp_path / "__MACOSX" / "p.nii.gz")
-    dicom(tmp_path / "DICOMDIR")
+    write_slice(tmp_path / "__MACOSX" / "1.dcm", STORED[0])
+    write_slice(tmp_path / "mr" / "1.dcm", STORED[0], Modality="MR")
+    write_slice(tmp_path / "ann" / "scout.dcm", STORED[0], ImageType=["A", "B", "LOCALIZER"])
+    dose = {"SOPClassUID": SecondaryCaptureImageStorage, "ImagePositionPatient": None}
+    write_slice(tmp_path / "ann" / "dose.dcm", STORED[0], **dose)
     (tmp_path / "notes").write_text("short")
     assert list(find(tmp_path)) == ["p"]
+
+
+# --- Several series in a folder -------------------------------------------------------------------
+
+
+def study(folder: Path, write_series: Write) -> Path:
+    """Two CT series of 3 and 2 slices and an MR one, their files mixed, and a third CT below."""
+    write_series(folder, STORED, names="ace", SeriesNumber=10, SeriesDescription="Lung 1.0 / B60")
+    bone = {"SeriesInstanceUID": BONE, "SeriesNumber": 9, "SeriesDescription": "Bone"}
+    write_series(folder, STORED[:2], names="bd", **bone)
+    write_series(folder, STORED, names="xyz", SeriesInstanceUID="1.2.7", Modality="MR")
+    write_series(folder / "later", STORED[:1])
+    return folder
+
+
+def test_every_ct_series_of_a_folder_is_a_scan(tmp_path: Path, write_series: Write) -> None:
+    folder = study(tmp_path / "ann" / "st1", write_series)
+    scans = find(tmp_path)
+    assert {name: (scan.image, scan.series) for name, scan in scans.items()} == {
+        "ann/st1/9_Bone": (folder, BONE),
+        "ann/st1/10_Lung_1.0_B60": (folder, LUNG),
+        "ann/st1/later": (folder / "later", LUNG),
+    }
+    assert list(scans)[:2] == ["ann/st1/9_Bone", "ann/st1/10_Lung_1.0_B60"]  # as people count
+    assert {scan.patient for scan in scans.values()} == {"ann"}
+    slices = [
+        len(read_volume(scan.image, series=scan.series).axial())
+        for scan in scans.values()
+        if isinstance(scan.image, Path)
+    ]
+    assert slices == [2, 3, 1]
+
+
+def test_series_that_are_called_alike_are_told_apart(tmp_path: Path, write_slice: Write) -> None:
+    for uid, number, description in (
+        ("1.1", 2, "Lung"),
+        ("1.2", 2, "Lung"),
+        ("1.3", None, None),
+        ("1.4", 2, None),
+    ):
+        tags = {"SeriesNumber": number, "SeriesDescription": description}
+        write_slice(tmp_path / "ann" / uid, STORED[0], SeriesInstanceUID=uid, **tags)
+    write_slice(tmp_path / "ann" / "no uid", STORED[0], SeriesInstanceUID=None)
+    names = [f"ann/{label}" for label in ("1.3", "2", "2_Lung_1.1", "2_Lung_1.2", "unnamed")]
+    scans = find(tmp_path)
+    assert list(scans) == names
+    assert [scan.series for scan in scans.values()] == ["1.3", "1.4", "1.1", "1.2", ""]
+
+
+def test_every_series_is_prepared_but_those_with_a_flaw(
+    tmp_path: Path, write_slice: Write, write_series: Write
+) -> None:
+    folder = study(tmp_path / "in" / "ann", write_series)
+    flaw = {"SeriesInstanceUID": BONE, "PixelSpacing": None}
+    flawed = write_slice(folder / "q.dcm", STORED[2], ImagePositionPatient=[7, 7, 12], **flaw)
+    whole = Preprocessing(size=32, lungs="none")
+    with pytest.raises(ValueError, match=r"q\.dcm: gives no PixelSpacing"):
+        prepare([str(tmp_path / "in")], tmp_path / "a", preprocessing=whole, progress=False)
+    made = prepare(
+        [str(tmp_path / "in")],
+        tmp_path / "b",
+        preprocessing=whole,
+        progress=False,
+        skip_bad=True,
+    )
+    sizes = made.manifest.groupby("scan").size().to_dict()
+    assert sizes == {"ann/10_Lung_1.0_B60": 3, "ann/later": 1}
+    (line,) = (tmp_path / "b" / "skipped.csv").read_text().splitlines()[1:]
+    assert line.startswith("ann/9_Bone,")
+    assert f"{flawed}: gives no PixelSpacing" in line
+
+
+def test_a_file_of_an_unknown_series_spoils_its_folder_only(
+    tmp_path: Path, write_series: Write
+) -> None:
+    folder = study(tmp_path / "ann", write_series)
+    (folder / "cut.dcm").write_bytes((folder / "a.dcm").read_bytes()[:300])
+    scans = find(tmp_path)
+    assert list(scans) == ["ann", "ann/later"]
+    assert scans["ann"].image == folder
+    with pytest.raises(ValueError, match=r"cut\.dcm: unreadable .*; fetch it again or remove it"):
+        read_volume(folder, series=scans["ann"].series)
+
+
+# --- Patients -------------------------------------------------------------------------------------
+
+
+def test_what_lies_in_one_folder_below_the_top_is_of_one_patient(
+    tmp_path: Path, write_slice: Write
+) -> None:
+    volume(tmp_path / "ann" / "first.nii.gz")
+    volume(tmp_path / "ann" / "later" / "second.nii.gz")
+    volume(tmp_path / "bob.nii.gz")
+    for number in (1, 2):
+        write_slice(tmp_path / "carl" / f"{number}" / "a.dcm", STORED[0], PatientID=f"C{number}")
+    patients = [scan.patient for scan in find(tmp_path).values()]
+    assert patients == ["ann", "ann", "bob", "carl", "carl"]
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"),
+    [
+        ((["1"], ["2"], ["1"]), "aba"),
+        ((["1"], ["2"], ["2"]), "abb"),
+        (([""], [""], [""]), "abc"),  # an export that blanks them
+        ((["1"], ["1 "], ["2"]), "aac"),
+        ((["1"], ["2"], ["1", "2"]), "aaa"),
+        ((["1", "2"], ["2", "3"], ["3"]), "aaa"),
+        ((["1"], ["3"], ["3", "1"]), "aaa"),
+    ],
+)
+def test_folders_that_share_a_patient_id_are_of_one_patient(
+    tmp_path: Path, write_slice: Write, ids: tuple[list[str], ...], expected: str
+) -> None:
+    for place, its in zip("abc", ids, strict=True):
+        for k, number in enumerate(its):
+            write_slice(tmp_path / place / str(k) / "1.dcm", STORED[0], PatientID=number)
+    patients = {scan.name[0]: scan.patient for scan in find(tmp_path).values()}
+    assert "".join(patients[place] for place in "abc") == expected
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
         find(tmp_path / "nowhere")
+
+
+def test_a_folder_that_cannot_be_read_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume(tmp_path / "a.nii.gz")
+    (tmp_path / "closed").mkdir()
+    scandir = os.scandir
+
+    def refusing(path: str) -> object:  # root may read all folders
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(PermissionError, match="closed"):
+        find(tmp_path)
