@@ -1,29 +1,13 @@
-"""StitchNet in Pyro: semi-supervised segmentation of lung CT by a deep generative model."""
+"""StitchNet in Pyro: semi-supervised segmentation of lung CT by a deep generative model.
+
+What it exports is listed in ``__init__.pyi`` and imported when first asked for: torch and Pyro take
+seconds, which neither ``--help`` nor the workers of ``stitchnet prepare`` need to wait for.
+"""
 
 from importlib.metadata import version
 
-from pyro_stitchnet.distributions import Stitched
-from pyro_stitchnet.labels import LABELS
-from pyro_stitchnet.objective import Objective, negative_elbo
-from pyro_stitchnet.posterior import Answer, segment
-from pyro_stitchnet.presets import PRESETS, ModelConfig, Preset, preset
-from pyro_stitchnet.stitchnet import StitchNet
-from pyro_stitchnet.svae import SVAE
+import lazy_loader
 
-__all__ = [
-    "LABELS",
-    "PRESETS",
-    "SVAE",
-    "Answer",
-    "ModelConfig",
-    "Objective",
-    "Preset",
-    "StitchNet",
-    "Stitched",
-    "__version__",
-    "negative_elbo",
-    "preset",
-    "segment",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 __version__ = version("pyro-stitchnet")

@@ -7,6 +7,7 @@ labelled, all four where it is not, ``{GGO, CONSOLIDATION}`` where a dataset onl
 from collections.abc import Mapping
 
 __all__ = [
+    "ALL_LABELS",
     "BACKGROUND",
     "CONSOLIDATION",
     "GGO",
@@ -17,6 +18,9 @@ __all__ = [
 
 LABELS = ("background", "healthy", "ggo", "consolidation")
 BACKGROUND, HEALTHY, GGO, CONSOLIDATION = range(4)
+
+ALL_LABELS = 2 ** len(LABELS) - 1
+"""The set of all labels, bit k for label k: what is known of an unlabelled pixel."""
 
 LABEL_RULES: Mapping[str, Mapping[int, frozenset[int]]] = {
     "full": {k: frozenset({k}) for k in range(4)},

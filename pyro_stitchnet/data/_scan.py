@@ -11,10 +11,9 @@ from pyro_stitchnet.data.leakage import perceptual_hash
 from pyro_stitchnet.data.preprocess import Preprocessing, Slice
 from pyro_stitchnet.data.readers import read_mask, read_volume
 from pyro_stitchnet.data.shards import MANIFEST, write_shard
-from pyro_stitchnet.data.slices import ALL_LABELS
 from pyro_stitchnet.data.sources.base import Scan
 from pyro_stitchnet.data.volume import Volume
-from pyro_stitchnet.labels import CONSOLIDATION, GGO, LABEL_RULES, LABELS
+from pyro_stitchnet.labels import ALL_LABELS, CONSOLIDATION, GGO, LABEL_RULES, LABELS
 
 __all__ = ["Job", "Unit", "prepare_scan"]
 

@@ -19,7 +19,8 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from pyro_stitchnet.data.augment import strong_augmentation, weak_augmentation
-from pyro_stitchnet.data.slices import ALL_LABELS, SliceSet, allowed_sets
+from pyro_stitchnet.data.slices import SliceSet, allowed_sets
+from pyro_stitchnet.labels import ALL_LABELS
 
 __all__ = ["Batch", "TwoStreams"]
 

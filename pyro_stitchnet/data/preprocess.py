@@ -15,9 +15,8 @@ from scipy import ndimage
 
 from pyro_stitchnet.data.lungs import LUNG_SEGMENTERS
 from pyro_stitchnet.data.morphology import closed, opened
-from pyro_stitchnet.data.slices import ALL_LABELS
 from pyro_stitchnet.data.volume import Volume, to_axial
-from pyro_stitchnet.labels import BACKGROUND
+from pyro_stitchnet.labels import ALL_LABELS, BACKGROUND
 
 __all__ = [
     "Grid",

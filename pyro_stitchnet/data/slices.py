@@ -14,9 +14,7 @@ from torch import Tensor
 from pyro_stitchnet.files import write_atomically
 from pyro_stitchnet.labels import LABELS
 
-__all__ = ["ALL_LABELS", "SliceSet", "Slices", "allowed_sets", "write_folder"]
-
-ALL_LABELS = 2 ** len(LABELS) - 1
+__all__ = ["SliceSet", "Slices", "allowed_sets", "write_folder"]
 
 
 class SliceSet(Protocol):

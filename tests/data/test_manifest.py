@@ -14,8 +14,7 @@ from PIL import Image
 from pyro_stitchnet.data.dataset import Dataset
 from pyro_stitchnet.data.prepare import prepare
 from pyro_stitchnet.data.preprocess import Preprocessing
-from pyro_stitchnet.data.slices import ALL_LABELS
-from pyro_stitchnet.labels import LABEL_RULES
+from pyro_stitchnet.labels import ALL_LABELS, LABEL_RULES
 
 SIZE = 32
 LABELLED_AS = ("", *LABEL_RULES)  # by no mask, or by a mask of a rule

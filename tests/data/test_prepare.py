@@ -25,8 +25,8 @@ from pyro_stitchnet.data.dataset import Dataset
 from pyro_stitchnet.data.phantom import phantom_slices
 from pyro_stitchnet.data.prepare import find_jobs, prepare
 from pyro_stitchnet.data.preprocess import Preprocessing
-from pyro_stitchnet.data.slices import ALL_LABELS, allowed_sets, write_folder
-from pyro_stitchnet.labels import LABEL_RULES
+from pyro_stitchnet.data.slices import allowed_sets, write_folder
+from pyro_stitchnet.labels import ALL_LABELS, LABEL_RULES
 
 WHOLE = Preprocessing(size=32, lungs="none")
 

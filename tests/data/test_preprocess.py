@@ -21,8 +21,8 @@ from pyro_stitchnet.data.preprocess import (
     window,
     zero_outside,
 )
-from pyro_stitchnet.data.slices import ALL_LABELS
 from pyro_stitchnet.data.volume import Volume, axial_affine
+from pyro_stitchnet.labels import ALL_LABELS
 
 careful = settings(derandomize=True, deadline=None, max_examples=60)
 

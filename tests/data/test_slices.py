@@ -6,12 +6,11 @@ import pytest
 import torch
 
 from pyro_stitchnet.data.slices import (
-    ALL_LABELS,
     Slices,
     allowed_sets,
     write_folder,
 )
-from pyro_stitchnet.labels import BACKGROUND, CONSOLIDATION, GGO
+from pyro_stitchnet.labels import ALL_LABELS, BACKGROUND, CONSOLIDATION, GGO
 
 SIZE = 32
 

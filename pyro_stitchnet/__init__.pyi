@@ -1,0 +1,24 @@
+from .distributions import Stitched
+from .labels import LABELS
+from .objective import Objective, negative_elbo
+from .posterior import Answer, segment
+from .presets import PRESETS, ModelConfig, Preset, preset
+from .stitchnet import StitchNet
+from .svae import SVAE
+
+__all__ = [
+    "LABELS",
+    "PRESETS",
+    "SVAE",
+    "Answer",
+    "ModelConfig",
+    "Objective",
+    "Preset",
+    "StitchNet",
+    "Stitched",
+    "negative_elbo",
+    "preset",
+    "segment",
+]
+
+__version__: str
