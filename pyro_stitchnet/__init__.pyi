@@ -1,8 +1,8 @@
 from .distributions import Stitched
 from .labels import LABELS
-from .objective import Objective, negative_elbo
+from .objective import negative_elbo
 from .posterior import Answer, segment
-from .presets import PRESETS, ModelConfig, Preset, preset
+from .presets import PRESETS, ModelConfig, Objective, Preset, preset
 from .stitchnet import StitchNet
 from .svae import SVAE
 

@@ -14,8 +14,7 @@ from pyro_stitchnet.distributions import (
 )
 from pyro_stitchnet.labels import LABELS
 from pyro_stitchnet.nn.blocks import Head
-from pyro_stitchnet.objective import Objective
-from pyro_stitchnet.presets import ModelConfig
+from pyro_stitchnet.presets import ModelConfig, Objective
 from pyro_stitchnet.svae import SVAE, check_size
 
 __all__ = ["StitchNet"]

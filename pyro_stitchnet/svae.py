@@ -14,8 +14,7 @@ from torch.distributions import kl_divergence
 from pyro_stitchnet.distributions import product_of_normals
 from pyro_stitchnet.nn.blocks import Crush, Expand, UpStep
 from pyro_stitchnet.nn.encoder import MobileNetPyramid
-from pyro_stitchnet.objective import Objective
-from pyro_stitchnet.presets import ModelConfig
+from pyro_stitchnet.presets import ModelConfig, Objective
 
 __all__ = ["LEVELS", "SVAE", "check_size"]
 

@@ -7,8 +7,8 @@ from torch.distributions import kl_divergence
 from pyro_stitchnet.data.batches import Batch
 from pyro_stitchnet.distributions import Stitched
 from pyro_stitchnet.labels import LABELS
-from pyro_stitchnet.objective import Objective
 from pyro_stitchnet.posterior import style_gaps
+from pyro_stitchnet.presets import Objective
 from pyro_stitchnet.stitchnet import StitchNet
 from pyro_stitchnet.svae import LEVELS
 

@@ -26,8 +26,9 @@ from torch import nn
 from pyro_stitchnet.data.batches import Batch
 from pyro_stitchnet.data.slices import Slices
 from pyro_stitchnet.evaluation.metrics import slice_scores
-from pyro_stitchnet.objective import Objective, negative_elbo
+from pyro_stitchnet.objective import negative_elbo
 from pyro_stitchnet.posterior import segment
+from pyro_stitchnet.presets import Objective
 from pyro_stitchnet.stitchnet import StitchNet
 from pyro_stitchnet.training.diagnostics import diagnose
 from pyro_stitchnet.training.state import State

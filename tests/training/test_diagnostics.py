@@ -4,9 +4,9 @@ import torch
 from pyro_stitchnet.data.batches import Batch
 from pyro_stitchnet.distributions import InteriorBeta, Stitched
 from pyro_stitchnet.labels import LABELS
-from pyro_stitchnet.objective import Objective, negative_elbo
+from pyro_stitchnet.objective import negative_elbo
 from pyro_stitchnet.posterior import style_gaps
-from pyro_stitchnet.presets import preset
+from pyro_stitchnet.presets import Objective, preset
 from pyro_stitchnet.stitchnet import StitchNet
 from pyro_stitchnet.training.diagnostics import diagnose, label_drop
 

@@ -12,8 +12,7 @@ from examples import train_svi
 from pyro_stitchnet.data.batches import Batch, TwoStreams
 from pyro_stitchnet.data.phantom import phantom_slices
 from pyro_stitchnet.data.slices import Slices
-from pyro_stitchnet.objective import Objective
-from pyro_stitchnet.presets import OptimiserConfig, preset
+from pyro_stitchnet.presets import Objective, OptimiserConfig, preset
 from pyro_stitchnet.stitchnet import StitchNet
 from pyro_stitchnet.training.loop import train, validate, warmed_up
 from pyro_stitchnet.training.state import State
