@@ -4,27 +4,18 @@ import errno
 import os
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
-import pandas as pd
 import tyro
 
-from pyro_stitchnet import demo as demonstration
-from pyro_stitchnet.data.dataset import SKIPPED, Dataset
-from pyro_stitchnet.data.download import download as download_source
-from pyro_stitchnet.data.phantom import phantom_slices
-from pyro_stitchnet.data.prepare import prepare as prepare_dataset
+from pyro_stitchnet.config import TrainConfig, from_yaml
 from pyro_stitchnet.data.preprocess import Preprocessing
-from pyro_stitchnet.data.slices import write_folder
 from pyro_stitchnet.data.sources import SOURCES
-from pyro_stitchnet.evaluation.report import evaluate as evaluate_model
-from pyro_stitchnet.inspection import write_inspection
-from pyro_stitchnet.provenance import provenance
-from pyro_stitchnet.run import TrainConfig, choose_device, run
-from pyro_stitchnet.training import checkpoint
+from pyro_stitchnet.presets import PRESETS
 
 __all__ = ["main"]
 
@@ -53,8 +44,29 @@ class Steps(Preprocessing):
         """Refuse nothing: tyro would name a variable of its own."""
 
 
-def train(config: tyro.conf.OmitArgPrefixes[TrainConfig]) -> None:
+# torch, Pyro and dask take seconds to import: each command imports what it needs, once its options
+# are understood.
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where the options of `train` start from.
+
+    Attributes:
+        preset: article, reference, tiny or tiny-logistic; what the options below start from.
+        config: a YAML file of options, over the preset's; config.yaml of a run is one.
+    """
+
+    preset: Literal[tuple(PRESETS)] | None = None  # type: ignore[valid-type]
+    config: Path | None = None
+
+
+def train(
+    start: tyro.conf.OmitArgPrefixes[Start], config: tyro.conf.OmitArgPrefixes[TrainConfig]
+) -> None:
     """Train StitchNet on a prepared dataset and evaluate it on unseen patients."""
+    from pyro_stitchnet.run import run
+
     out = run(config)
     print((out / "test" / "table.md").read_text(encoding="utf-8"))
     print(f"model, log, curves, tables and pictures: {out}")
@@ -82,6 +94,14 @@ def evaluate(
         seed: of the draws.
         device: "auto" takes a GPU if there is one.
     """
+    import numpy as np
+
+    from pyro_stitchnet.data.dataset import Dataset
+    from pyro_stitchnet.devices import choose_device
+    from pyro_stitchnet.evaluation import report
+    from pyro_stitchnet.provenance import provenance
+    from pyro_stitchnet.training import checkpoint
+
     _refuse_results(out, "table.md")
     net, info = checkpoint.load(model, choose_device(device))
     known = info.get("patients", {})
@@ -104,7 +124,7 @@ def evaluate(
             f"{len(slices)}; --patients test leaves them out",
             file=sys.stderr,
         )
-    evaluate_model(
+    report.evaluate(
         net,
         slices,
         out,
@@ -145,8 +165,13 @@ def prepare(
         skip_bad: leave out scans that cannot be used, and list them in skipped.csv.
         progress: show a progress bar.
     """
+    import pandas as pd
+
+    from pyro_stitchnet.data import prepare
+    from pyro_stitchnet.data.dataset import SKIPPED
+
     begun = time.monotonic()
-    dataset = prepare_dataset(
+    dataset = prepare.prepare(
         sources,
         out,
         preprocessing=Preprocessing(**vars(preprocessing)),
@@ -176,6 +201,9 @@ def inspect(data: tyro.conf.Positional[Path], out: Path, most: int = 1000, sheet
         most: how many slices to read; drawn at random where there are more.
         sheet: how many slices to draw.
     """
+    from pyro_stitchnet.data.dataset import Dataset
+    from pyro_stitchnet.inspection import write_inspection
+
     _refuse_results(out, "inspection.md")
     print(write_inspection(Dataset(data), out, most=most, sheet=sheet))
     print(f"\ntext, histogram and contact sheet: {out}")
@@ -191,7 +219,9 @@ def download(
         source: which.
         out: folder for it.
     """
-    for path in download_source(source, out):
+    from pyro_stitchnet.data import download
+
+    for path in download.download(source, out):
         print(path)
 
 
@@ -215,12 +245,15 @@ def phantom(
         seed: another seed makes another population.
         masks: write the labels too.
     """
+    from pyro_stitchnet.data.phantom import phantom_slices
+    from pyro_stitchnet.data.slices import write_folder
+
     numbers = range(first, first + patients)
     write_folder(phantom_slices(numbers, slices, size=size, seed=seed), out, masks=masks)
     print(f"slices: {patients * slices}: {out}")
 
 
-def demo(out: Path = Path("demo"), steps: int = demonstration.STEPS, seed: int = 0) -> None:
+def demo(out: Path = Path("demo"), steps: int = 320, seed: int = 0) -> None:
     """Train on phantoms, a few labelled and many not, and draw what was learnt (some minutes).
 
     Args:
@@ -228,18 +261,21 @@ def demo(out: Path = Path("demo"), steps: int = demonstration.STEPS, seed: int =
         steps: training steps.
         seed: of phantoms and training.
     """
-    demonstration.demo(out, steps=steps, seed=seed)
+    from pyro_stitchnet import demo
+
+    demo.demo(out, steps=steps, seed=seed)
 
 
 def main() -> None:
     """Entry point of the `stitchnet` command."""
     try:
+        defaults = _defaults(sys.argv[1:])
         tyro.extras.subcommand_cli_from_dict(
             {
                 "demo": demo,
                 "prepare": prepare,
                 "inspect": inspect,
-                "train": train,
+                "train": partial(train, config=defaults),
                 "evaluate": evaluate,
                 "download": download,
                 "phantom": phantom,
@@ -253,6 +289,14 @@ def main() -> None:
     except KeyboardInterrupt as stop:
         print(str(stop) or "stopped; `prepare` goes on when run again", file=sys.stderr)
         sys.exit(130)
+
+
+def _defaults(arguments: Sequence[str]) -> TrainConfig:
+    """What `train` does where nothing else is said: that of the preset and the file it names."""
+    if not arguments or arguments[0] != "train":
+        return from_yaml()
+    start, _ = tyro.cli(Start, args=arguments[1:], return_unknown_args=True, add_help=False)
+    return from_yaml(start.config, start.preset)
 
 
 def _refuse_results(out: Path, last: str) -> None:

@@ -3,11 +3,13 @@
 import time
 from pathlib import Path
 
+from pyro_stitchnet.config import TrainConfig
 from pyro_stitchnet.data.phantom import phantom_slices
 from pyro_stitchnet.data.prepare import prepare
 from pyro_stitchnet.data.preprocess import Preprocessing
 from pyro_stitchnet.data.slices import write_folder
-from pyro_stitchnet.run import TrainConfig, run
+from pyro_stitchnet.presets import preset
+from pyro_stitchnet.run import run
 
 __all__ = ["STEPS", "demo"]
 
@@ -34,7 +36,7 @@ def demo(out: str | Path, *, steps: int = STEPS, seed: int = 0) -> None:
     config = TrainConfig(
         data=out / "dataset",
         out=out / "run",
-        preset="tiny",
+        **vars(preset("tiny")),
         steps=steps,
         labelled_per_batch=3,
         unlabelled_per_batch=3,

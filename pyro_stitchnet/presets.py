@@ -8,6 +8,7 @@ from typing import Literal, get_args
 __all__ = [
     "PRESETS",
     "LabelTerm",
+    "Likelihood",
     "ModelConfig",
     "Objective",
     "OptimiserConfig",
@@ -17,6 +18,7 @@ __all__ = [
 ]
 
 Wiring = Literal["projected", "in-chain"]
+Likelihood = Literal["beta", "floored-beta", "bounded-beta", "discretised-logistic"]
 LabelTerm = Literal["enumerated", "marginal", "relaxed", "expected"]
 
 
@@ -29,13 +31,13 @@ class ModelConfig:
         decoder_channels: channels at full size, from which the heads read.
         head_channels: channels inside each head.
         shared_heads: one head for all nine maps of parameters, where the article has one each.
-        wiring: how MobileNetV2 is tapped, see :class:`~pyro_stitchnet.nn.encoder.MobileNetPyramid`.
+        wiring: how MobileNetV2 is tapped: its activations "projected" (the article), or bottlenecks
+            "in-chain" (the authors' program).
         weights: MobileNetV2's start: None, "imagenet" or a path.
         width: MobileNetV2's width multiplier.
         norm: normalisation of all but MobileNetV2 (which keeps its batch norm), "batch" (the
             article) or "group".
-        likelihood: family of a pixel under one style, a key of
-            :data:`~pyro_stitchnet.distributions.FAMILIES`.
+        likelihood: family of a pixel under one style.
     """
 
     channels: tuple[int, ...] = (32, 64, 128, 256, 512)
@@ -46,7 +48,7 @@ class ModelConfig:
     weights: str | None = None
     width: float = 1.0
     norm: Literal["batch", "group"] = "batch"
-    likelihood: str = "beta"
+    likelihood: Likelihood = "beta"
 
 
 @dataclass(frozen=True)
@@ -54,20 +56,20 @@ class Objective:
     """The terms of the bound.
 
     Attributes:
-        labels: how the label y of each pixel enters. ``"enumerated"``: a Pyro site summed out by
-            ``TraceEnum_ELBO``. ``"marginal"``: the same number in closed form. ``"relaxed"``: a
+        labels: how the label y of each pixel enters. "enumerated": a Pyro site summed out by
+            TraceEnum_ELBO. "marginal": the same number in closed form. "relaxed": a
             Gumbel-softmax sample, also drawn by the guide: a bound of the relaxed model's evidence,
             whose KL is that of the relaxed labels, larger than that of the labels.
-            ``"expected"``: the reference code's SUM_k pi_k log p_k(x) on every pixel, with a focal
+            "expected": the reference code's SUM_k pi_k log p_k(x) on every pixel, with a focal
             loss on labels beside it.
         label_weight: factor on log p(y in A | z), 1 in eq. 9 (M2's alpha, Kingma et al. 2014).
             Grey values outweigh labels by far, so labels alone are learnt slowly.
         kl_weight: factor on the z sites of model and guide (1 is the ELBO).
-        kl_warmup: steps over which training raises ``kl_weight`` linearly from near 0.
+        kl_warmup: steps over which training raises the KL weight linearly from near 0.
         free_bits: nats per pixel of a latent map that each level may use at no cost: the bound
             has max(KL, free_bits) in place of a level's KL (Kingma et al. 2016).
         temperature: of the relaxed y.
-        focal_weight: the reference code's factor on the focal loss; ``"expected"`` only.
+        focal_weight: the reference code's factor on the focal loss; "expected" only.
         focal_gamma: exponent of the focal loss.
     """
 

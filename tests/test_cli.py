@@ -96,7 +96,7 @@ def test_evaluate_repeats_the_run_s_own_table(
 def test_a_budget_of_labels_leaves_the_rest_unlabelled(
     folders: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stitchnet(monkeypatch, "train", folders / "dataset", "--out", folders / "budget", "--labels",
+    stitchnet(monkeypatch, "train", folders / "dataset", "--out", folders / "budget", "--label-budget",
               2, *TINY)  # fmt: skip
     _, info = checkpoint.load(folders / "budget" / "model.pt")
     assert info["slices"] == {"labelled": 2, "unlabelled": 6, "validation": 1, "test": 2}
@@ -160,7 +160,7 @@ def strange(folders: Path, tmp_path: Path) -> Path:
         (["evaluate", "MODEL", "interrupted"], ["interrupted: no prepared", "run the same"]),
         (["train", "unlabelled", *TINY], ["unlabelled: no slice has a label", "label some"]),
         (["evaluate", "MODEL", "unlabelled"], ["unlabelled: no slice has a label for every"]),
-        (["train", "whole", "--labels", 99, *TINY], ["whole: labels of 99", "give 1 to 5"]),
+        (["train", "whole", "--label-budget", 99, *TINY], ["whole: labels of 99", "give 1 to 5"]),
         (["train", "whole", "--folds", 9, *TINY], ["whole: folds must be between 3", "6: 9"]),
     ],
 )

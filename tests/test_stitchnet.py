@@ -321,4 +321,4 @@ def test_stays_on_its_device() -> None:
 
 def test_unknown_likelihood() -> None:
     with pytest.raises(ValueError, match="bounded-beta"):
-        StitchNet(ModelConfig(likelihood="gaussian"))
+        StitchNet(ModelConfig(likelihood="gaussian"))  # type: ignore[arg-type]

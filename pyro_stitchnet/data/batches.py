@@ -5,7 +5,7 @@ batch goes on as if never stopped; any number of worker processes makes the same
 training processes share the work by each making its part of every batch.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import count
 from typing import NamedTuple
@@ -33,15 +33,19 @@ class Batch(NamedTuple):
         allowed: the labels that each pixel may have, bool (N, H, W, K).
         strong: strongly augmented views of x, pixel by pixel in the same place, float32
             (V, N, H, W).
+        names: what each slice is called.
     """
 
     x: Tensor
     allowed: Tensor
     strong: Tensor = torch.empty(0, 0, 0, 0)
+    names: Sequence[str] = ()
 
     def to(self, device: torch.device | str) -> "Batch":
         """The batch on another device."""
-        return Batch(*(part.to(device, non_blocking=True) for part in self))
+        tensors = (self.x, self.allowed, self.strong)
+        x, allowed, strong = (part.to(device, non_blocking=True) for part in tensors)
+        return Batch(x, allowed, strong, self.names)
 
 
 class TwoStreams(TorchDataset[Batch]):
@@ -58,8 +62,8 @@ class TwoStreams(TorchDataset[Batch]):
         augment: whether to apply :func:`~pyro_stitchnet.data.augment.weak_augmentation`.
         strong_views: how many :func:`~pyro_stitchnet.data.augment.strong_augmentation` of each
             slice a batch holds.
-        rank: number of this training process; process ``rank`` makes the ``rank``-th part of
-            batches that hold ``per_batch`` slices for each process.
+        rank: number of this training process. Batches hold ``per_batch`` slices for each process,
+            which takes those at ``rank``, ``rank + processes``, ... of each stream's part.
         processes: how many training processes there are.
 
     Raises:
@@ -104,14 +108,15 @@ class TwoStreams(TorchDataset[Batch]):
     def __getitem__(self, number: int) -> Batch:
         """The batch of a number, from 0."""
         draws = [
-            (stream, (number * self.processes + self.rank) * n + i)
+            (stream, (number * n + i) * self.processes + self.rank)
             for stream, (_, n) in enumerate(self.streams)
             for i in range(n)
         ]
         slices = [self._slice(*draw, told=i < self.told) for i, draw in enumerate(draws)]
         views, sets = zip(*slices, strict=True)
         stacked = torch.stack(views, 1)  # (1 + V, N, H, W)
-        return Batch(stacked[0], allowed_sets(torch.stack(sets)), stacked[1:])
+        names = [self.streams[stream][0].names[self._place(stream, draw)] for stream, draw in draws]
+        return Batch(stacked[0], allowed_sets(torch.stack(sets)), stacked[1:], names)
 
     def batches(self, *, first: int = 0, workers: int = 0) -> Iterator[Batch]:
         """The batches one after another.
@@ -130,11 +135,16 @@ class TwoStreams(TorchDataset[Batch]):
         )
         return iter(loader)
 
+    def _place(self, stream: int, draw: int) -> int:
+        """Where among a stream's slices the one of a draw is."""
+        slices, _ = self.streams[stream]
+        turn, place = divmod(draw, len(slices))
+        return int(_order(len(slices), self.seed, stream, turn)[place])
+
     def _slice(self, stream: int, draw: int, *, told: bool) -> tuple[Tensor, Tensor]:
         """The views (1 + V, H, W) and label sets (H, W) of a stream's draw."""
         slices, _ = self.streams[stream]
-        turn, place = divmod(draw, len(slices))
-        image, sets = slices[int(_order(len(slices), self.seed, stream, turn)[place])]
+        image, sets = slices[self._place(stream, draw)]
         known = sets if told else torch.full_like(sets, ALL_LABELS)
         with torch.random.fork_rng(devices=[]):  # the transforms know no generator but the global
             torch.default_generator.manual_seed(_number(self.seed, stream, draw))

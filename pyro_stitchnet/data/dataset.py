@@ -10,6 +10,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -70,12 +71,12 @@ class Dataset:
         """Rows and columns of a slice."""
         return int(self.about["preprocessing"]["size"])
 
-    @property
+    @cached_property
     def names(self) -> Sequence[str]:
         """What each slice is called."""
         return list(self.manifest["slice"])
 
-    @property
+    @cached_property
     def patients(self) -> Sequence[str]:
         """Whose slice each is."""
         return list(self.manifest["patient"])

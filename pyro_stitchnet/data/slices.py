@@ -20,6 +20,11 @@ __all__ = ["SliceSet", "Slices", "allowed_sets", "write_folder"]
 class SliceSet(Protocol):
     """Slices to train on, in memory or on disk."""
 
+    @property
+    def names(self) -> Sequence[str]:
+        """What to call each slice."""
+        ...
+
     def __len__(self) -> int: ...
 
     def __getitem__(self, i: int, /) -> tuple[Tensor, Tensor]:

@@ -37,7 +37,9 @@ def diagnose(net: StitchNet, batch: Batch) -> dict[str, float]:
         levels of ``kl/z1`` ... ``kl/z5``, all in nats per pixel of the slice; ``elbo/log_py``: log
         p(y in A | z), in nats per pixel that has an annotation; ``style_gap/...`` and ``share/...``
         (predicted share of each label), and both again as ``unlabelled_...`` on the slices
-        without any annotation, if there are some; ``label_drop``.
+        without any annotation, if there are some; ``told/...``, the share of each label among the
+        pixels that have exactly one, ``told_share/...``, the predicted one there, if there are
+        any; ``label_drop``.
     """
     was_training = net.training
     net.eval()
@@ -68,6 +70,8 @@ def diagnose(net: StitchNet, batch: Batch) -> dict[str, float]:
     groups = {"": torch.ones_like(unlabelled)}
     if unlabelled.any() and not unlabelled.all():
         groups["unlabelled_"] = unlabelled
+    told = batch.allowed.sum(-1) == 1
+    shares = {"told": batch.allowed[told].float(), "told_share": pi[told]} if told.any() else {}
     return {
         "elbo/log_px": float((log_joint - log_py).mean()),
         "elbo/log_py": float(log_py[annotated].mean()) if annotated.any() else 0.0,
@@ -82,6 +86,11 @@ def diagnose(net: StitchNet, batch: Batch) -> dict[str, float]:
             f"{group}share/{label}": float(pi[which][..., k].mean())
             for group, which in groups.items()
             for k, label in enumerate(LABELS)
+        },
+        **{
+            f"{group}/{label}": float(share)
+            for group, pixels in shares.items()
+            for label, share in zip(LABELS, pixels.mean(0), strict=True)
         },
         "label_drop": label_drop(picture, batch),
     }

@@ -7,16 +7,18 @@ from typing import Any, cast
 
 import pandas as pd
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from pyro_stitchnet.devices import make_fabric
 from pyro_stitchnet.presets import OptimiserConfig
 from pyro_stitchnet.stitchnet import StitchNet
 from pyro_stitchnet.training import checkpoint
 
 __all__ = ["State"]
 
-FORMAT = "state 1"
+FORMAT = "state 2"
 
 
 class State:
@@ -25,6 +27,7 @@ class State:
     Attributes:
         net: the model.
         optimiser: learning rate and clipping.
+        fabric: the processes and the precision that it is trained with.
         adam: the optimiser, with its moments.
         average: the moving average of the weights, where there is one.
         step: how many steps were made, which is also the number of the next batch.
@@ -34,16 +37,22 @@ class State:
         resumed: the steps at which the run went on after it had stopped.
     """
 
-    def __init__(self, net: StitchNet, optimiser: OptimiserConfig) -> None:
+    def __init__(
+        self, net: StitchNet, optimiser: OptimiserConfig, fabric: Fabric | None = None
+    ) -> None:
         """A run that has not begun.
 
         Args:
             net: the model, on the device to train on.
             optimiser: learning rate and clipping.
+            fabric: processes and precision, launched; one process at 32 bits if left out.
         """
         self.net, self.optimiser = net, optimiser
+        self.fabric = fabric or make_fabric(str(next(net.parameters()).device))
         # The networks are a thousand small tensors: one by one, Adam takes a tenth of a step.
-        self.adam = torch.optim.Adam(net.parameters(), lr=optimiser.learning_rate, fused=True)
+        # Gradients that a scaler scaled cannot be clipped before a fused Adam.
+        scaled = bool(self.fabric.strategy.precision.state_dict())
+        self.adam = torch.optim.Adam(net.parameters(), lr=optimiser.learning_rate, fused=not scaled)
         self.average: AveragedModel | None = None
         if optimiser.ema:
             average = get_ema_multi_avg_fn(optimiser.ema)
@@ -67,6 +76,12 @@ class State:
     def answer(self) -> StitchNet:
         """The model to validate: of averaged weights, where there is an average."""
         return self.net if self.average is None else cast(StitchNet, self.average.module)
+
+    def count(self, finite: bool) -> None:
+        """A step was made, or left out because it was not finite."""
+        self.step += 1
+        self.skipped += not finite
+        self.in_a_row = 0 if finite else self.in_a_row + 1
 
     def offer(self, score: float) -> None:
         """Keep the weights to validate as they are now if no earlier ones scored higher."""
@@ -92,6 +107,7 @@ class State:
             "config": dict(config),
             "net": self.net.state_dict(),
             "adam": self.adam.state_dict(),
+            "scaler": self.fabric.strategy.precision.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
             "random": [torch.get_rng_state(), *cuda],
             "best": self._best,
@@ -125,6 +141,7 @@ class State:
             )
         self.net.load_state_dict(content["net"])
         self.adam.load_state_dict(content["adam"])
+        self.fabric.strategy.precision.load_state_dict(content["scaler"])
         if self.average is not None:
             self.average.load_state_dict(content["average"])
         for name in _PLAIN:

@@ -37,8 +37,13 @@ def numbers(batch: Batch) -> list[int]:
     return [round(float(x) * 255) for x in batch.x[:, 0, 0]]
 
 
+def tensors(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    return batch.x, batch.allowed, batch.strong
+
+
 def same(one: Batch, other: Batch) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    same_names = list(one.names) == list(other.names)
+    return same_names and all(map(torch.equal, tensors(one), tensors(other)))
 
 
 def labels_of(batch: Batch) -> Tensor:
@@ -146,9 +151,10 @@ def test_training_processes_share_the_batches_of_one(streams: TwoStreams) -> Non
     ]
     for number in range(6):
         one, (first, second) = both[number], [part[number] for part in parts]
-        for whole, a, b, axis in zip(one, first, second, (0, 0, 1), strict=True):
-            (a, c), (b, d) = (part.split([2, 1], axis) for part in (a, b))
-            assert torch.equal(whole, torch.cat([a, b, c, d], axis))
+        assert [*both[number].names[::2]] == [*first.names]
+        assert [*both[number].names[1::2]] == [*second.names]
+        for whole, a, b, axis in zip(*map(tensors, (one, first, second)), (0, 0, 1), strict=True):
+            assert torch.equal(whole, torch.stack([a, b], axis + 1).flatten(axis, axis + 1))
 
 
 def test_a_batch_moves_to_a_device() -> None:

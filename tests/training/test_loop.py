@@ -14,8 +14,10 @@ from pyro_stitchnet.data.phantom import phantom_slices
 from pyro_stitchnet.data.slices import Slices
 from pyro_stitchnet.presets import Objective, OptimiserConfig, preset
 from pyro_stitchnet.stitchnet import StitchNet
-from pyro_stitchnet.training.loop import train, validate, warmed_up
+from pyro_stitchnet.training.loop import train
 from pyro_stitchnet.training.state import State
+from pyro_stitchnet.training.step import warmed_up
+from pyro_stitchnet.training.validation import validate
 
 TINY = preset("tiny")
 
@@ -40,7 +42,7 @@ def run(
     torch.manual_seed(1)
     settings = {"objective": TINY.objective, "log_every": 1, **options}
     state = State(net, optimiser)
-    train(state, batches, steps, progress=False, **settings)  # type: ignore[arg-type]
+    train(state, batches, steps, **settings)  # type: ignore[arg-type]
     return state
 
 
@@ -216,7 +218,7 @@ def test_validate_scores_a_perfect_segmentation_one(
     class Perfect:
         labels = slices.labels()
 
-    monkeypatch.setattr("pyro_stitchnet.training.loop.segment", lambda net, x: Perfect)
+    monkeypatch.setattr("pyro_stitchnet.training.validation.segment", lambda net, x: Perfect)
     assert validate(new_net(), slices)["validation/dice"] == 1
 
 

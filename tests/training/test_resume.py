@@ -14,15 +14,17 @@ from typing import Any
 import pytest
 import torch
 
+from pyro_stitchnet.config import TrainConfig
 from pyro_stitchnet.data.batches import TwoStreams
 from pyro_stitchnet.data.phantom import phantom_slices
 from pyro_stitchnet.data.prepare import prepare
 from pyro_stitchnet.data.preprocess import Preprocessing
 from pyro_stitchnet.data.slices import Slices, write_folder
 from pyro_stitchnet.presets import preset
-from pyro_stitchnet.run import TrainConfig, run
+from pyro_stitchnet.run import run
 from pyro_stitchnet.stitchnet import StitchNet
 from pyro_stitchnet.training import checkpoint
+from pyro_stitchnet.training.callbacks import StateKeeper
 from pyro_stitchnet.training.loop import train
 from pyro_stitchnet.training.state import State
 
@@ -50,7 +52,6 @@ def go_on(state: State, slices: Slices, steps: int) -> None:
         validation=slices.take([0, 1]),
         log_every=2,
         validate_every=2,
-        progress=False,
     )
 
 
@@ -79,13 +80,12 @@ def test_what_is_kept_is_all_that_the_next_step_needs(
             validation=slices.take([0, 1]),
             log_every=2,
             validate_every=2,
-            keep=lambda: first.save(tmp_path / "state.pt", {"seed": 0}),
+            callbacks=[StateKeeper(tmp_path, {"seed": 0})],
             keep_every=2,
-            progress=False,
         )
     resumed = new_state(**settings)
     torch.manual_seed(99)  # the kept random state must count
-    resumed.load(tmp_path / "state.pt", {"seed": 0})
+    resumed.load(tmp_path / "step-000000002.pt", {"seed": 0})
     assert resumed.step == 2
     go_on(resumed, slices, 5)
     assert resumed.log.equals(whole.log)
@@ -116,7 +116,7 @@ def test_a_model_is_no_state(tmp_path: Path) -> None:
     state = new_state()
     checkpoint.save(state.net, tmp_path / "model.pt")
     with pytest.raises(
-        ValueError, match=r"model\.pt: not a stitchnet checkpoint of format 'state 1'"
+        ValueError, match=r"model\.pt: not a stitchnet checkpoint of format 'state 2'"
     ):
         state.load(tmp_path / "model.pt", {})
 
@@ -151,9 +151,13 @@ def start(arguments: list[str]) -> subprocess.Popen[str]:
     )
 
 
-def wait_for_change(path: Path, process: subprocess.Popen[str], before: float) -> None:
+def newest(states: Path) -> str:
+    return max((path.name for path in states.glob("*.pt")), default="")
+
+
+def wait_for_change(states: Path, process: subprocess.Popen[str], before: str) -> None:
     """Until the run has kept a newer state."""
-    while not (path.exists() and path.stat().st_mtime_ns > before):
+    while newest(states) <= before:
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
 
@@ -162,10 +166,10 @@ def wait_for_change(path: Path, process: subprocess.Popen[str], before: float) -
 def test_killed_runs_end_bit_identical(dataset: Path, tmp_path: Path) -> None:
     never, killed = tmp_path / "never", tmp_path / "killed"
     undisturbed = start(command(dataset, never))
-    kept, when = killed / "state.pt", random.Random(0)
+    kept, when = killed / "states", random.Random(0)
     extra: list[str] = []
     for _ in range(3):
-        before = kept.stat().st_mtime_ns if kept.exists() else 0
+        before = newest(kept)
         process = start([*command(dataset, killed), *extra])
         wait_for_change(kept, process, before)
         time.sleep(when.uniform(0, 0.3))  # between steps, within one, or while a state is written
@@ -206,7 +210,7 @@ def test_a_stopped_run_is_saved_and_says_how_to_go_on(
     assert "--resume goes on" in errors
     assert "Traceback" not in errors
     config = TrainConfig(
-        data=dataset, out=tmp_path / "run", preset="tiny", steps=100000, labelled_per_batch=2,
+        data=dataset, out=tmp_path / "run", **vars(TINY), steps=100000, labelled_per_batch=2,
         log_every=1, validate_every=3,
     )  # fmt: skip
     with pytest.raises(FileExistsError, match="unfinished run; go on with it by --resume"):
@@ -215,6 +219,6 @@ def test_a_stopped_run_is_saved_and_says_how_to_go_on(
 
 def test_nothing_to_go_on_with(dataset: Path, tmp_path: Path) -> None:
     config = TrainConfig(data=dataset, out=tmp_path / "run", resume=True)
-    with pytest.raises(FileNotFoundError, match=r"state\.pt: missing, nothing to go on with"):
+    with pytest.raises(FileNotFoundError, match="states: no state of a run to go on with"):
         run(config)
     assert not config.out.exists()

@@ -1,0 +1,189 @@
+"""What a training run depends on: typed, from a YAML file and the command line."""
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from pyro_stitchnet.presets import PRESETS, ModelConfig, Objective, OptimiserConfig, preset
+
+__all__ = ["TrainConfig", "from_yaml", "plain", "to_yaml"]
+
+Precision = Literal["32", "bf16-mixed", "16-mixed"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What to train on, what, how long, on which machine, and where to write.
+
+    Attributes:
+        data: a dataset that `stitchnet prepare` wrote; split by patient.
+        out: folder for the results; must not hold a run yet.
+        model: the networks.
+        objective: what they maximise.
+        optimiser: how.
+        label_budget: how many of the training slices keep their labels; all by default.
+        steps: optimiser steps.
+        labelled_per_batch: slices with labels, or sets of labels, in a batch of one process.
+        unlabelled_per_batch: slices without any in a batch of one process, where the dataset has
+            some; 0 leaves them out.
+        accumulate: batches whose gradients make one step.
+        augment: crop, flip and turn the training slices.
+        fold: the fold of patients to test on; the next one validates.
+        folds: how many folds.
+        seed: of the split, the start, the batches and the draws.
+        validate_every: steps between two validations.
+        patience: validations in a row without a better Dice after which to stop; never by default.
+        log_every: steps between two rows of the log.
+        keep_every: steps between two states of the run kept, to go on from.
+        keep_last: how many such states to keep.
+        fast: validate at the end only and leave out the log's figures but the loss.
+        resume: go on with a run that was stopped, by the command that began it.
+        device: "auto" takes a GPU if there is one; "cpu", "cuda", "cuda:1".
+        processes: training processes on this machine, one a GPU; under torchrun or SLURM on each.
+        nodes: machines, each with so many processes.
+        precision: of the networks; likelihood and KL are always in 32 bits.
+        compile: compile encoder and decoder, which pays on GPUs in long runs.
+        workers: processes that make batches ahead; 0 makes each when it is asked for.
+        tensorboard: write scalars and pictures for TensorBoard.
+        progress: show a progress bar.
+    """
+
+    data: tyro.conf.Positional[Path]
+    out: Path
+    model: ModelConfig = PRESETS["article"].model
+    objective: Objective = PRESETS["article"].objective
+    optimiser: OptimiserConfig = PRESETS["article"].optimiser
+    label_budget: int | None = None
+    steps: int = 1000
+    labelled_per_batch: int = 4
+    unlabelled_per_batch: int = 4
+    accumulate: int = 1
+    augment: bool = True
+    fold: int = 0
+    folds: int = 5
+    seed: int = 0
+    validate_every: int = 100
+    patience: int | None = None
+    log_every: int = 10
+    keep_every: int = 100
+    keep_last: int = 1
+    fast: bool = False
+    resume: bool = False
+    device: str = "auto"
+    processes: int = 1
+    nodes: int = 1
+    precision: Precision = "32"
+    compile: bool = False
+    workers: int = 0
+    tensorboard: bool = True
+    progress: bool = True
+
+    def check(self) -> None:
+        """Raise ValueError for a number out of range: called before any work."""
+        at_least_one = (
+            "steps", "validate_every", "log_every", "keep_every", "keep_last",
+            "labelled_per_batch", "accumulate", "processes", "nodes", "patience",
+        )  # fmt: skip
+        for name in at_least_one:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        for name in ("unlabelled_per_batch", "seed", "workers"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        for name, part in (("learning_rate", self.optimiser), ("label_weight", self.objective)):
+            value = getattr(part, name)
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be at least 0 and finite, got {value}")
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A configuration as numbers, strings, lists and dicts, as YAML and JSON have them."""
+    return dict(TypeAdapter(type(config)).dump_python(config, mode="json"))
+
+
+def to_yaml(config: TrainConfig) -> str:
+    """The whole configuration, for `--config`; ``resume`` is for a call, not for a run."""
+    said = plain(config)
+    del said["resume"]
+    return yaml.safe_dump(said, sort_keys=False)
+
+
+def from_yaml(path: Path | None = None, name: str | None = None) -> TrainConfig:
+    """The defaults of a run: a preset, and over it what a file says.
+
+    Args:
+        path: a YAML file of :class:`TrainConfig`'s fields, any of them, those of ``model``,
+            ``objective`` and ``optimiser`` one level deeper; and ``preset``, what to start from.
+        name: the preset, instead of the file's; the article's if neither names one.
+
+    Returns:
+        The configuration; ``data`` and ``out`` are `tyro.MISSING` where the file has none.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no YAML, or a key or a value of it is wrong; the message has the nearest
+            right key.
+    """
+    said = {} if path is None else _read(path)
+    start = said.pop("preset", None)
+    try:
+        base = preset(name or start or "article")
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}" if path else str(error)) from None
+    known = asdict(TrainConfig(data=Path(), out=Path(), **vars(base)))
+    _check_keys(said, known, path)
+    merged = {
+        key: {**value, **said.get(key, {})} if isinstance(value, dict) else said.get(key, value)
+        for key, value in known.items()
+    }
+    try:
+        config = TypeAdapter(TrainConfig).validate_python(merged)
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()
+        )
+        raise ValueError(f"{path}: {wrong}") from None
+    values = {field.name: getattr(config, field.name) for field in fields(config)}
+    absent = {key: tyro.MISSING for key in ("data", "out") if key not in said}
+    return TrainConfig(**{**values, **absent})
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; a run's own is OUT/config.yaml")
+    try:
+        said = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not YAML ({error})") from None
+    if said is None:
+        return {}
+    if not isinstance(said, dict):
+        raise ValueError(f"{path}: must be a mapping like `steps: 1000`, a line a field")
+    return said
+
+
+def _check_keys(
+    said: Mapping[Any, Any], known: Mapping[str, Any], path: Path | None, above: str = ""
+) -> None:
+    """Refuse what is no field, and name the nearest one that is, wherever it belongs."""
+    places = {name: above + name for name in known}
+    for key, inside in known.items():
+        if isinstance(inside, dict):
+            places |= {name: f"{above}{key}.{name}" for name in inside}
+    for key, value in said.items():
+        if key not in known:
+            near = difflib.get_close_matches(str(key), places, 1)
+            hint = f"did you mean {places[near[0]]!r}?" if near else "see `stitchnet train --help`"
+            raise ValueError(f"{path}: unknown key {above + str(key)!r}; {hint}")
+        if isinstance(known[key], dict):
+            if not isinstance(value, dict):
+                raise ValueError(f"{path}: {above + key!r} must be a mapping of its fields")
+            _check_keys(value, known[key], path, f"{above}{key}.")

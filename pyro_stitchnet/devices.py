@@ -1,0 +1,66 @@
+"""Where a model runs: one device, or the processes of a training run."""
+
+import os
+
+import torch
+from lightning_fabric import Fabric
+
+from pyro_stitchnet.config import Precision
+
+__all__ = ["choose_device", "make_fabric"]
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called ``name``; "auto" is a GPU if there is one.
+
+    Raises:
+        ValueError: there is no such device here.
+    """
+    if name == "meta":
+        raise ValueError("device 'meta' holds no numbers; try cpu")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {name!r} is not to be had here ({error}); try cpu") from error
+    return device
+
+
+def make_fabric(
+    device: str = "auto", *, processes: int = 1, nodes: int = 1, precision: Precision = "32"
+) -> Fabric:
+    """The processes of a training run, not yet launched.
+
+    Under torchrun their numbers are what torchrun says.
+
+    Args:
+        device: as for :func:`choose_device`.
+        processes: on this machine, one a GPU.
+        nodes: machines.
+        precision: of the networks; "16-mixed" is for GPUs.
+
+    Raises:
+        ValueError: there is no such device here, or not so many of them.
+    """
+    if "LOCAL_WORLD_SIZE" in os.environ:
+        processes = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ["WORLD_SIZE"]) // processes
+    kind, index = (chosen := choose_device(device)).type, chosen.index
+    if kind != "cuda" and precision == "16-mixed":
+        raise ValueError(f"precision 16-mixed needs a GPU, not {kind}; take bf16-mixed")
+    if kind == "cuda" and processes > torch.cuda.device_count():
+        raise ValueError(
+            f"{processes} processes want a GPU each, but there are {torch.cuda.device_count()}"
+        )
+    if index is not None and processes > 1:
+        raise ValueError(f"{processes} processes cannot share {device}; take --device {kind}")
+    several = processes * nodes > 1
+    return Fabric(
+        accelerator=kind,
+        devices=processes if index is None or kind == "cpu" else [index],
+        num_nodes=nodes,
+        strategy="ddp" if several else "auto",
+        precision="32-true" if precision == "32" else precision,
+    )

@@ -1,0 +1,28 @@
+"""The score by which weights are chosen."""
+
+import torch
+
+from pyro_stitchnet.data.slices import Slices
+from pyro_stitchnet.evaluation.metrics import slice_scores
+from pyro_stitchnet.posterior import segment
+from pyro_stitchnet.stitchnet import StitchNet
+
+__all__ = ["validate"]
+
+
+def validate(net: StitchNet, slices: Slices) -> dict[str, float]:
+    """Mean Dice (F1 of eq. 1) of each lesion over the slices where it is defined, and of both.
+
+    A lesion that no slice has or is given counts 0 in the mean of both.
+    """
+    device = next(net.parameters()).device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(0)  # the same draws of z at every validation
+        labels = segment(net, slices.images.to(device)).labels.cpu()
+    mean = slice_scores(slices.labels(), labels).groupby("lesion")["f1"].mean()
+    lesions = mean[["GGO", "CON"]]
+    return {
+        "validation/dice_ggo": float(lesions["GGO"]),
+        "validation/dice_consolidation": float(lesions["CON"]),
+        "validation/dice": float(lesions.fillna(0).mean()),
+    }
