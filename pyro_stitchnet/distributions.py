@@ -18,6 +18,8 @@ from torch.distributions.relaxed_categorical import (
 )
 from torch.nn import functional
 
+from pyro_stitchnet.distributed import own_rows, processes
+
 __all__ = [
     "FAMILIES",
     "DiscretisedLogistic",
@@ -26,6 +28,7 @@ __all__ = [
     "FlooredBeta",
     "InteriorBeta",
     "Picked",
+    "SharedNormal",
     "Stitched",
     "product_of_normals",
 ]
@@ -41,6 +44,21 @@ def product_of_normals(a: dist.Normal, b: dist.Normal) -> dist.Normal:
     precision_a, precision_b = a.scale**-2, b.scale**-2
     variance = 1 / (precision_a + precision_b)
     return dist.Normal(variance * (precision_a * a.loc + precision_b * b.loc), variance.sqrt())
+
+
+class SharedNormal(dist.Normal):
+    """A Gaussian over the slices of a batch, drawn as one for all training processes.
+
+    Each process draws for all, from generators that are alike, and keeps its own rows: so two
+    processes draw what one would for both their slices.
+    """
+
+    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+        """Draw, with a gradient."""
+        shape = self._extended_shape(sample_shape)
+        whole = shape[0] * processes()
+        noise = torch.randn(whole, *shape[1:], dtype=self.loc.dtype, device=self.loc.device)
+        return self.loc + noise[own_rows(whole)] * self.scale
 
 
 class InteriorBeta(dist.Beta):

@@ -11,7 +11,8 @@ from pyro import poutine
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
-from pyro_stitchnet.distributions import product_of_normals
+from pyro_stitchnet.distributed import all_mean
+from pyro_stitchnet.distributions import SharedNormal, product_of_normals
 from pyro_stitchnet.nn.blocks import Crush, Expand, UpStep
 from pyro_stitchnet.nn.encoder import MobileNetPyramid
 from pyro_stitchnet.presets import ModelConfig, Objective
@@ -184,7 +185,7 @@ def _normal(parameters: tuple[Tensor, Tensor]) -> dist.Normal:
 
 def _sample_map(name: str, d: dist.Normal) -> Tensor:
     """A site for a map (N, 1, h, w): event (1, h, w), with room for the rows and columns plates."""
-    return pyro.sample(name, dist.Normal(d.loc[:, None, None], d.scale[:, None, None]).to_event(3))
+    return pyro.sample(name, SharedNormal(d.loc[:, None, None], d.scale[:, None, None]).to_event(3))
 
 
 def _as_map(value: Tensor) -> Tensor:
@@ -198,6 +199,6 @@ def _pay_free_bits(name: str, q: dist.Normal, p: dist.Normal, free_bits: float) 
     A factor in the guide enters the bound negatively: -KL - (free - KL) = -max(KL, free), whose
     gradient vanishes in expectation while the level is under its allowance.
     """
-    short = (free_bits - kl_divergence(q, p).mean()).clamp_min(0)
+    short = (free_bits - all_mean(kl_divergence(q, p).mean())).clamp_min(0)
     pixels = q.loc[0].numel()
     pyro.factor(name, (short * pixels).expand(len(q.loc), 1, 1), has_rsample=True)

@@ -96,8 +96,8 @@ def test_evaluate_repeats_the_run_s_own_table(
 def test_a_budget_of_labels_leaves_the_rest_unlabelled(
     folders: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stitchnet(monkeypatch, "train", folders / "dataset", "--out", folders / "budget", "--label-budget",
-              2, *TINY)  # fmt: skip
+    stitchnet(monkeypatch, "train", folders / "dataset", "--out", folders / "budget",
+              "--label-budget", 2, *TINY)  # fmt: skip
     _, info = checkpoint.load(folders / "budget" / "model.pt")
     assert info["slices"] == {"labelled": 2, "unlabelled": 6, "validation": 1, "test": 2}
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
 
 from pyro_stitchnet.nn.blocks import Down, Up
+from pyro_stitchnet.nn.norm import BatchNorm2d
 from pyro_stitchnet.presets import Wiring
 
 __all__ = ["MobileNetPyramid", "load_imagenet_weights"]
@@ -67,7 +68,7 @@ class MobileNetPyramid(nn.Module):
                 f"ImageNet weights exist for MobileNetV2 of width 1.0 only, not {width}; leave the "
                 "weights out, or take a preset of full width (article, reference)"
             )
-        features = mobilenet_v2(width_mult=width).features
+        features = mobilenet_v2(width_mult=width, norm_layer=BatchNorm2d).features
         if weights is not None:
             features.load_state_dict(load_imagenet_weights(weights))
         features[0][0] = _one_channel(features[0][0])

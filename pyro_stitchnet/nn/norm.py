@@ -5,10 +5,41 @@ import math
 import torch
 from torch import Tensor, nn
 
-__all__ = ["TwoRoleBatchNorm2d", "norm", "set_role"]
+from pyro_stitchnet.distributed import all_mean, processes
+
+__all__ = ["BatchNorm2d", "TwoRoleBatchNorm2d", "norm", "set_role"]
 
 
-class TwoRoleBatchNorm2d(nn.BatchNorm2d):
+class BatchNorm2d(nn.BatchNorm2d):
+    """Batch norm over the batch of all training processes, on CPUs too.
+
+    torch's ``SyncBatchNorm`` is for GPUs only.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``x`` (N, C, H, W)."""
+        return self.normalise(x, self.running_mean, self.running_var)
+
+    def normalise(self, x: Tensor, mean: Tensor | None, var: Tensor | None) -> Tensor:
+        """Normalise ``x`` and, in training, move the running statistics ``mean`` and ``var``."""
+        if not self.training or processes() == 1:
+            return nn.functional.batch_norm(
+                x, mean, var, self.weight, self.bias, self.training, self.momentum or 0.0, self.eps
+            )
+        assert mean is not None  # there are running statistics
+        assert var is not None
+        wide = x.float()
+        now = all_mean(wide.mean((0, 2, 3), keepdim=True))
+        spread = all_mean((wide - now).square().mean((0, 2, 3), keepdim=True))
+        with torch.no_grad():
+            n = processes() * x.numel() / x.shape[1]
+            mean.lerp_(now.flatten(), self.momentum or 0.0)
+            var.lerp_(spread.flatten() * n / (n - 1), self.momentum or 0.0)
+        scale = (spread + self.eps).rsqrt() * self.weight.view(1, -1, 1, 1)
+        return ((wide - now) * scale + self.bias.view(1, -1, 1, 1)).to(x.dtype)
+
+
+class TwoRoleBatchNorm2d(BatchNorm2d):
     """Batch norm whose running statistics are kept apart for inference and generation.
 
     The SVAE shares one module between the encoder's features and the decoder's. Their
@@ -33,9 +64,7 @@ class TwoRoleBatchNorm2d(nn.BatchNorm2d):
             if self.generating
             else (self.running_mean, self.running_var)
         )
-        return nn.functional.batch_norm(
-            x, mean, var, self.weight, self.bias, self.training, self.momentum or 0.0, self.eps
-        )
+        return self.normalise(x, mean, var)
 
 
 def set_role(module: nn.Module, *, generating: bool) -> None:

@@ -1,0 +1,46 @@
+"""What several training processes do together, so that their parts of a batch act as one batch.
+
+With one process, or none set up, everything here is local.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+__all__ = ["all_mean", "own_rows", "processes"]
+
+
+def processes() -> int:
+    """How many training processes there are."""
+    return distributed.get_world_size() if _several() else 1
+
+
+def all_mean(local: Tensor) -> Tensor:
+    """The mean of ``local`` over the processes; gradients flow back to all of them."""
+    return _Sum.apply(local) / processes() if processes() > 1 else local
+
+
+def own_rows(n: int) -> slice:
+    """Which of ``n`` rows for all processes together are this one's: every so manyth."""
+    return slice(distributed.get_rank() if _several() else 0, n, processes())
+
+
+def _several() -> bool:
+    return distributed.is_available() and distributed.is_initialized()
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(_: Any, local: Tensor) -> Tensor:
+        return _summed(local)
+
+    @staticmethod
+    def backward(_: Any, *gradients: Tensor) -> Tensor:
+        return _summed(gradients[0])
+
+
+def _summed(local: Tensor) -> Tensor:
+    total = local.contiguous().clone()
+    distributed.all_reduce(total)
+    return total

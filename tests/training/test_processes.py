@@ -1,0 +1,88 @@
+"""Several training processes do what one would do with all their slices."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from pyro_stitchnet.data.phantom import phantom_slices
+from pyro_stitchnet.data.prepare import prepare
+from pyro_stitchnet.data.preprocess import Preprocessing
+from pyro_stitchnet.data.slices import write_folder
+from pyro_stitchnet.distributed import all_mean, own_rows, processes
+
+OWN = [sys.executable, "-m", "pyro_stitchnet"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("processes")
+    write_folder(phantom_slices(range(8), 2, size=64), folder / "labelled")
+    write_folder(phantom_slices(range(8, 14), 1, size=64), folder / "rest", masks=False)
+    sources = [str(folder / "labelled"), str(folder / "rest")]
+    steps = Preprocessing(size=64, lungs="none")
+    return prepare(sources, folder / "dataset", preprocessing=steps, progress=False).folder
+
+
+def start(
+    data: Path, out: Path, *more: str, launcher: Sequence[str] = OWN
+) -> subprocess.Popen[str]:
+    options = {
+        "out": out, "preset": "tiny", "steps": 4, "log-every": 1, "validate-every": 2, "ema": 0.5,
+    }  # fmt: skip
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    return subprocess.Popen(
+        [*launcher, "train", str(data), *words, *more, "--no-progress", "--no-tensorboard"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT,
+    )  # fmt: skip
+
+
+def each(slices: int) -> tuple[str, ...]:
+    return "--labelled-per-batch", str(slices), "--unlabelled-per-batch", str(slices)
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_learns_from_all_slices(dataset: Path, tmp_path: Path) -> None:
+    """By Fabric's launcher and by torchrun: batches, draws, gradients, the weights to keep."""
+    torchrun = [*TORCHRUN, "--master-port=29611", "-m", "pyro_stitchnet"]
+    runs = {
+        tmp_path / "one": start(dataset, tmp_path / "one", *each(2)),
+        tmp_path / "two": start(dataset, tmp_path / "two", *each(1), "--processes", "2"),
+        tmp_path / "run": start(dataset, tmp_path / "run", *each(1), launcher=torchrun),
+    }
+    for process in runs.values():
+        output, errors = process.communicate()
+        assert process.returncode == 0, output + errors
+    one, *several = (pd.read_csv(out / "log.csv") for out in runs)
+    for other in several:
+        first, later = one["elbo/loss"][0], one["elbo/loss"][1:].to_numpy()
+        assert other["elbo/loss"][0] == pytest.approx(first, rel=1e-5)
+        # by then Adam has made rounding's differences larger
+        assert other["elbo/loss"][1:].to_numpy() == pytest.approx(later, rel=5e-3)
+
+
+@pytest.mark.slow
+def test_batch_norm_free_bits_and_draws_are_those_of_the_whole_batch() -> None:
+    script = str(Path(__file__).with_name("loss_of_a_batch.py"))
+    one, two = (
+        json.loads(subprocess.run(
+            [*launcher, script], capture_output=True, text=True, check=True, env=ENVIRONMENT
+        ).stdout)
+        for launcher in ([sys.executable], [*TORCHRUN, "--master-port=29612"])
+    )  # fmt: skip
+    assert two == pytest.approx(one, rel=1e-5)
+
+
+def test_one_process_alone_needs_nothing_set_up() -> None:
+    t = torch.tensor([1.0, 2.0])
+    assert processes() == 1
+    assert all_mean(t) is t
+    assert own_rows(5) == slice(0, 5, 1)
