@@ -5,6 +5,7 @@ batch goes on as if never stopped; any number of worker processes makes the same
 training processes share the work by each making its part of every batch.
 """
 
+import signal
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import count
@@ -131,6 +132,7 @@ class TwoStreams(TorchDataset[Batch]):
             sampler=count(first),
             num_workers=workers,
             pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_leave_signals_to_the_parent,
             generator=torch.Generator(),  # else it draws from the global one
         )
         return iter(loader)
@@ -152,6 +154,12 @@ class TwoStreams(TorchDataset[Batch]):
             weak = weak.as_subclass(Tensor)
             views = [weak, *(self.strong(weak) for _ in range(self.strong_views))]
         return torch.cat(views).clamp(0, 1), mask.as_subclass(Tensor)  # blurs overshoot by rounding
+
+
+def _leave_signals_to_the_parent(_: int) -> None:
+    """Ctrl-C and schedulers reach every process, but the parent has a step to end and to save."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 @lru_cache(maxsize=8)

@@ -147,7 +147,12 @@ def command(dataset: Path, out: Path) -> list[str]:
 def start(arguments: list[str]) -> subprocess.Popen[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
     )
 
 
@@ -197,14 +202,14 @@ def test_killed_runs_end_bit_identical(dataset: Path, tmp_path: Path) -> None:
 def test_a_stopped_run_is_saved_and_says_how_to_go_on(
     dataset: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
-    arguments = [*command(dataset, tmp_path / "run"), "--keep-every", "1000"]
+    arguments = [*command(dataset, tmp_path / "run"), "--keep-every", "1000", "--workers", "1"]
     arguments[arguments.index("--steps") + 1] = "100000"
     process = start(arguments)
     while not (tmp_path / "run" / "split.csv").exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
     time.sleep(1)  # training has begun
-    process.send_signal(number)
+    os.killpg(process.pid, number)  # as a terminal and a scheduler do: the workers get it too
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "--resume goes on" in errors
