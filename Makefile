@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format typecheck check clean
+.PHONY: help demo test gpu lint format typecheck check clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ test: export OMP_NUM_THREADS = 1
 test: export OMP_WAIT_POLICY = passive
 test: $(INSTALLED) ## Run the tests (PYTEST_ARGS="-m 'not slow'" for the quick ones)
 	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+gpu: $(INSTALLED) ## Run what needs a GPU and write gpu.md
+	$(BIN)/python benchmarks/gpu_report.py --out gpu.md
 
 lint: $(INSTALLED) ## Check style and format
 	$(BIN)/ruff check .

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from pyro_stitchnet.data.dataset import SKIPPED, Dataset
 from pyro_stitchnet.data.leakage import merge_duplicates
 from pyro_stitchnet.files import write_atomically
 from pyro_stitchnet.labels import BACKGROUND, CONSOLIDATION, GGO, LABELS
-from pyro_stitchnet.pictures import overlay, save_figure
+from pyro_stitchnet.pictures import COLOURS, overlay, save_figure
 
 __all__ = ["Inspection", "contact_sheet", "inspect", "write_inspection"]
 
@@ -105,6 +106,9 @@ def contact_sheet(dataset: Dataset, rows: list[int], *, columns: int = 6) -> Fig
         labels[sets == 1 << CONSOLIDATION] = CONSOLIDATION
         ax.imshow(overlay(image, labels))
         ax.set_title(dataset.names[i], fontsize=6)
+    names = {GGO: "GGO, or GGO and consolidation undivided", CONSOLIDATION: "consolidation"}
+    keys = [Patch(color=COLOURS[k], label=name) for k, name in names.items()]
+    figure.legend(handles=keys, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     return figure
 
 

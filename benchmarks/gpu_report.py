@@ -1,0 +1,81 @@
+"""All that only a GPU can show, in one dated report: `make gpu`.
+
+    python benchmarks/gpu_report.py --out gpu.md
+
+Runs the tests marked `cuda` (losses on the GPU against the CPU's among them), the step-speed tables
+at 32 bits, bfloat16 and float16, eager and compiled, and one short training, and writes what each
+printed. Ends with 1 where there is no GPU, and where a part failed, whose output is in the report.
+"""
+
+import shlex
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import tyro
+
+from pyro_stitchnet.files import write_atomically
+from pyro_stitchnet.provenance import provenance
+
+HERE = Path(__file__).parent
+
+
+@dataclass
+class Config:
+    out: Path = Path("gpu.md")
+    batch: int = 8
+    sizes: tuple[int, ...] = (128, 176, 256, 352)
+    minutes: float = 20  # for one part at most
+
+
+def parts(config: Config, scratch: Path) -> dict[str, list[str]]:
+    speed = [
+        sys.executable, str(HERE / "step_speed.py"), "--device", "cuda",
+        "--batch", str(config.batch), "--sizes", *map(str, config.sizes),
+    ]  # fmt: skip
+    tables = {
+        f"Step speed, {precision}{', compiled' * compiled}": [
+            *speed, "--precision", precision, *["--compile"] * compiled,
+        ]
+        for compiled in (False, True)
+        for precision in ("32", "bf16-mixed", "16-mixed")
+    }  # fmt: skip
+    return {
+        "Tests": [sys.executable, "-m", "pytest", "-q", "-m", "cuda", str(HERE.parent / "tests")],
+        "A short training": [
+            sys.executable, "-m", "pyro_stitchnet", "demo", "--out", str(scratch / "demo"),
+        ],
+        **tables,
+    }  # fmt: skip
+
+
+def main(config: Config) -> int:
+    if not torch.cuda.is_available():
+        print("no CUDA device here: nothing was run", file=sys.stderr)
+        return 1
+    about = "\n".join(f"* {key}: {value}" for key, value in provenance().items())
+    report, failed = f"# pyro_stitchnet on a GPU\n\n{about}\n", []
+    with tempfile.TemporaryDirectory() as scratch:
+        for title, command in parts(config, Path(scratch)).items():
+            print(title, flush=True)
+            try:
+                done = subprocess.run(
+                    command, capture_output=True, text=True, timeout=60 * config.minutes
+                )
+                said, ok = done.stdout + done.stderr * (done.returncode != 0), not done.returncode
+            except subprocess.TimeoutExpired:
+                said, ok = f"not done in {config.minutes:g} minutes", False
+            failed += [] if ok else [title]
+            report += (
+                f"\n## {title}{'' if ok else ': FAILED'}\n\n    {shlex.join(command)}\n\n{said}\n"
+            )
+            write_atomically(config.out, report)  # what was found so far is kept
+    print(f"{config.out}" + f"; failed: {', '.join(failed)}" * bool(failed))
+    return bool(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(Config)))
