@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from pyro_stitchnet.data.phantom import phantom_slices
 from pyro_stitchnet.data.prepare import prepare
@@ -17,6 +18,7 @@ RUNS = {
     "examples/train_svi.py": "dataset --out m.pt --steps 1",
     "benchmarks/data_speed.py": "--volumes 1 --slices 2 --side 64 --size 64 --workers 1 --rounds 1",
     "benchmarks/lung_field.py": "--patients 2 --shared nowhere",
+    "benchmarks/processes.py": "--size 64 --steps 1 --rounds 1 --per-process 1",
     "benchmarks/style_collapse.py": "--out c --seeds 0 --arms reference --steps 1 --labelled 4"
     " --unlabelled 6",
 }
@@ -28,7 +30,17 @@ def test_all_are_listed() -> None:
         for d in ("examples", "benchmarks")
         for p in (ROOT / d).glob("*.py")
     }
-    assert found == set(RUNS)
+    assert found == {*RUNS, "benchmarks/gpu_report.py"}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="it would take its time")
+def test_without_a_gpu_its_report_says_so_and_fails(tmp_path: Path) -> None:
+    script = ROOT / "benchmarks/gpu_report.py"
+    done = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (1, "no CUDA device here: nothing was run\n")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

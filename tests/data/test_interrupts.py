@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -13,6 +14,7 @@ from pyro_stitchnet.data.interrupts import interrupted_once
 
 def press() -> None:
     os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.1)  # another thread may take it and pass it on
 
 
 def deaf_child() -> bool:
