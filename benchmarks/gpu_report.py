@@ -27,7 +27,7 @@ HERE = Path(__file__).parent
 class Config:
     out: Path = Path("gpu.md")
     batch: int = 8
-    sizes: tuple[int, ...] = (128, 176, 256, 352)
+    sizes: tuple[int, ...] = (128, 192, 256, 352)  # multiples of 32
     minutes: float = 20  # for one part at most
 
 

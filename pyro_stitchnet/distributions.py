@@ -6,6 +6,7 @@ labels leaves (...). Everything here is float32, whatever precision the networks
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Self
 
 import pyro.distributions as dist
 import torch
@@ -30,6 +31,7 @@ __all__ = [
     "Picked",
     "SharedNormal",
     "Stitched",
+    "pick",
     "product_of_normals",
 ]
 
@@ -61,17 +63,53 @@ class SharedNormal(dist.Normal):
         return self.loc + noise[own_rows(whole)] * self.scale
 
 
-class InteriorBeta(dist.Beta):
+class InteriorBeta(TorchDistribution):
     """A Beta for grey values in the closed [0, 1]: scored half an 8-bit step inside the ends.
 
-    A Beta density is 0 or infinite at 0 and at 1, which slices do hold.
+    A Beta density is 0 or infinite at 0 and at 1, which slices do hold. torch's Beta interleaves
+    both parameters in a Dirichlet and takes a logarithm for each style; this takes one a pixel, in
+    half the time.
     """
+
+    arg_constraints = {
+        "concentration1": constraints.positive,
+        "concentration0": constraints.positive,
+    }
+    support = constraints.unit_interval
+    has_rsample = True
 
     inset = 0.5 / (GREY_LEVELS - 1)
 
+    def __init__(
+        self, concentration1: Tensor, concentration0: Tensor, validate_args: bool | None = None
+    ) -> None:
+        """Take alpha and beta, which broadcast."""
+        both = torch.broadcast_tensors(concentration1, concentration0)
+        self.concentration1, self.concentration0 = both
+        super().__init__(both[0].shape, validate_args=validate_args)
+
+    def expand(self, batch_shape: torch.Size, _instance: object = None) -> "InteriorBeta":
+        """The same distribution, broadcast."""
+        a, b = self.concentration1.expand(batch_shape), self.concentration0.expand(batch_shape)
+        return type(self)(a, b, validate_args=False)
+
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-density at ``value`` moved into [inset, 1 - inset]."""
-        return super().log_prob(value.clamp(self.inset, 1 - self.inset))
+        a, b, x = self.concentration1, self.concentration0, value.clamp(self.inset, 1 - self.inset)
+        log_norm = torch.lgamma(a) + torch.lgamma(b) - torch.lgamma(a + b)
+        return (a - 1) * x.log() + (b - 1) * torch.log1p(-x) - log_norm
+
+    @property
+    def mean(self) -> Tensor:
+        """alpha / (alpha + beta)."""
+        return self.concentration1 / (self.concentration1 + self.concentration0)
+
+    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+        """Grey values, by torch's Beta."""
+        torchs = torch.distributions.Beta(
+            self.concentration1, self.concentration0, validate_args=False
+        )
+        return torchs.rsample(sample_shape)
 
 
 class FlooredBeta(InteriorBeta):
@@ -114,18 +152,13 @@ class DiscretisedLogistic(TorchDistribution):
         """Log-mass of the grey level nearest to ``value``."""
         half = 0.5 / (GREY_LEVELS - 1)
         value = (value * (GREY_LEVELS - 1)).round() / (GREY_LEVELS - 1)
-        upper = (value + half - self.loc) / self.scale
-        lower = (value - half - self.loc) / self.scale
+        # The logs of sigmoid(u) and of 1 - sigmoid(l), u and l the level's upper and lower edge.
+        steepness = 1 / self.scale
+        below = functional.logsigmoid((value + half - self.loc) * steepness)
+        above = functional.logsigmoid((self.loc - value + half) * steepness)
         # log(sigmoid(u) - sigmoid(l)) = log(1 - e^(l-u)) + logsigmoid(u) + logsigmoid(-l)
-        inside = (
-            torch.log(-torch.expm1(lower - upper))
-            + functional.logsigmoid(upper)
-            + functional.logsigmoid(-lower)
-        )
-        tails = torch.where(
-            value < half, functional.logsigmoid(upper), functional.logsigmoid(-lower)
-        )
-        return torch.where((value < half) | (value > 1 - half), tails, inside)
+        inside = torch.log(-torch.expm1(-2 * half * steepness)) + below + above
+        return torch.where(value < half, below, torch.where(value > 1 - half, above, inside))
 
     @property
     def mean(self) -> Tensor:
@@ -173,6 +206,15 @@ FAMILIES: Mapping[str, Callable[[Tensor, Tensor], TorchDistribution]] = {
 """Likelihoods by name: two unconstrained maps to the distribution of a style."""
 
 
+def pick(values: Tensor, y: Tensor) -> Tensor:
+    """The entry of ``values`` (..., K) that ``y`` (...) names; the dots broadcast."""
+    if y.dim() == values.dim() and len(y) == y.numel():  # enumerated: the same for all pixels
+        return values.movedim(-1, 0).index_select(0, y.flatten())
+    shape = torch.broadcast_shapes(values.shape[:-1], y.shape)
+    values = values.expand(*shape, values.shape[-1])
+    return values.gather(-1, y.expand(shape).unsqueeze(-1)).squeeze(-1)
+
+
 class Picked(TorchDistribution):
     """Phi(y, b, h, g, c): each pixel drawn from the style that its label ``y`` picks."""
 
@@ -189,27 +231,24 @@ class Picked(TorchDistribution):
 
     def expand(self, batch_shape: torch.Size, _instance: object = None) -> "Picked":
         """The same distribution, broadcast."""
-        return Picked(self.y.expand(batch_shape), self.styles, validate_args=False)
-
-    def _pick(self, values: Tensor, shape: torch.Size) -> Tensor:
-        values = values.expand(*shape, values.shape[-1])
-        return values.gather(-1, self.y.expand(shape).unsqueeze(-1)).squeeze(-1)
+        new = Picked(self.y, self.styles, validate_args=False)
+        new._batch_shape = torch.Size(batch_shape)
+        return new
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log p_y(value) per pixel."""
-        scores = self.styles.log_prob(value.unsqueeze(-1))
-        return self._pick(scores, torch.broadcast_shapes(scores.shape[:-1], self.y.shape))
+        return pick(self.styles.log_prob(value.unsqueeze(-1)), self.y)
 
     @property
     def mean(self) -> Tensor:
         """The mean of the picked style."""
-        return self._pick(self.styles.mean, self.batch_shape)
+        return pick(self.styles.mean, self.y).expand(self.batch_shape)
 
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
         """Grey values drawn from the picked style."""
         # Expanded first: pixels that share a style still draw from it independently.
         styles = self.styles.expand((*self.batch_shape, self.styles.batch_shape[-1]))
-        return self._pick(styles.sample(sample_shape), self._extended_shape(sample_shape))
+        return pick(styles.sample(sample_shape), self.y.expand(self.batch_shape))
 
 
 class Stitched(TorchDistribution):
@@ -239,15 +278,26 @@ class Stitched(TorchDistribution):
             allowed: labels that each pixel may have, bool (..., K); ``None`` allows all.
             validate_args: as in :class:`torch.distributions.Distribution`.
         """
-        self.log_pi = logits.log_softmax(-1)
+        self.log_pi = logits.movedim(-1, 0).log_softmax(0).movedim(0, -1)
         self.styles, self.allowed = styles, allowed
         shape = torch.broadcast_shapes(logits.shape, styles.batch_shape)[:-1]
         super().__init__(shape, validate_args=validate_args)
 
-    def expand(self, batch_shape: torch.Size, _instance: object = None) -> "Stitched":
+    def expand(self, batch_shape: torch.Size, _instance: object = None) -> Self:
         """The same distribution, broadcast."""
         log_pi = self.log_pi.expand(*batch_shape, self.log_pi.shape[-1])
-        return type(self)(log_pi, self.styles, self.allowed, validate_args=False)
+        return self._replaced(log_pi, self.allowed, torch.Size(batch_shape))
+
+    def given(self, allowed: Tensor | None) -> Self:
+        """The same picture, where each pixel's label lies in ``allowed``, bool (..., K)."""
+        return self._replaced(self.log_pi, allowed, self.batch_shape)
+
+    def _replaced(self, log_pi: Tensor, allowed: Tensor | None, shape: torch.Size) -> Self:
+        """Without normalising once more."""
+        new = self.__new__(type(self))
+        new.log_pi, new.styles, new.allowed = log_pi, self.styles, allowed
+        super(Stitched, new).__init__(shape, validate_args=False)
+        return new
 
     def joint(self, value: Tensor) -> Tensor:
         """log pi_k + log p_k(value) for every label, -inf where it is not allowed: (..., K)."""

@@ -1,6 +1,7 @@
 """Questions to a trained model: the segmentation of a slice, its styles, its reconstruction."""
 
 import itertools
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,7 +13,7 @@ from torch import Tensor
 from pyro_stitchnet.labels import LABELS
 from pyro_stitchnet.stitchnet import StitchNet
 
-__all__ = ["Answer", "AtMean", "ReadOut", "segment", "style_gaps"]
+__all__ = ["Answer", "AtMean", "ReadOut", "predict", "segment", "style_gaps"]
 
 ReadOut = Literal["prior", "posterior"]
 
@@ -73,19 +74,31 @@ def segment(
     """
     if read_out not in ("prior", "posterior"):
         raise ValueError(f"read_out {read_out!r} is unknown; choose 'prior' or 'posterior'")
-    if samples < 0 or batch_size < 1:
-        raise ValueError("samples must be at least 0 and batch_size at least 1")
-    if not x.is_floating_point() or not ((x >= 0) & (x <= 1)).all():
-        raise ValueError(
-            "slices must be floating-point grey values in [0, 1]: window and scale them first"
-        )
-    was_training = net.training
-    net.eval()
-    try:
-        parts = [_ask(net, part, samples, read_out) for part in x.split(batch_size)]
-    finally:
-        net.train(was_training)
+    parts = [_ask(net, z, part, read_out) for part, z in _draws(net, x, samples, batch_size)]
     return Answer(*(torch.cat(field) for field in zip(*parts, strict=True)))
+
+
+@torch.no_grad()
+def predict(net: StitchNet, x: Tensor, *, samples: int = 1, batch_size: int = 8) -> Tensor:
+    """The label probabilities of :func:`segment` alone, without the work that styles take.
+
+    Args:
+        net: a trained model; asked in evaluation mode, left as it was.
+        x: slices (N, H, W) in [0, 1], on the model's device.
+        samples: as for :func:`segment`.
+        batch_size: slices at a time.
+
+    Returns:
+        p(y | z), (N, K, H, W); ``argmax(1)`` are the labels.
+
+    Raises:
+        ValueError: as :func:`segment`.
+    """
+    parts = [
+        torch.stack([net.log_pi(z1).exp() for z1 in z]).mean(0)
+        for _, z in _draws(net, x, samples, batch_size)
+    ]
+    return torch.cat(parts).movedim(-1, 1)
 
 
 def style_gaps(styles: Tensor) -> dict[str, float]:
@@ -99,11 +112,32 @@ def style_gaps(styles: Tensor) -> dict[str, float]:
     }
 
 
-def _ask(net: StitchNet, x: Tensor, samples: int, read_out: str) -> tuple[Tensor, Tensor, Tensor]:
+def _draws(
+    net: StitchNet, x: Tensor, samples: int, batch_size: int
+) -> Iterator[tuple[Tensor, list[Tensor]]]:
+    """Batches of slices, each with draws of z1 (or its mean), while the model is evaluated."""
+    if samples < 0 or batch_size < 1:
+        raise ValueError("samples must be at least 0 and batch_size at least 1")
+    if not x.is_floating_point() or not ((x >= 0) & (x <= 1)).all():
+        raise ValueError(
+            "slices must be floating-point grey values in [0, 1]: window and scale them first"
+        )
+    was_training = net.training
+    net.eval()
+    try:
+        for part in x.split(batch_size):
+            with nullcontext() if samples else AtMean(), net.svae.one_pass():
+                z = [net.guide(part) for _ in range(max(samples, 1))]
+            yield part, z
+    finally:
+        net.train(was_training)
+
+
+def _ask(
+    net: StitchNet, z: list[Tensor], x: Tensor, read_out: str
+) -> tuple[Tensor, Tensor, Tensor]:
     probabilities, styles = [], []
-    for _ in range(max(samples, 1)):
-        with nullcontext() if samples else AtMean():
-            z1 = net.guide(x)
+    for z1 in z:
         picture = net.picture(z1)
         p = picture.log_pi.exp() if read_out == "prior" else picture.responsibilities(x)
         probabilities.append(p.movedim(-1, 1))

@@ -11,6 +11,7 @@ from pyro_stitchnet.distributions import (
     ExpRelaxedCategorical,
     Picked,
     Stitched,
+    pick,
 )
 from pyro_stitchnet.labels import LABELS
 from pyro_stitchnet.nn.blocks import Head
@@ -103,7 +104,7 @@ class StitchNet(nn.Module):
             picture = self.picture(self.svae.model(shape, objective))
         with slices, rows, columns:
             if objective.labels == "marginal":
-                pyro.sample("x", Stitched(picture.log_pi, picture.styles, allowed), obs=x)
+                pyro.sample("x", picture.given(allowed), obs=x)
             elif objective.labels == "enumerated":
                 y = pyro.sample(
                     "y", dist.Categorical(logits=picture.log_pi), infer={"enumerate": "parallel"}
@@ -159,10 +160,19 @@ class StitchNet(nn.Module):
         """
         return self.svae.once("picture", z1, lambda: self._picture(z1))
 
+    def log_pi(self, z1: Tensor) -> Tensor:
+        """log p(y | z) alone, (N, H, W, K): what a segmentation needs of :meth:`picture`.
+
+        Args:
+            z1: the value of site z1.
+        """
+        logits = self.heads[0](self.svae.features(z1), len(LABELS))
+        return logits.float().log_softmax(1).movedim(1, -1)
+
     def _picture(self, z1: Tensor) -> Stitched:
         features = self.svae.features(z1)
         maps = torch.cat([head(features) for head in self.heads], 1).float()
-        logits, a, b = maps.movedim(1, -1).split(len(LABELS), -1)
+        logits, a, b = (m.movedim(1, -1) for m in maps.split(len(LABELS), 1))
         return Stitched(logits, FAMILIES[self.config.likelihood](a, b))
 
 
@@ -177,9 +187,7 @@ def _plates(shape: tuple[int, ...]) -> list[pyro.plate]:
 
 def _log_membership(y: Tensor, allowed: Tensor) -> Tensor:
     """log 1[y in A], pixel by pixel; ``y`` may carry enumeration dims on the left."""
-    shape = torch.broadcast_shapes(y.shape, allowed.shape[:-1])
-    member = allowed.expand(*shape, allowed.shape[-1]).gather(-1, y.expand(shape).unsqueeze(-1))
-    return torch.where(member.squeeze(-1), 0.0, -torch.inf)
+    return torch.where(pick(allowed, y), 0.0, -torch.inf)
 
 
 def _relaxed(

@@ -113,11 +113,15 @@ class SVAE(nn.Module):
     def bottom_up(self, x: Tensor) -> list[dist.Normal]:
         """The encoder's estimates of z1, ..., z5 from slices (N, H, W), each (N, 1, h, w)."""
         check_size(tuple(x.shape))
-        pyramid = self.encoder(x.unsqueeze(1))
-        return [
-            _normal(crush(d, generating=False))
-            for crush, d in zip(self.crush, pyramid, strict=True)
-        ]
+
+        def ask() -> list[dist.Normal]:
+            pyramid = self.encoder(x.unsqueeze(1))
+            return [
+                _normal(crush(d, generating=False))
+                for crush, d in zip(self.crush, pyramid, strict=True)
+            ]
+
+        return self.once("bottom-up", x, ask)
 
     def prior(self, level: int, above: Tensor) -> dist.Normal:
         """p(z_level | z_{level+1} = ``above``), ``above`` as its site's value; (N, 1, h, w)."""
@@ -134,10 +138,10 @@ class SVAE(nn.Module):
 
     @contextmanager
     def one_pass(self) -> Iterator[None]:
-        """Within, model and guide ask a network about one and the same z once, not twice.
+        """Within, model and guide ask a network about one and the same z or x once, not twice.
 
         The guide needs the priors for its posterior, and the model, replayed on the guide's z,
-        needs them again.
+        needs them again; further draws of z for the same slices need no further encoding.
         """
         self._answers = {}
         try:
@@ -145,13 +149,13 @@ class SVAE(nn.Module):
         finally:
             self._answers = None
 
-    def once(self, question: str, z: Tensor, ask: Callable[[], Answer]) -> Answer:
-        """``ask()``, or within :meth:`one_pass` what it answered about this very ``z`` before."""
+    def once(self, question: str, about: Tensor, ask: Callable[[], Answer]) -> Answer:
+        """``ask()``, or within :meth:`one_pass` what it answered about this very tensor before."""
         if self._answers is None:
             return ask()
-        key = (question, id(z))
+        key = (question, id(about))
         if key not in self._answers:
-            self._answers[key] = (z, ask())  # z is kept, so that its id stays its own
+            self._answers[key] = (about, ask())  # kept, so that its id stays its own
         return self._answers[key][1]  # type: ignore[return-value]
 
 

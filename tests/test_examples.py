@@ -19,6 +19,9 @@ RUNS = {
     "benchmarks/data_speed.py": "--volumes 1 --slices 2 --side 64 --size 64 --workers 1 --rounds 1",
     "benchmarks/lung_field.py": "--patients 2 --shared nowhere",
     "benchmarks/processes.py": "--size 64 --steps 1 --rounds 1 --per-process 1",
+    "benchmarks/profile_step.py": "--preset tiny --size 64 --batch 2 --steps 1 --device cpu",
+    "benchmarks/step_speed.py": "--presets tiny --sizes 64 --batch 2 --rounds 1 --no-memory"
+    " --device cpu",
     "benchmarks/style_collapse.py": "--out c --seeds 0 --arms reference --steps 1 --labelled 4"
     " --unlabelled 6",
 }
@@ -30,7 +33,7 @@ def test_all_are_listed() -> None:
         for d in ("examples", "benchmarks")
         for p in (ROOT / d).glob("*.py")
     }
-    assert found == {*RUNS, "benchmarks/gpu_report.py"}
+    assert found == {*RUNS, "benchmarks/gpu_report.py", "benchmarks/plain_torch.py"}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="it would take its time")
@@ -63,4 +66,5 @@ def test_runs(script: str, tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert any(word in done.stdout for word in ("loss", "style_gap", "Dice", "slices/s"))
+    words = ("loss", "style_gap", "Dice", "slices/s", "operator")
+    assert any(word in done.stdout for word in words)

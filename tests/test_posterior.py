@@ -3,7 +3,7 @@ import torch
 from pyro import poutine
 from pyro.infer import infer_discrete
 
-from pyro_stitchnet.posterior import AtMean, segment
+from pyro_stitchnet.posterior import AtMean, predict, segment
 from pyro_stitchnet.presets import preset
 from pyro_stitchnet.stitchnet import StitchNet
 
@@ -30,6 +30,18 @@ def test_shapes_and_ranges(net: StitchNet, x: torch.Tensor, read_out: str, sampl
     picked = answer.styles.gather(1, answer.labels[:, None])[:, 0]
     assert torch.equal(picked, answer.stitched)
     assert net.training  # left as it was
+
+
+@pytest.mark.parametrize("samples", [0, 3])
+@pytest.mark.parametrize("name", ["tiny", "article"])  # one head, and one head a map
+def test_predict_is_segment_without_the_styles(name: str, samples: int, x: torch.Tensor) -> None:
+    net = StitchNet(preset(name).model)
+    torch.manual_seed(1)
+    whole = segment(net, x, samples=samples, batch_size=2).probabilities
+    torch.manual_seed(1)
+    alone = predict(net, x, samples=samples, batch_size=2)
+    torch.testing.assert_close(alone, whole, rtol=1e-3, atol=1e-4)
+    assert net.training
 
 
 def test_batches_do_not_matter(net: StitchNet, x: torch.Tensor) -> None:

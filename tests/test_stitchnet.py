@@ -120,7 +120,7 @@ def test_relaxed_y_is_exact_where_x_does_not_tell_labels_apart(
     small: OnTwoByTwo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With equal styles the guide's y is the prior's, and every draw gives log p(x)."""
-    one = InteriorBeta(torch.tensor(2.0), torch.tensor(3.0)).expand((1, 2, 2, K))
+    one = InteriorBeta(torch.tensor(2.0), torch.tensor(3.0)).expand(torch.Size((1, 2, 2, K)))
     small.picture = Stitched(small.picture.log_pi, one)
     for bound in relaxed_bounds(small, monkeypatch, 5):
         assert bound == pytest.approx(small.brute_force(), abs=1e-3)

@@ -185,3 +185,11 @@ class Head(nn.Sequential):
             LightSmooth(f, f, norm_kind),
             nn.Conv2d(f, outputs, 7, padding=3),
         )
+
+    def forward(self, features: Tensor, first: int | None = None) -> Tensor:
+        """Map ``features`` to all maps, or to the ``first`` ones, which costs less."""
+        down, smooth, last = self
+        assert isinstance(last, nn.Conv2d)
+        assert last.bias is not None
+        hidden = smooth(down(features))
+        return nn.functional.conv2d(hidden, last.weight[:first], last.bias[:first], padding=3)

@@ -4,7 +4,7 @@ import torch
 
 from pyro_stitchnet.data.slices import Slices
 from pyro_stitchnet.evaluation.metrics import slice_scores
-from pyro_stitchnet.posterior import segment
+from pyro_stitchnet.posterior import predict
 from pyro_stitchnet.stitchnet import StitchNet
 
 __all__ = ["validate"]
@@ -18,7 +18,7 @@ def validate(net: StitchNet, slices: Slices) -> dict[str, float]:
     device = next(net.parameters()).device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(0)  # the same draws of z at every validation
-        labels = segment(net, slices.images.to(device)).labels.cpu()
+        labels = predict(net, slices.images.to(device)).argmax(1).cpu()
     mean = slice_scores(slices.labels(), labels).groupby("lesion")["f1"].mean()
     lesions = mean[["GGO", "CON"]]
     return {

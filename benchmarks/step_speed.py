@@ -1,0 +1,337 @@
+"""What does a training step cost, and a segmentation, beside plain PyTorch and beside a U-Net?
+
+    OMP_NUM_THREADS=2 python benchmarks/step_speed.py --presets article tiny --sizes 128 192
+
+Contenders of a training step, on the same random slices, half of them labelled:
+
+* ``enumerated``: the library's step, the labels summed out by Pyro's TraceEnum_ELBO;
+* ``marginal``: the same number through the closed form;
+* ``plain``: the same networks and loss without Pyro (``plain_torch.py``), checked to be the same;
+* ``unet``: segmentation_models_pytorch's U-Net over MobileNetV2, cross-entropy on all slices.
+
+All with Adam, fused; the first three with the library's clipping. Every round times every contender
+once, in turn, so that noise meets all alike: the tables have the median over rounds, and the median
+of the rounds' ratios with its quartiles. Peak memory is that of a process of its own on the CPU,
+and what torch allocated on a GPU. ``--growth`` prints how cost grows with size, batch, labels and
+level instead. On a shared machine leave OMP_WAIT_POLICY alone: "passive" can cost milliseconds a
+kernel.
+"""
+
+import multiprocessing
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import plain_torch
+import segmentation_models_pytorch as smp
+import torch
+import tyro
+from profile_step import random_batch
+from torch import Tensor, nn
+
+from pyro_stitchnet.config import Precision
+from pyro_stitchnet.devices import make_fabric
+from pyro_stitchnet.distributions import FAMILIES, Stitched
+from pyro_stitchnet.labels import LABELS
+from pyro_stitchnet.objective import negative_elbo
+from pyro_stitchnet.posterior import predict, segment
+from pyro_stitchnet.presets import Likelihood, preset
+from pyro_stitchnet.provenance import provenance
+from pyro_stitchnet.stitchnet import StitchNet
+from pyro_stitchnet.training.state import State
+from pyro_stitchnet.training.step import Stepper, compile_networks
+
+Work = Callable[[], object]
+STEPS = ("enumerated", "marginal", "plain", "unet")
+
+
+@dataclass
+class Config:
+    presets: tuple[str, ...] = ("article", "tiny")
+    sizes: tuple[int, ...] = (128, 192, 256, 352)  # multiples of 32
+    batch: int = 4
+    rounds: int = 7
+    device: str = "auto"
+    precision: Precision = "32"
+    compile: bool = False
+    channels_last: bool = False
+    memory: bool = True
+    growth: bool = False
+    seed: int = 0
+
+
+@dataclass
+class Room:
+    """Where the contenders meet: one preset, one size, one batch."""
+
+    config: Config
+    preset: str
+    size: int
+    batch: int
+
+    def __post_init__(self) -> None:
+        torch.manual_seed(self.config.seed)
+        self.fabric = make_fabric(self.config.device, precision=self.config.precision)
+        self.device = self.fabric.device
+        self.data = random_batch(self.size, self.batch, self.device)
+        self.layout = torch.channels_last if self.config.channels_last else torch.contiguous_format
+
+    def net(self) -> StitchNet:
+        torch.manual_seed(self.config.seed)
+        net = StitchNet(preset(self.preset).model).to(self.device, memory_format=self.layout)
+        if self.config.compile:
+            compile_networks(net)
+        return net
+
+    def unet(self) -> nn.Module:
+        unet = smp.Unet("mobilenet_v2", encoder_weights=None, in_channels=1, classes=len(LABELS))
+        unet = unet.to(self.device, memory_format=self.layout)
+        if self.config.compile:
+            unet.compile()
+        return unet
+
+    def autocast(self) -> AbstractContextManager:
+        return self.fabric.autocast()
+
+    def step(self, name: str) -> Work:
+        """A training step of a contender."""
+        chosen = preset(self.preset)
+        if name == "unet":
+            unet = self.unet()
+            adam = torch.optim.Adam(unet.parameters(), fused=True)
+            y = torch.randint(len(LABELS), self.data.x.shape, device=self.device)
+
+            def supervised() -> None:
+                adam.zero_grad()
+                with self.autocast():
+                    logits = unet(self.data.x[:, None])
+                nn.functional.cross_entropy(logits.float(), y).backward()
+                adam.step()
+
+            return supervised
+        if name == "plain":
+            net = self.net()
+            adam = torch.optim.Adam(net.parameters(), chosen.optimiser.learning_rate, fused=True)
+
+            def plain() -> None:
+                adam.zero_grad()
+                with self.autocast():
+                    loss = plain_torch.loss(net, self.data.x, self.data.allowed, chosen.objective)
+                loss.backward()
+                clip(net, chosen.optimiser.clip_norm)
+                adam.step()
+
+            return plain
+        stepper = Stepper(State(self.net(), chosen.optimiser, self.fabric))
+        objective = replace(chosen.objective, labels=name)
+        return lambda: stepper([self.data], objective)
+
+    def predictions(self) -> dict[str, Work]:
+        """Labels of the batch, without gradients."""
+        net, unet, x = self.net().eval(), self.unet().eval(), self.data.x
+
+        def ours(answer: Callable[..., object], **options: int) -> Work:
+            def work() -> None:
+                with self.autocast():
+                    answer(net, x, batch_size=len(x), **options)
+
+            return work
+
+        def theirs() -> None:
+            with torch.no_grad(), self.autocast():
+                unet(x[:, None]).argmax(1)
+
+        return {
+            "labels": ours(predict),
+            "labels, 4 draws": ours(predict, samples=4),
+            "labels and styles": ours(segment),
+            "unet": theirs,
+        }
+
+
+def clip(net: nn.Module, most: float) -> None:
+    """Tensor by tensor, as the library's."""
+    gradients = [p.grad for p in net.parameters() if p.grad is not None]
+    norms = torch.stack(torch._foreach_norm(gradients))
+    torch._foreach_mul_(gradients, list((most / (norms + 1e-6)).clamp_max(1).unbind()))
+
+
+def check_plain(room: Room) -> float:
+    """The relative difference of the plain loss from the library's on the same draws of z."""
+    objective = replace(preset(room.preset).objective, labels="marginal")
+    net, values = room.net().eval(), []
+    for loss in (negative_elbo, plain_torch.loss):
+        torch.manual_seed(1)
+        with torch.no_grad():
+            values.append(float(loss(net, room.data.x, room.data.allowed, objective)))
+    ours, plain = values
+    difference = abs(ours - plain) / abs(ours)
+    if difference > 1e-5:
+        raise SystemExit(f"the plain loss is {plain}, the library's {ours}: not the same")
+    return difference
+
+
+def seconds(work: Work) -> float:
+    start = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def rounds(contenders: Mapping[str, Work], count: int) -> dict[str, np.ndarray]:
+    """Seconds of each contender in each round, after one round that is not counted."""
+    times = [[seconds(work) for work in contenders.values()] for _ in range(count + 1)]
+    return dict(zip(contenders, np.array(times[1:]).T, strict=True))
+
+
+def ratio(times: np.ndarray, other: np.ndarray) -> str:
+    low, middle, high = np.quantile(times / other, [0.25, 0.5, 0.75])
+    return f"{middle:.2f} ({low:.2f}-{high:.2f})"
+
+
+def peak_memory(config: Config, name: str, size: int, batch: int, contender: str) -> float:
+    """GB that two training steps need at most; to be run in a process of its own."""
+    room = Room(config, name, size, batch)
+    work = room.step(contender)
+    work(), work()
+    if room.device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e9
+    # Not getrusage's, which a process inherits from the one that started it.
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e9
+
+
+def memory(config: Config, *what: object) -> float | None:
+    if not config.memory:
+        return None
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+        return pool.submit(peak_memory, config, *what).result()  # type: ignore[arg-type]
+
+
+def compare(config: Config) -> None:
+    print("| preset | size | step | seconds | / plain | / unet | peak GB |")
+    print("|---|---:|---|---:|---:|---:|---:|")
+    for name in config.presets:
+        for size in config.sizes:
+            room = Room(config, name, size, config.batch)
+            check_plain(room)
+            times = rounds({step: room.step(step) for step in STEPS}, config.rounds)
+            for step, taken in times.items():
+                most = memory(config, name, size, config.batch, step)
+                print(
+                    f"| {name} | {size} | {step} | {np.median(taken):.3f} | "
+                    f"{ratio(taken, times['plain'])} | {ratio(taken, times['unet'])} | "
+                    f"{'' if most is None else f'{most:.2f}'} |",
+                    flush=True,
+                )
+    print("\n| preset | size | prediction | slices/s | time / unet's |\n|---|---:|---|---:|---:|")
+    for name in config.presets:
+        for size in config.sizes:
+            times = rounds(Room(config, name, size, config.batch).predictions(), config.rounds)
+            for what, taken in times.items():
+                rate = config.batch / np.median(taken)
+                against = ratio(taken, times["unet"])
+                print(f"| {name} | {size} | {what} | {rate:.1f} | {against} |", flush=True)
+
+
+def growth(config: Config) -> None:
+    """How the closed form's step, its likelihood and its levels grow."""
+    for name in config.presets:
+        chosen = preset(name)
+        rooms = [(size, config.batch) for size in config.sizes]
+        rooms += [(config.sizes[0], batch) for batch in (1, 2, 4, 8, 16)]
+        print(f"\n| {name}: size | batch | seconds a step | ms a slice | peak GB |")
+        print("|---:|---:|---:|---:|---:|")
+        for size, batch in dict.fromkeys(rooms):
+            step = Room(config, name, size, batch).step("marginal")
+            taken = float(np.median(rounds({"": step}, config.rounds)[""]))
+            most = memory(config, name, size, batch, "marginal")
+            print(
+                f"| {size} | {batch} | {taken:.3f} | {1000 * taken / batch:.0f} | "
+                f"{'' if most is None else f'{most:.2f}'} |",
+                flush=True,
+            )
+        print(f"\n| {name}: level | ms forward and backward |\n|---|---:|")
+        room = Room(config, name, config.sizes[0], config.batch)
+        for part, work in parts(room).items():
+            print(f"| {part} | {1000 * np.median(rounds({'': work}, config.rounds)['']):.0f} |")
+        del chosen
+    print("\n| likelihood | K | ms forward and backward |\n|---|---:|---:|")
+    for family in get_args(Likelihood):
+        for k in (2, 4, 8, 16):
+            work = likelihood(config, family, k)
+            taken = float(np.median(rounds({"": work}, config.rounds)[""]))
+            print(f"| {family} | {k} | {1000 * taken:.1f} |", flush=True)
+
+
+def parts(room: Room) -> dict[str, Work]:
+    """The networks of each level, used as often as in a step, and what is at full size."""
+    net, levels = room.net(), len(preset(room.preset).model.channels)
+    svae, channels = net.svae, preset(room.preset).model.channels
+
+    def of(*asked: tuple[Callable[[Tensor], object], Tensor]) -> Work:
+        def work() -> None:
+            with room.autocast():
+                out = [ask(x) for ask, x in asked]
+            flat = [t for o in out for t in (o if isinstance(o, tuple | list) else [o])]
+            torch.stack([t.float().sum() for t in flat]).sum().backward()
+
+        return work
+
+    def maps(f: int, n: int) -> Tensor:
+        side = room.size >> n
+        return torch.randn(room.batch, f, side, side, device=room.device).to(
+            memory_format=room.layout
+        )
+
+    works = {"encoder": of((svae.encoder, room.data.x[:, None]))}
+    for n in range(levels, 0, -1):
+        asked: list[tuple[Callable[[Tensor], object], Tensor]] = [
+            (lambda d, n=n: svae.crush[n - 1](d, generating=False), maps(channels[n - 1], n)),
+            (svae.expand[n - 1], maps(1, n)),
+        ]
+        if n < levels:
+            asked += [
+                (lambda d, n=n: svae.crush[n - 1](d, generating=True), maps(channels[n - 1], n)),
+                (svae.up[n - 1], maps(channels[n], n + 1)),
+            ]
+        works[f"{n}: crush, expand, up"] = of(*asked)
+    works["decoder"] = of((svae.decoder, maps(channels[0], 1)))
+    features = maps(preset(room.preset).model.decoder_channels, 0)
+    works["heads"] = of(*((head, features) for head in net.heads))
+    return works
+
+
+def likelihood(config: Config, family: str, k: int) -> Work:
+    """The likelihood alone, of maps for ``k`` labels at the first size."""
+    device = make_fabric(config.device).device
+    shape = (config.batch, config.sizes[0], config.sizes[0])
+    x = torch.rand(shape, device=device)
+    maps = torch.randn(shape[0], 3 * k, *shape[1:], device=device).requires_grad_()
+
+    def work() -> None:
+        logits, a, b = maps.movedim(1, -1).split(k, -1)
+        Stitched(logits, FAMILIES[family](a, b)).log_prob(x).sum().backward()
+
+    return work
+
+
+def main(config: Config) -> None:
+    print("; ".join(f"{key} {value}" for key, value in provenance().items()))
+    print(
+        f"segmentation-models-pytorch {version('segmentation-models-pytorch')}; batch "
+        f"{config.batch}, {config.rounds} rounds, precision {config.precision}\n"
+    )
+    (growth if config.growth else compare)(config)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))
