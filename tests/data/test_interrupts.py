@@ -6,10 +6,19 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
 from pyro_stitchnet.data.interrupts import interrupted_once
+
+
+@pytest.fixture(autouse=True)
+def not_ignored_from_the_start() -> Iterator[None]:
+    """A shell's background job begins with Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def press() -> None:
