@@ -12,12 +12,11 @@ Contenders of a training step, on the same random slices, half of them labelled:
 All with Adam, fused; the first three with the library's clipping. Every round times every contender
 once, in turn, so that noise meets all alike: the tables have the median over rounds, and the median
 of the rounds' ratios with its quartiles. Peak memory is that of a process of its own on the CPU,
-and what torch allocated on a GPU. ``--growth`` prints how cost grows with size, batch, labels and
-level instead. On a shared machine leave OMP_WAIT_POLICY alone: "passive" can cost milliseconds a
-kernel.
+and what torch allocated on a GPU.
 """
 
 import multiprocessing
+import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -25,7 +24,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import plain_torch
@@ -33,15 +31,14 @@ import segmentation_models_pytorch as smp
 import torch
 import tyro
 from profile_step import random_batch
-from torch import Tensor, nn
+from torch import nn
 
 from pyro_stitchnet.config import Precision
 from pyro_stitchnet.devices import make_fabric
-from pyro_stitchnet.distributions import FAMILIES, Stitched
 from pyro_stitchnet.labels import LABELS
 from pyro_stitchnet.objective import negative_elbo
 from pyro_stitchnet.posterior import predict, segment
-from pyro_stitchnet.presets import Likelihood, preset
+from pyro_stitchnet.presets import preset
 from pyro_stitchnet.provenance import provenance
 from pyro_stitchnet.stitchnet import StitchNet
 from pyro_stitchnet.training.state import State
@@ -62,7 +59,6 @@ class Config:
     compile: bool = False
     channels_last: bool = False
     memory: bool = True
-    growth: bool = False
     seed: int = 0
 
 
@@ -242,95 +238,19 @@ def compare(config: Config) -> None:
                 print(f"| {name} | {size} | {what} | {rate:.1f} | {against} |", flush=True)
 
 
-def growth(config: Config) -> None:
-    """How the closed form's step, its likelihood and its levels grow."""
-    for name in config.presets:
-        chosen = preset(name)
-        rooms = [(size, config.batch) for size in config.sizes]
-        rooms += [(config.sizes[0], batch) for batch in (1, 2, 4, 8, 16)]
-        print(f"\n| {name}: size | batch | seconds a step | ms a slice | peak GB |")
-        print("|---:|---:|---:|---:|---:|")
-        for size, batch in dict.fromkeys(rooms):
-            step = Room(config, name, size, batch).step("marginal")
-            taken = float(np.median(rounds({"": step}, config.rounds)[""]))
-            most = memory(config, name, size, batch, "marginal")
-            print(
-                f"| {size} | {batch} | {taken:.3f} | {1000 * taken / batch:.0f} | "
-                f"{'' if most is None else f'{most:.2f}'} |",
-                flush=True,
-            )
-        print(f"\n| {name}: level | ms forward and backward |\n|---|---:|")
-        room = Room(config, name, config.sizes[0], config.batch)
-        for part, work in parts(room).items():
-            print(f"| {part} | {1000 * np.median(rounds({'': work}, config.rounds)['']):.0f} |")
-        del chosen
-    print("\n| likelihood | K | ms forward and backward |\n|---|---:|---:|")
-    for family in get_args(Likelihood):
-        for k in (2, 4, 8, 16):
-            work = likelihood(config, family, k)
-            taken = float(np.median(rounds({"": work}, config.rounds)[""]))
-            print(f"| {family} | {k} | {1000 * taken:.1f} |", flush=True)
-
-
-def parts(room: Room) -> dict[str, Work]:
-    """The networks of each level, used as often as in a step, and what is at full size."""
-    net, levels = room.net(), len(preset(room.preset).model.channels)
-    svae, channels = net.svae, preset(room.preset).model.channels
-
-    def of(*asked: tuple[Callable[[Tensor], object], Tensor]) -> Work:
-        def work() -> None:
-            with room.autocast():
-                out = [ask(x) for ask, x in asked]
-            flat = [t for o in out for t in (o if isinstance(o, tuple | list) else [o])]
-            torch.stack([t.float().sum() for t in flat]).sum().backward()
-
-        return work
-
-    def maps(f: int, n: int) -> Tensor:
-        side = room.size >> n
-        return torch.randn(room.batch, f, side, side, device=room.device).to(
-            memory_format=room.layout
-        )
-
-    works = {"encoder": of((svae.encoder, room.data.x[:, None]))}
-    for n in range(levels, 0, -1):
-        asked: list[tuple[Callable[[Tensor], object], Tensor]] = [
-            (lambda d, n=n: svae.crush[n - 1](d, generating=False), maps(channels[n - 1], n)),
-            (svae.expand[n - 1], maps(1, n)),
-        ]
-        if n < levels:
-            asked += [
-                (lambda d, n=n: svae.crush[n - 1](d, generating=True), maps(channels[n - 1], n)),
-                (svae.up[n - 1], maps(channels[n], n + 1)),
-            ]
-        works[f"{n}: crush, expand, up"] = of(*asked)
-    works["decoder"] = of((svae.decoder, maps(channels[0], 1)))
-    features = maps(preset(room.preset).model.decoder_channels, 0)
-    works["heads"] = of(*((head, features) for head in net.heads))
-    return works
-
-
-def likelihood(config: Config, family: str, k: int) -> Work:
-    """The likelihood alone, of maps for ``k`` labels at the first size."""
-    device = make_fabric(config.device).device
-    shape = (config.batch, config.sizes[0], config.sizes[0])
-    x = torch.rand(shape, device=device)
-    maps = torch.randn(shape[0], 3 * k, *shape[1:], device=device).requires_grad_()
-
-    def work() -> None:
-        logits, a, b = maps.movedim(1, -1).split(k, -1)
-        Stitched(logits, FAMILIES[family](a, b)).log_prob(x).sum().backward()
-
-    return work
-
-
-def main(config: Config) -> None:
-    print("; ".join(f"{key} {value}" for key, value in provenance().items()))
-    print(
+def head(config: Config) -> str:
+    """What was run, when, where."""
+    about = "; ".join(f"{key} {value}" for key, value in provenance().items())
+    return (
+        f"{about}; OMP_WAIT_POLICY {os.environ.get('OMP_WAIT_POLICY', 'unset')}; "
         f"segmentation-models-pytorch {version('segmentation-models-pytorch')}; batch "
         f"{config.batch}, {config.rounds} rounds, precision {config.precision}\n"
     )
-    (growth if config.growth else compare)(config)
+
+
+def main(config: Config) -> None:
+    print(head(config))
+    compare(config)
 
 
 if __name__ == "__main__":

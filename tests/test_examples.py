@@ -20,6 +20,8 @@ RUNS = {
     "benchmarks/lung_field.py": "--patients 2 --shared nowhere",
     "benchmarks/processes.py": "--size 64 --steps 1 --rounds 1 --per-process 1",
     "benchmarks/profile_step.py": "--preset tiny --size 64 --batch 2 --steps 1 --device cpu",
+    "benchmarks/step_growth.py": "--presets tiny --sizes 64 --batch 1 --rounds 1 --no-memory"
+    " --device cpu",
     "benchmarks/step_speed.py": "--presets tiny --sizes 64 --batch 2 --rounds 1 --no-memory"
     " --device cpu",
     "benchmarks/style_collapse.py": "--out c --seeds 0 --arms reference --steps 1 --labelled 4"
@@ -66,5 +68,5 @@ def test_runs(script: str, tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    words = ("loss", "style_gap", "Dice", "slices/s", "operator")
+    words = ("loss", "style_gap", "Dice", "slices/s", "operator", "likelihood")
     assert any(word in done.stdout for word in words)
