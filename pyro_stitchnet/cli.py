@@ -65,11 +65,13 @@ def train(
     start: tyro.conf.OmitArgPrefixes[Start], config: tyro.conf.OmitArgPrefixes[TrainConfig]
 ) -> None:
     """Train StitchNet on a prepared dataset and evaluate it on unseen patients."""
+    from pyro_stitchnet.distributed import rank
     from pyro_stitchnet.run import run
 
     out = run(config)
-    print((out / "test" / "table.md").read_text(encoding="utf-8"))
-    print(f"model, log, curves, tables and pictures: {out}")
+    if rank() == 0:
+        print((out / "test" / "table.md").read_text(encoding="utf-8"))
+        print(f"model, log, curves, tables and pictures: {out}")
 
 
 def evaluate(
@@ -268,9 +270,6 @@ def demo(out: Path = Path("demo"), steps: int = 320, seed: int = 0) -> None:
 
 def main() -> None:
     """Entry point of the `stitchnet` command."""
-    # Before torch is imported: threads that spin while they wait slow a step thirtyfold as soon as
-    # another process wants a core.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         defaults = _defaults(sys.argv[1:])
         tyro.extras.subcommand_cli_from_dict(
@@ -295,7 +294,11 @@ def main() -> None:
 
 
 def _defaults(arguments: Sequence[str]) -> TrainConfig:
-    """What `train` does where nothing else is said: that of the preset and the file it names."""
+    """What `train` does where nothing else is said: that of the preset and the file it names.
+
+    They are read before the other options, whose defaults they set, and once more with them, so
+    that `--help` lists all.
+    """
     if not arguments or arguments[0] != "train":
         return from_yaml()
     start, _ = tyro.cli(Start, args=arguments[1:], return_unknown_args=True, add_help=False)

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pyro_stitchnet.presets import PRESETS, ModelConfig, Objective, OptimiserConfig, preset
 
-__all__ = ["TrainConfig", "from_yaml", "plain", "to_yaml"]
+__all__ = ["Precision", "TrainConfig", "from_yaml", "plain", "to_yaml"]
 
 Precision = Literal["32", "bf16-mixed", "16-mixed"]
 

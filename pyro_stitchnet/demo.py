@@ -11,15 +11,14 @@ from pyro_stitchnet.data.slices import write_folder
 from pyro_stitchnet.presets import preset
 from pyro_stitchnet.run import run
 
-__all__ = ["STEPS", "demo"]
+__all__ = ["demo"]
 
-STEPS = 320
 SIZE = 96
 LABELLED = (20, 2)  # patients, slices of each; three fifths of the patients train
 UNLABELLED = (40, 5)
 
 
-def demo(out: str | Path, *, steps: int = STEPS, seed: int = 0) -> None:
+def demo(out: str | Path, *, steps: int, seed: int = 0) -> None:
     """Make phantoms, train semi-supervised, evaluate on unseen patients, say where all is.
 
     Args:

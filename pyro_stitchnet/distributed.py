@@ -8,12 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-__all__ = ["all_mean", "own_rows", "processes"]
+__all__ = ["all_mean", "own_rows", "processes", "rank"]
 
 
 def processes() -> int:
     """How many training processes there are."""
     return distributed.get_world_size() if _several() else 1
+
+
+def rank() -> int:
+    """The number of this training process, from 0."""
+    return distributed.get_rank() if _several() else 0
 
 
 def all_mean(local: Tensor) -> Tensor:
@@ -23,7 +28,7 @@ def all_mean(local: Tensor) -> Tensor:
 
 def own_rows(n: int) -> slice:
     """Which of ``n`` rows for all processes together are this one's: every so manyth."""
-    return slice(distributed.get_rank() if _several() else 0, n, processes())
+    return slice(rank(), n, processes())
 
 
 def _several() -> bool:

@@ -1,10 +1,10 @@
 """Questions to a trained model: the segmentation of a slice, its styles, its reconstruction."""
 
 import itertools
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from pyro.poutine.messenger import Messenger
@@ -13,9 +13,10 @@ from torch import Tensor
 from pyro_stitchnet.labels import LABELS
 from pyro_stitchnet.stitchnet import StitchNet
 
-__all__ = ["Answer", "AtMean", "ReadOut", "predict", "segment", "style_gaps"]
+__all__ = ["Answer", "AtMean", "ReadOut", "predict", "seeded", "segment", "style_gaps"]
 
 ReadOut = Literal["prior", "posterior"]
+Part = TypeVar("Part")
 
 
 class AtMean(Messenger):
@@ -74,7 +75,9 @@ def segment(
     """
     if read_out not in ("prior", "posterior"):
         raise ValueError(f"read_out {read_out!r} is unknown; choose 'prior' or 'posterior'")
-    parts = [_ask(net, z, part, read_out) for part, z in _draws(net, x, samples, batch_size)]
+    parts = _for_parts(
+        net, x, samples, batch_size, lambda part, draws: _ask(net, part, draws, read_out)
+    )
     return Answer(*(torch.cat(field) for field in zip(*parts, strict=True)))
 
 
@@ -94,11 +97,19 @@ def predict(net: StitchNet, x: Tensor, *, samples: int = 1, batch_size: int = 8)
     Raises:
         ValueError: as :func:`segment`.
     """
-    parts = [
-        torch.stack([net.log_pi(z1).exp() for z1 in z]).mean(0)
-        for _, z in _draws(net, x, samples, batch_size)
-    ]
-    return torch.cat(parts).movedim(-1, 1)
+
+    def ask(part: Tensor, draws: list[Tensor]) -> Tensor:
+        return torch.stack([net.log_pi(z1).exp() for z1 in draws]).mean(0)
+
+    return torch.cat(_for_parts(net, x, samples, batch_size, ask)).movedim(-1, 1)
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Draw by ``seed`` within; afterwards the global generators are as they were."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def style_gaps(styles: Tensor) -> dict[str, float]:
@@ -112,10 +123,14 @@ def style_gaps(styles: Tensor) -> dict[str, float]:
     }
 
 
-def _draws(
-    net: StitchNet, x: Tensor, samples: int, batch_size: int
-) -> Iterator[tuple[Tensor, list[Tensor]]]:
-    """Batches of slices, each with draws of z1 (or its mean), while the model is evaluated."""
+def _for_parts(
+    net: StitchNet,
+    x: Tensor,
+    samples: int,
+    batch_size: int,
+    ask: Callable[[Tensor, list[Tensor]], Part],
+) -> list[Part]:
+    """What ``ask`` says of each batch of slices and its draws of z1 (or its mean)."""
     if samples < 0 or batch_size < 1:
         raise ValueError("samples must be at least 0 and batch_size at least 1")
     if not x.is_floating_point() or not ((x >= 0) & (x <= 1)).all():
@@ -124,20 +139,22 @@ def _draws(
         )
     was_training = net.training
     net.eval()
+    parts = []
     try:
         for part in x.split(batch_size):
             with nullcontext() if samples else AtMean(), net.svae.one_pass():
-                z = [net.guide(part) for _ in range(max(samples, 1))]
-            yield part, z
+                draws = [net.guide(part) for _ in range(max(samples, 1))]
+            parts.append(ask(part, draws))
     finally:
         net.train(was_training)
+    return parts
 
 
 def _ask(
-    net: StitchNet, z: list[Tensor], x: Tensor, read_out: str
+    net: StitchNet, x: Tensor, draws: list[Tensor], read_out: ReadOut
 ) -> tuple[Tensor, Tensor, Tensor]:
     probabilities, styles = [], []
-    for z1 in z:
+    for z1 in draws:
         picture = net.picture(z1)
         p = picture.log_pi.exp() if read_out == "prior" else picture.responsibilities(x)
         probabilities.append(p.movedim(-1, 1))

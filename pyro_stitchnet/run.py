@@ -22,13 +22,13 @@ from pyro_stitchnet.labels import GGO
 from pyro_stitchnet.pictures import save_figure, training_curves
 from pyro_stitchnet.provenance import provenance
 from pyro_stitchnet.stitchnet import StitchNet
+from pyro_stitchnet.tensorboard import TensorBoard
 from pyro_stitchnet.training import checkpoint
 from pyro_stitchnet.training.callbacks import (
     Alarms,
     Callback,
     ProgressBar,
     StateKeeper,
-    TensorBoard,
 )
 from pyro_stitchnet.training.health import alarms
 from pyro_stitchnet.training.loop import train

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import get_args
 
 import pyro
 import pyro.distributions as dist
@@ -22,8 +23,10 @@ from pyro_stitchnet.distributions import (
     InteriorBeta,
     Picked,
     Stitched,
+    pick,
     product_of_normals,
 )
+from pyro_stitchnet.presets import Likelihood
 
 K = 4
 LEVELS = torch.linspace(0, 1, GREY_LEVELS, dtype=torch.float64)
@@ -222,6 +225,15 @@ def test_picked_takes_an_enumerated_label() -> None:
     assert picked.sample(torch.Size([7])).shape == (7, K, 2, 3, 5)
 
 
+@pytest.mark.parametrize("labels", [[0, 1, 2, 3], [3, 1], [2]])
+def test_an_enumerated_label_is_picked_as_a_label_of_each_pixel_is(labels: list[int]) -> None:
+    values = torch.randn(2, 3, 5, K)
+    enumerated = torch.tensor(labels).reshape(-1, 1, 1, 1)
+    everywhere = enumerated.expand(-1, 2, 3, 5).clone()
+    assert torch.equal(pick(values, enumerated), pick(values, everywhere))
+    assert torch.equal(pick(values, enumerated)[-1], values[..., labels[-1]])
+
+
 def test_picked_draws_from_the_style_that_is_picked() -> None:
     mean = torch.tensor([0.1, 0.35, 0.6, 0.9])
     styles = InteriorBeta(1000 * mean, 1000 * (1 - mean))
@@ -279,6 +291,18 @@ def test_stitched_and_responsibilities_are_bayes_rule_by_hand(allowed: tuple[boo
         assert responsibilities[i].tolist() == pytest.approx([p / sum(joint) for p in joint])
         assert responsibilities[i].sum() == pytest.approx(1)
         assert all(responsibilities[i, k] == 0 for k in range(K) if not allowed[k])
+
+
+@pytest.mark.parametrize("kind", [Stitched, ExpectedStitched])
+def test_a_picture_given_a_set_is_one_made_with_it(kind: type[Stitched]) -> None:
+    logits, styles, x = torch.randn(5, K).double(), beta_styles(5), torch.rand(5).double()
+    allowed = torch.tensor([True, False, True, False]).expand(5, K)
+    free = kind(logits, styles)
+    given, made = free.given(allowed), kind(logits, styles, allowed)
+    assert type(given) is kind
+    assert torch.equal(given.log_prob(x), made.log_prob(x))
+    assert torch.equal(given.responsibilities(x), made.responsibilities(x))
+    assert free.allowed is None, "the picture itself was changed"
 
 
 def test_sets_may_differ_from_pixel_to_pixel() -> None:
@@ -437,3 +461,7 @@ def test_exp_relaxed_categorical_is_a_pyro_site_of_relaxed_one_hots() -> None:
     one_hot = torch.distributions.RelaxedOneHotCategorical(temperature, logits=logits)
     ours = ExpRelaxedCategorical(temperature, logits=logits).log_prob(log_y)
     torch.testing.assert_close(ours, one_hot.log_prob(log_y.exp()) + log_y.sum(-1))
+
+
+def test_presets_name_the_families_that_there_are() -> None:
+    assert set(get_args(Likelihood)) == set(FAMILIES)

@@ -32,16 +32,35 @@ def test_shapes_and_ranges(net: StitchNet, x: torch.Tensor, read_out: str, sampl
     assert net.training  # left as it was
 
 
+@pytest.mark.parametrize("name", ["tiny", "article"])
 @pytest.mark.parametrize("samples", [0, 3])
-@pytest.mark.parametrize("name", ["tiny", "article"])  # one head, and one head a map
-def test_predict_is_segment_without_the_styles(name: str, samples: int, x: torch.Tensor) -> None:
-    net = StitchNet(preset(name).model)
-    torch.manual_seed(1)
-    whole = segment(net, x, samples=samples, batch_size=2).probabilities
-    torch.manual_seed(1)
-    alone = predict(net, x, samples=samples, batch_size=2)
-    torch.testing.assert_close(alone, whole, rtol=1e-3, atol=1e-4)
-    assert net.training
+def test_predictions_are_the_probabilities_of_a_segmentation(
+    name: str, x: torch.Tensor, samples: int
+) -> None:
+    """With one head for all maps and with one for each: on the same draws of z."""
+    net = StitchNet(preset(name).model).train()
+    answers = []
+    for ask in (predict, lambda *a, **k: segment(*a, **k).probabilities):
+        torch.manual_seed(0)
+        answers.append(ask(net, x, samples=samples, batch_size=2))
+    assert answers[0].shape == (5, 4, 32, 64)
+    torch.testing.assert_close(*answers, rtol=1e-3, atol=1e-4)
+    assert net.training  # left as it was
+
+
+def test_draws_for_the_same_slices_encode_them_once(net: StitchNet, x: torch.Tensor) -> None:
+    calls = []
+    with net.svae.encoder.register_forward_hook(lambda *_: calls.append(1)):
+        a = predict(net, x, samples=6, batch_size=3)
+    assert len(calls) == 2
+    assert not torch.equal(a, predict(net, x, samples=6, batch_size=3))
+
+
+def test_predictions_make_no_styles(
+    net: StitchNet, x: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(net, "picture", lambda z1: pytest.fail("the whole picture was made"))
+    predict(net, x)
 
 
 def test_batches_do_not_matter(net: StitchNet, x: torch.Tensor) -> None:
@@ -84,9 +103,15 @@ def test_posterior_read_out_is_pyros(net: StitchNet) -> None:
 
 
 def test_errors(net: StitchNet) -> None:
+    net.train()
     with pytest.raises(ValueError, match="read_out"):
         segment(net, torch.rand(1, 32, 32), read_out="both")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"\[0, 1\]"):
         segment(net, torch.full((1, 32, 32), -600.0))
     with pytest.raises(ValueError, match="32 or 64"):
         segment(net, torch.rand(1, 33, 32))
+    with pytest.raises(ValueError, match="samples"):
+        predict(net, torch.rand(1, 32, 32), samples=-1)
+    with pytest.raises(ValueError, match=r"\[0, 1\]"):
+        predict(net, torch.full((1, 32, 32), -600.0))
+    assert net.training  # left as it was

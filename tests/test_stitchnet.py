@@ -293,13 +293,38 @@ def test_no_warning_without_enumeration(net: StitchNet, x: Tensor) -> None:
         negative_elbo(net, x, None, Objective(labels="marginal"))
 
 
-def test_networks_in_half_precision_likelihood_in_float32(net: StitchNet, x: Tensor) -> None:
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("labels", ["marginal", "enumerated", "relaxed", "expected"])
+def test_networks_in_half_precision_likelihood_and_kl_in_float32(
+    name: str, labels: str, x: Tensor
+) -> None:
+    """Parameters and value of every site, its log-probability, every factor, the whole bound."""
+    net = StitchNet(preset(name).model)
+    objective = Objective(labels=labels, free_bits=0.1, label_weight=2)  # type: ignore[arg-type]
+    sets = one_hot(torch.randint(0, K, x.shape))
+    seen = []
+    net.svae.decoder.register_forward_hook(lambda module, args, out: seen.append(out.dtype))
     with torch.autocast("cpu", torch.bfloat16):
-        trace = poutine.trace(net.guide).get_trace(x)
-        picture = net.picture(trace.nodes["z1"]["value"])
-        loss = negative_elbo(net, x)
-    assert trace.nodes["z1"]["fn"].base_dist.loc.dtype == torch.float32
-    assert picture.log_pi.dtype == picture.styles.mean.dtype == torch.float32
+        guide = poutine.trace(net.guide).get_trace(x, sets, objective)
+        replayed = poutine.replay(net.model, trace=guide)
+        model = poutine.trace(replayed).get_trace(x, sets, objective)
+        for trace in (guide, model):
+            trace.compute_log_prob()
+        loss = negative_elbo(net, x, sets, objective)
+        picture = model.nodes["_RETURN"]["value"]
+        alone = net.log_pi(guide.nodes["z1"]["value"])
+    assert set(seen) == {torch.bfloat16}, "the networks were to be autocast"
+    for trace in (guide, model):
+        for site in trace.stochastic_nodes + trace.observation_nodes:
+            node = trace.nodes[site]
+            wrong = torch.float16, torch.bfloat16
+            assert node["value"].dtype not in wrong, site
+            assert node["log_prob"].dtype == torch.float32, site
+    for level in range(1, 6):
+        for trace in (guide, model):
+            normal = trace.nodes[f"z{level}"]["fn"].base_dist
+            assert normal.loc.dtype == normal.scale.dtype == torch.float32
+    assert picture.log_pi.dtype == picture.styles.mean.dtype == alone.dtype == torch.float32
     assert loss.dtype == torch.float32
     assert loss.isfinite()
 

@@ -11,7 +11,7 @@ from pyro_stitchnet.data.slices import Slices
 from pyro_stitchnet.evaluation.metrics import slice_scores
 from pyro_stitchnet.evaluation.tables import save
 from pyro_stitchnet.pictures import save_figure, segmentations, styles
-from pyro_stitchnet.posterior import ReadOut, segment, style_gaps
+from pyro_stitchnet.posterior import ReadOut, seeded, segment, style_gaps
 from pyro_stitchnet.stitchnet import StitchNet
 
 __all__ = ["evaluate"]
@@ -51,8 +51,7 @@ def evaluate(
     device = next(net.parameters()).device
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+    with seeded(seed, device):
         answer = segment(net, slices.images.to(device), read_out=read_out, samples=samples)
     labels = answer.labels.cpu()
     scores = slice_scores(truth, labels, slices.names, slices.patients)

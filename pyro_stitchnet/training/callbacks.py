@@ -1,11 +1,10 @@
-"""What watches a run: the progress bar, TensorBoard, alarms, and the keeper of its states."""
+"""What watches a run: the progress bar, alarms, and the keeper of its states."""
 
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -15,15 +14,11 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from torch.utils.tensorboard import SummaryWriter
 
-from pyro_stitchnet.data.slices import Slices
-from pyro_stitchnet.pictures import segmentations, styles
-from pyro_stitchnet.posterior import segment
 from pyro_stitchnet.training.health import alarms
 from pyro_stitchnet.training.state import State
 
-__all__ = ["Alarms", "Callback", "ProgressBar", "StateKeeper", "TensorBoard"]
+__all__ = ["Alarms", "Callback", "ProgressBar", "StateKeeper"]
 
 
 class Callback:
@@ -135,47 +130,3 @@ class StateKeeper(Callback):
             path.unlink()
         if self.folder.is_dir():
             self.folder.rmdir()
-
-
-class TensorBoard(Callback):
-    """Writes the log's figures, and pictures of some validation slices, for TensorBoard.
-
-    Args:
-        folder: for its files.
-        slices: whose segmentations and styles to draw at each validation.
-    """
-
-    def __init__(self, folder: Path, slices: Slices) -> None:
-        self.folder, self.slices = folder, slices
-
-    def begin(self, state: State, steps: int) -> None:
-        """Open the files; what a killed run wrote beyond its last state is written over."""
-        self._writer = SummaryWriter(str(self.folder), purge_step=state.step + 1)
-
-    def row(self, state: State, row: Mapping[str, float]) -> None:
-        """Write a row; after a validation, the pictures too."""
-        for name, value in row.items():
-            self._writer.add_scalar(name, value, state.step)
-        if "validation/dice" not in row:
-            return
-        device = next(state.answer.parameters()).device
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(0)
-            answer = segment(state.answer, self.slices.images.to(device))
-        images, truth = self.slices.images.numpy(), self.slices.labels().numpy()
-        labels, names = answer.labels.cpu().numpy(), self.slices.names
-        self._writer.add_figure(
-            "segmentations",
-            segmentations(images, truth, {"StitchNet": labels}, names=names),
-            state.step,
-        )
-        stitched = answer.stitched.cpu().numpy()
-        self._writer.add_figure(
-            "styles",
-            styles(images, truth, labels, answer.styles.cpu().numpy(), stitched, names=names),
-            state.step,
-        )
-
-    def end(self, state: State) -> None:
-        """Close the files."""
-        self._writer.close()

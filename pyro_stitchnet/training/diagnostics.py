@@ -3,6 +3,7 @@
 import torch
 from pyro import poutine
 from torch.distributions import kl_divergence
+from torch.nn.functional import one_hot
 
 from pyro_stitchnet.data.batches import Batch
 from pyro_stitchnet.distributions import Stitched
@@ -38,8 +39,8 @@ def diagnose(net: StitchNet, batch: Batch) -> dict[str, float]:
         p(y in A | z), in nats per pixel that has an annotation; ``style_gap/...`` and ``share/...``
         (predicted share of each label), and both again as ``unlabelled_...`` on the slices
         without any annotation, if there are some; ``told/...``, the share of each label among the
-        pixels that have exactly one, ``told_share/...``, the predicted one there, if there are
-        any; ``label_drop``.
+        pixels that have exactly one, ``told_share/...``, that of the pixels there of which it is
+        the likeliest label, if there are any; ``label_drop``.
     """
     was_training = net.training
     net.eval()
@@ -71,7 +72,10 @@ def diagnose(net: StitchNet, batch: Batch) -> dict[str, float]:
     if unlabelled.any() and not unlabelled.all():
         groups["unlabelled_"] = unlabelled
     told = batch.allowed.sum(-1) == 1
-    shares = {"told": batch.allowed[told].float(), "told_share": pi[told]} if told.any() else {}
+    shares = {}
+    if told.any():
+        predicted = one_hot(pi[told].argmax(-1), len(LABELS))
+        shares = {"told": batch.allowed[told].float(), "told_share": predicted.float()}
     return {
         "elbo/log_px": float((log_joint - log_py).mean()),
         "elbo/log_py": float(log_py[annotated].mean()) if annotated.any() else 0.0,

@@ -44,8 +44,8 @@ def alarms(rows: Sequence[Mapping[str, float]]) -> dict[str, str]:
                 f"z{n} says almost nothing of the slices (KL {entry:.1e} nats per entry): "
                 "posterior collapse; raise --kl-warmup or --free-bits"
             )
-    for name, gap in mean.filter(like="style_gap/").items():
-        if str(name).startswith("style_gap/") and gap < GAP_FLOOR:
+    for name, gap in mean.filter(regex="^style_gap/").items():
+        if gap < GAP_FLOOR:
             pair = str(name).removeprefix("style_gap/")
             found[f"styles/{pair}"] = (
                 f"the styles {pair} are alike (mean gap {gap:.4f} of the grey scale): style "

@@ -1,10 +1,8 @@
 """The score by which weights are chosen."""
 
-import torch
-
 from pyro_stitchnet.data.slices import Slices
 from pyro_stitchnet.evaluation.metrics import slice_scores
-from pyro_stitchnet.posterior import predict
+from pyro_stitchnet.posterior import predict, seeded
 from pyro_stitchnet.stitchnet import StitchNet
 
 __all__ = ["validate"]
@@ -16,8 +14,7 @@ def validate(net: StitchNet, slices: Slices) -> dict[str, float]:
     A lesion that no slice has or is given counts 0 in the mean of both.
     """
     device = next(net.parameters()).device
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(0)  # the same draws of z at every validation
+    with seeded(0, device):  # the same draws of z at every validation
         labels = predict(net, slices.images.to(device)).argmax(1).cpu()
     mean = slice_scores(slices.labels(), labels).groupby("lesion")["f1"].mean()
     lesions = mean[["GGO", "CON"]]

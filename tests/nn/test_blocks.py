@@ -86,6 +86,11 @@ def test_heads_have_the_reference_codes_parameters(outputs: int, last: int) -> N
     assert parameters(head) == 3_576 + last
 
 
+def test_the_first_maps_of_a_head_are_its_first() -> None:
+    head, x = Head(16, 8, 12, "group"), torch.randn(2, 16, 6, 10)
+    torch.testing.assert_close(head(x, 4), head(x)[:, :4])
+
+
 @pytest.mark.parametrize("f", [16, 128])
 def test_a_res_block_with_a_zero_last_convolution_is_the_identity(f: int) -> None:
     block, x = ResBlock(f), torch.randn(2, f, 6, 6)

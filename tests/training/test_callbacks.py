@@ -5,20 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pyro_stitchnet.data.batches import Batch, TwoStreams
 from pyro_stitchnet.data.phantom import phantom_slices
 from pyro_stitchnet.data.slices import Slices
 from pyro_stitchnet.presets import preset
 from pyro_stitchnet.stitchnet import StitchNet
-from pyro_stitchnet.training.callbacks import (
-    Alarms,
-    Callback,
-    ProgressBar,
-    StateKeeper,
-    TensorBoard,
-)
+from pyro_stitchnet.tensorboard import TensorBoard
+from pyro_stitchnet.training.callbacks import Alarms, Callback, ProgressBar, StateKeeper
 from pyro_stitchnet.training.loop import train
 from pyro_stitchnet.training.state import State
 from pyro_stitchnet.training.step import Stepper
@@ -90,16 +84,6 @@ def test_the_last_states_are_kept_and_then_cleared(slices: Slices, tmp_path: Pat
     assert [path.name for path in keeper.kept()] == ["step-000000003.pt", "step-000000004.pt"]
     keeper.clear()
     assert not keeper.folder.exists()
-
-
-def test_tensorboard_has_every_figure_and_the_pictures(slices: Slices, tmp_path: Path) -> None:
-    log = trained(slices, 2, TensorBoard(tmp_path, slices.take([0, 1]))).log
-    events = EventAccumulator(str(tmp_path), size_guidance={"scalars": 0})
-    events.Reload()
-    assert set(events.Tags()["scalars"]) == set(log.columns) - {"step"}
-    assert set(events.Tags()["images"]) == {"segmentations", "styles"}
-    losses = [event.value for event in events.Scalars("elbo/loss")]
-    assert losses == pytest.approx(log["elbo/loss"].tolist())
 
 
 def test_an_alarm_is_said_once_as_long_as_it_stands(

@@ -75,3 +75,17 @@ def test_leaves_mode_and_random_state_alone() -> None:
     diagnose(net, data)
     assert net.training
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_shares_of_told_pixels_are_of_the_likeliest_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lesion that is a little likely everywhere and nowhere the likeliest is never predicted."""
+    net = StitchNet(preset("tiny").model)
+    styles = picture([0.1, 0.2, 0.5, 0.9]).styles
+    logits = torch.tensor([0.5, 0.3, 0.1, 0.1]).log().expand(1, 64, 64, K)
+    monkeypatch.setattr(net, "picture", lambda _: Stitched(logits, styles.expand(logits.shape)))
+    allowed = torch.ones(1, 64, 64, K, dtype=torch.bool)
+    allowed[:, :32] = torch.tensor([False, False, False, True])
+    figures = diagnose(net, Batch(torch.rand(1, 64, 64), allowed))
+    assert [figures[f"told/{label}"] for label in LABELS] == [0, 0, 0, 1]
+    assert [figures[f"told_share/{label}"] for label in LABELS] == [1, 0, 0, 0]
+    assert figures["share/consolidation"] == pytest.approx(0.1)

@@ -18,7 +18,7 @@ from pyro_stitchnet.data.slices import write_folder
 from pyro_stitchnet.distributed import all_mean, own_rows, processes
 
 OWN = [sys.executable, "-m", "pyro_stitchnet"]
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 
 
@@ -52,7 +52,7 @@ def each(slices: int) -> tuple[str, ...]:
 @pytest.mark.slow
 def test_two_processes_learn_what_one_learns_from_all_slices(dataset: Path, tmp_path: Path) -> None:
     """By Fabric's launcher and by torchrun: batches, draws, gradients, the weights to keep."""
-    torchrun = [*TORCHRUN, "--master-port=29611", "-m", "pyro_stitchnet"]
+    torchrun = [*TORCHRUN, "-m", "pyro_stitchnet"]
     runs = {
         tmp_path / "one": start(dataset, tmp_path / "one", *each(2)),
         tmp_path / "two": start(dataset, tmp_path / "two", *each(1), "--processes", "2"),
@@ -61,6 +61,7 @@ def test_two_processes_learn_what_one_learns_from_all_slices(dataset: Path, tmp_
     for process in runs.values():
         output, errors = process.communicate()
         assert process.returncode == 0, output + errors
+        assert output.count("Background") == 2, "one process prints, its two tables"
     one, *several = (pd.read_csv(out / "log.csv") for out in runs)
     for other in several:
         first, later = one["elbo/loss"][0], one["elbo/loss"][1:].to_numpy()
@@ -76,7 +77,7 @@ def test_batch_norm_free_bits_and_draws_are_those_of_the_whole_batch() -> None:
         json.loads(subprocess.run(
             [*launcher, script], capture_output=True, text=True, check=True, env=ENVIRONMENT
         ).stdout)
-        for launcher in ([sys.executable], [*TORCHRUN, "--master-port=29612"])
+        for launcher in ([sys.executable], TORCHRUN)
     )  # fmt: skip
     assert two == pytest.approx(one, rel=1e-5)
 
