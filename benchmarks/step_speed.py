@@ -41,6 +41,7 @@ from pyro_stitchnet.posterior import predict, segment
 from pyro_stitchnet.presets import preset
 from pyro_stitchnet.provenance import provenance
 from pyro_stitchnet.stitchnet import StitchNet
+from pyro_stitchnet.training.learner import ElboLearner
 from pyro_stitchnet.training.state import State
 from pyro_stitchnet.training.step import Stepper, compile_networks
 
@@ -124,9 +125,9 @@ class Room:
                 adam.step()
 
             return plain
-        stepper = Stepper(State(self.net(), chosen.optimiser, self.fabric))
-        objective = replace(chosen.objective, labels=name)
-        return lambda: stepper([self.data], objective)
+        learner = ElboLearner(self.net(), replace(chosen.objective, labels=name))
+        stepper = Stepper(State(learner, chosen.optimiser, self.fabric))
+        return lambda: stepper([self.data])
 
     def predictions(self) -> dict[str, Work]:
         """Labels of the batch, without gradients."""

@@ -30,6 +30,7 @@ from pyro_stitchnet.presets import Preset, preset
 from pyro_stitchnet.provenance import provenance
 from pyro_stitchnet.stitchnet import StitchNet
 from pyro_stitchnet.training.diagnostics import label_drop
+from pyro_stitchnet.training.learner import ElboLearner
 from pyro_stitchnet.training.loop import train
 from pyro_stitchnet.training.state import State
 
@@ -90,12 +91,12 @@ def run(arm: Preset, seed: int, config: Config) -> dict[str, float]:
     unseen = phantom_slices(range(start, start + 20), 2, size=config.size)
     torch.manual_seed(seed)
     net = StitchNet(arm.model)
-    state = State(net, replace(arm.optimiser, learning_rate=config.learning_rate))
+    learner = ElboLearner(net, arm.objective)
+    state = State(learner, replace(arm.optimiser, learning_rate=config.learning_rate))
     train(
         state,
         TwoStreams(labelled, unlabelled, (4, 4), seed=seed).batches(),
         config.steps,
-        objective=arm.objective,
         log_every=config.steps,
     )
     return {**figures(net, unseen), "skipped_steps": state.skipped}

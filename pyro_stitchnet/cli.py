@@ -255,6 +255,25 @@ def phantom(
     print(f"slices: {patients * slices}: {out}")
 
 
+def benchmark(
+    spec: tyro.conf.Positional[Path], out: Path, against: str = "unet", report_only: bool = False
+) -> None:
+    """Train and test StitchNet and its peers alike, and compare them. Run again, it goes on.
+
+    Args:
+        spec: a YAML file of methods, budgets of labels, folds and seeds; see docs/benchmark.md.
+        out: folder for table.csv, scores.csv, report.md and label_efficiency.png.
+        against: the line of the tables that the others are compared with.
+        report_only: train nothing; write the report of what is there.
+    """
+    from pyro_stitchnet.benchmark.report import report
+    from pyro_stitchnet.benchmark.runner import Tables, run
+    from pyro_stitchnet.benchmark.spec import read_spec
+
+    wanted = read_spec(spec)
+    print(report(Tables(out) if report_only else run(wanted, out), against, out))
+
+
 def demo(out: Path = Path("demo"), steps: int = 320, seed: int = 0) -> None:
     """Train on phantoms, a few labelled and many not, and draw what was learnt (some minutes).
 
@@ -279,6 +298,7 @@ def main() -> None:
                 "inspect": inspect,
                 "train": partial(train, config=defaults),
                 "evaluate": evaluate,
+                "benchmark": benchmark,
                 "download": download,
                 "phantom": phantom,
             },

@@ -13,7 +13,15 @@ from pydantic import TypeAdapter, ValidationError
 
 from pyro_stitchnet.presets import PRESETS, ModelConfig, Objective, OptimiserConfig, preset
 
-__all__ = ["Precision", "TrainConfig", "from_yaml", "plain", "to_yaml"]
+__all__ = [
+    "Precision",
+    "TrainConfig",
+    "check_keys",
+    "from_yaml",
+    "plain",
+    "read_mapping",
+    "to_yaml",
+]
 
 Precision = Literal["32", "bf16-mixed", "16-mixed"]
 
@@ -132,14 +140,14 @@ def from_yaml(path: Path | None = None, name: str | None = None) -> TrainConfig:
         ValueError: it is no YAML, or a key or a value of it is wrong; the message has the nearest
             right key.
     """
-    said = {} if path is None else _read(path)
+    said = {} if path is None else read_mapping(path)
     start = said.pop("preset", None)
     try:
         base = preset(name or start or "article")
     except ValueError as error:
         raise ValueError(f"{path}: {error}" if path else str(error)) from None
     known = asdict(TrainConfig(data=Path(), out=Path(), **vars(base)))
-    _check_keys(said, known, path)
+    check_keys(said, known, path)
     merged = {
         key: {**value, **said.get(key, {})} if isinstance(value, dict) else said.get(key, value)
         for key, value in known.items()
@@ -156,9 +164,15 @@ def from_yaml(path: Path | None = None, name: str | None = None) -> TrainConfig:
     return TrainConfig(**{**values, **absent})
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no YAML, or no mapping.
+    """
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; a run's own is OUT/config.yaml")
+        raise FileNotFoundError(f"{path}: no such file; check the path")
     try:
         said = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -170,7 +184,7 @@ def _read(path: Path) -> dict[str, Any]:
     return said
 
 
-def _check_keys(
+def check_keys(
     said: Mapping[Any, Any], known: Mapping[str, Any], path: Path | None, above: str = ""
 ) -> None:
     """Refuse what is no field, and name the nearest one that is, wherever it belongs."""
@@ -186,4 +200,4 @@ def _check_keys(
         if isinstance(known[key], dict):
             if not isinstance(value, dict):
                 raise ValueError(f"{path}: {above + key!r} must be a mapping of its fields")
-            _check_keys(value, known[key], path, f"{above}{key}.")
+            check_keys(value, known[key], path, f"{above}{key}.")

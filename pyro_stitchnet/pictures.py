@@ -27,6 +27,7 @@ from pyro_stitchnet.labels import CONSOLIDATION, GGO, LABELS
 
 __all__ = [
     "COLOURS",
+    "label_efficiency",
     "overlay",
     "save_figure",
     "segmentations",
@@ -45,7 +46,8 @@ CELL = 1.8  # inches, the width of one picture in a grid
 # Okabe and Ito's palette, but for its yellow, too faint for a line on white.
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 PANELS = {  # group of columns: title, unit of the vertical axis
-    "elbo": ("objective and its terms", "nats per pixel"),
+    "loss": ("loss", ""),
+    "elbo": ("terms of the bound", "nats per pixel"),
     "kl": ("KL divergence of each level", "nats per pixel"),
     "style_gap": ("gap between styles", "mean |difference|, grey units"),
     "share": ("share of each label", "fraction of pixels"),
@@ -272,6 +274,36 @@ def _words(name: str) -> str:
     if name in WORDS:
         return WORDS[name]
     return re.sub("[a-z]+", lambda word: WORDS.get(word[0], word[0]), name.replace("_", " "))
+
+
+def label_efficiency(points: pd.DataFrame) -> Figure:
+    """Draws lesion Dice against the number of labelled slices, a curve a method.
+
+    Args:
+        points: Columns ``line`` (the method), ``labels``, ``dice``, ``low`` and ``high`` (the ends
+            of its interval).
+
+    Returns:
+        One panel; a budget of -1 (all labels) is drawn rightmost.
+    """
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    ax = figure.subplots()
+    budgets = sorted(points["labels"].unique(), key=lambda n: (n < 0, n))
+    places = {budget: place for place, budget in enumerate(budgets)}
+    lines = list(points.groupby("line", sort=False))
+    for number, ((line, part), colour) in enumerate(zip(lines, cycle(LINES), strict=False)):
+        part = part.sort_values("labels", key=lambda n: n.map(places))
+        shift = 0.3 * (number / max(len(lines) - 1, 1) - 0.5)  # so that intervals stay apart
+        at = part["labels"].map(places) + shift
+        error = [part["dice"] - part["low"], part["high"] - part["dice"]]
+        ax.errorbar(
+            at, part["dice"], error, color=colour, label=line, marker="o", capsize=2, lw=1.2
+        )
+    ax.set_xticks(range(len(budgets)), ["all" if b < 0 else str(b) for b in budgets])
+    ax.set(xlabel="labelled slices", ylabel="mean Dice of GGO and consolidation, by patient")
+    ax.grid(alpha=0.3)
+    ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    return figure
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:

@@ -6,15 +6,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import torch
 
 from pyro_stitchnet.config import TrainConfig, plain, to_yaml
 from pyro_stitchnet.data.batches import TwoStreams
 from pyro_stitchnet.data.dataset import ROWS, Dataset
-from pyro_stitchnet.data.leakage import check
-from pyro_stitchnet.data.splits import assign, keep_labels, write_split
+from pyro_stitchnet.data.parts import cut
+from pyro_stitchnet.data.splits import write_split
 from pyro_stitchnet.devices import make_fabric
 from pyro_stitchnet.evaluation.report import evaluate
 from pyro_stitchnet.files import write_atomically
@@ -31,6 +29,7 @@ from pyro_stitchnet.training.callbacks import (
     StateKeeper,
 )
 from pyro_stitchnet.training.health import alarms
+from pyro_stitchnet.training.learner import ElboLearner
 from pyro_stitchnet.training.loop import train
 from pyro_stitchnet.training.state import State
 from pyro_stitchnet.training.step import compile_networks
@@ -67,7 +66,13 @@ def run(config: TrainConfig) -> Path:
     dataset = Dataset(config.data)
     keeper = StateKeeper(config.out / "states", _identity(config, dataset), config.keep_last)
     _check_out(config, keeper)
-    parts, slices = _split(config, dataset)
+    parts, slices = cut(
+        dataset,
+        fold=config.fold,
+        folds=config.folds,
+        seed=config.seed,
+        label_budget=config.label_budget,
+    )
     validation = slices["validation"].load()
     if not (validation.labels() >= GGO).any():
         raise ValueError(
@@ -91,7 +96,8 @@ def run(config: TrainConfig) -> Path:
         rank=fabric.global_rank,
         processes=fabric.world_size,
     )
-    state = State(net.to(fabric.device), config.optimiser, fabric)
+    learner = ElboLearner(net.to(fabric.device), config.objective)
+    state = State(learner, config.optimiser, fabric)
     if config.resume:
         state.load(keeper.kept()[-1], keeper.config)
     record: dict[str, Any] = {
@@ -123,7 +129,6 @@ def run(config: TrainConfig) -> Path:
             state,
             streams.batches(first=state.step * config.accumulate, workers=config.workers),
             config.steps,
-            objective=config.objective,
             validation=validation,
             callbacks=callbacks,
             accumulate=config.accumulate,
@@ -155,30 +160,6 @@ def run(config: TrainConfig) -> Path:
         print(_summary(record))
     fabric.barrier()
     return config.out
-
-
-def _split(config: TrainConfig, dataset: Dataset) -> tuple[pd.Series, dict[str, Dataset]]:
-    """The part of every slice, and the slices to train, validate and test on.
-
-    Raises:
-        ValueError: the dataset cannot be split so, or the split leaks.
-    """
-    manifest = dataset.manifest
-    labelled = manifest["labelled"]
-    try:
-        parts = assign(manifest, fold=config.fold, folds=config.folds, seed=config.seed)
-        if config.label_budget is not None:
-            labelled = keep_labels(manifest, parts, config.label_budget, seed=config.seed)
-    except ValueError as error:
-        raise ValueError(f"{config.data}: {error}") from error
-    check(manifest, parts)
-    rows = {
-        "labelled": (parts == "train") & labelled,
-        "unlabelled": (parts == "train") & ~labelled,
-        "validation": (parts == "validation") & manifest["complete"],
-        "test": (parts == "test") & manifest["complete"],
-    }
-    return parts, {part: dataset.take(np.flatnonzero(chosen)) for part, chosen in rows.items()}
 
 
 def _check_out(config: TrainConfig, keeper: StateKeeper) -> None:

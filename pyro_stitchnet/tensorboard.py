@@ -9,6 +9,7 @@ from pyro_stitchnet.data.slices import Slices
 from pyro_stitchnet.pictures import segmentations, styles
 from pyro_stitchnet.posterior import seeded, segment
 from pyro_stitchnet.training.callbacks import Callback
+from pyro_stitchnet.training.learner import ElboLearner
 from pyro_stitchnet.training.state import State
 
 __all__ = ["TensorBoard"]
@@ -35,8 +36,10 @@ class TensorBoard(Callback):
             self._writer.add_scalar(name, value, state.step)
         if "validation/dice" not in row:
             return
+        learner = state.answer
+        assert isinstance(learner, ElboLearner)  # only they have styles to draw
         with seeded(0, state.fabric.device):
-            answer = segment(state.answer, self.slices.images.to(state.fabric.device))
+            answer = segment(learner.net, self.slices.images.to(state.fabric.device))
         images, truth = self.slices.images.numpy(), self.slices.labels().numpy()
         labels, names = answer.labels.cpu().numpy(), self.slices.names
         self._writer.add_figure(

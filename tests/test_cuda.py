@@ -14,6 +14,7 @@ from pyro_stitchnet.posterior import AtMean, segment
 from pyro_stitchnet.presets import PRESETS, preset
 from pyro_stitchnet.stitchnet import StitchNet
 from pyro_stitchnet.training.diagnostics import diagnose
+from pyro_stitchnet.training.learner import ElboLearner
 from pyro_stitchnet.training.loop import train
 from pyro_stitchnet.training.state import State
 
@@ -48,11 +49,11 @@ def test_trains_at_every_precision(precision: str, slices: Slices) -> None:
     torch.manual_seed(0)
     tiny = preset("tiny")
     net = StitchNet(tiny.model).cuda()
-    state = State(net, tiny.optimiser, make_fabric("cuda", precision=precision))  # type: ignore[arg-type]
-    objective = replace(tiny.objective, kl_warmup=0)
+    learner = ElboLearner(net, replace(tiny.objective, kl_warmup=0))
+    state = State(learner, tiny.optimiser, make_fabric("cuda", precision=precision))  # type: ignore[arg-type]
     batches = TwoStreams(slices, slices, (2, 2)).batches()
-    train(state, batches, 60, objective=objective, validation=slices, log_every=10)
-    losses = state.log["elbo/loss"].dropna()
+    train(state, batches, 60, validation=slices, log_every=10)
+    losses = state.log["loss"].dropna()
     assert losses.iloc[-1] < losses.iloc[0] - 0.5
     assert next(net.parameters()).dtype == torch.float32
 

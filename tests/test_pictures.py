@@ -133,7 +133,7 @@ def test_grids_refuse_wrong_input() -> None:
 @pytest.fixture
 def log() -> pd.DataFrame:
     steps = np.arange(0, 2000, 10)
-    log = pd.DataFrame({"step": steps, "elbo/loss": 1 / (1 + steps), "elbo/log_px": -1.0})
+    log = pd.DataFrame({"step": steps, "loss": 1 / (1 + steps), "elbo/log_px": -1.0})
     log["kl/z1"], log["kl/z2"] = 1e-1, 1e-5
     log["label_drop"] = 0.1
     log["validation/dice_ggo"] = np.where(steps % 500 == 0, 0.5, np.nan)

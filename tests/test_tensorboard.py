@@ -10,18 +10,18 @@ from pyro_stitchnet.data.phantom import phantom_slices
 from pyro_stitchnet.presets import preset
 from pyro_stitchnet.stitchnet import StitchNet
 from pyro_stitchnet.tensorboard import TensorBoard
+from pyro_stitchnet.training.learner import ElboLearner
 from pyro_stitchnet.training.loop import train
 from pyro_stitchnet.training.state import State
 
 
 def test_it_has_every_figure_and_the_pictures(tmp_path: Path) -> None:
     slices, tiny = phantom_slices([0, 1], 2, size=64), preset("tiny")
-    state = State(StitchNet(tiny.model), tiny.optimiser)
+    state = State(ElboLearner(StitchNet(tiny.model), tiny.objective), tiny.optimiser)
     train(
         state,
         TwoStreams(slices, None, (2, 0)).batches(),
         2,
-        objective=tiny.objective,
         validation=slices,
         callbacks=[TensorBoard(tmp_path, slices.take([0, 1]))],
         log_every=1,
@@ -31,5 +31,5 @@ def test_it_has_every_figure_and_the_pictures(tmp_path: Path) -> None:
     events.Reload()
     assert set(events.Tags()["scalars"]) == set(log.columns) - {"step"}
     assert set(events.Tags()["images"]) == {"segmentations", "styles"}
-    losses = [event.value for event in events.Scalars("elbo/loss")]
-    assert losses == pytest.approx(log["elbo/loss"].tolist())
+    losses = [event.value for event in events.Scalars("loss")]
+    assert losses == pytest.approx(log["loss"].tolist())

@@ -8,7 +8,12 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-__all__ = ["strong_augmentation", "weak_augmentation"]
+from pyro_stitchnet.labels import BACKGROUND, CONSOLIDATION, GGO
+
+__all__ = ["paste_lesions", "strong_augmentation", "weak_augmentation"]
+
+BIT_OF_BACKGROUND = 1 << BACKGROUND
+BITS_OF_LESIONS = 1 << GGO | 1 << CONSOLIDATION
 
 
 def weak_augmentation(size: int) -> v2.Transform:
@@ -54,6 +59,26 @@ def strong_augmentation(jitter: float = 0.5) -> v2.Transform:
             v2.RandomApply([v2.GaussianBlur(kernel_size=9, sigma=(0.1, 2.0))], p=0.5),
         ]
     )
+
+
+def paste_lesions(
+    image: Tensor, sets: Tensor, other: Tensor, other_sets: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Another slice's lesions laid over this one's lung.
+
+    Copy-paste (Ghiasi et al., CVPR 2021) with anatomy in mind: a lesion's pixel is pasted, grey
+    value and labels, where the slice beneath it is lung.
+
+    Args:
+        image: grey values (..., H, W).
+        sets: label sets of the slice, a bit a label, (..., H, W).
+        other: grey values of the slice whose lesions are taken.
+        other_sets: its label sets.
+    """
+    lung = (sets & BIT_OF_BACKGROUND) == 0
+    lesion = (other_sets & ~BITS_OF_LESIONS) == 0
+    pasted = lung & lesion
+    return torch.where(pasted, other, image), torch.where(pasted, other_sets, sets)
 
 
 class _CropAndResize(v2.Transform):

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset as TorchDataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from pyro_stitchnet.data.augment import strong_augmentation, weak_augmentation
+from pyro_stitchnet.data.augment import paste_lesions, strong_augmentation, weak_augmentation
 from pyro_stitchnet.data.slices import SliceSet, allowed_sets
 from pyro_stitchnet.labels import ALL_LABELS
 
@@ -61,6 +61,8 @@ class TwoStreams(TorchDataset[Batch]):
         per_batch: how many of each in a batch.
         seed: of the order and the augmentation.
         augment: whether to apply :func:`~pyro_stitchnet.data.augment.weak_augmentation`.
+        paste: the share of annotated slices that get the lesions of another one, see
+            :func:`~pyro_stitchnet.data.augment.paste_lesions`.
         strong_views: how many :func:`~pyro_stitchnet.data.augment.strong_augmentation` of each
             slice a batch holds.
         rank: number of this training process. Batches hold ``per_batch`` slices for each process,
@@ -80,12 +82,15 @@ class TwoStreams(TorchDataset[Batch]):
         *,
         seed: int = 0,
         augment: bool = True,
+        paste: float = 0.0,
         strong_views: int = 0,
         rank: int = 0,
         processes: int = 1,
     ) -> None:
         if not 0 <= rank < processes:
             raise ValueError(f"rank must be between 0 and {processes - 1}, got {rank}")
+        if not 0 <= paste <= 1:
+            raise ValueError(f"paste must be between 0 and 1, got {paste}")
         if strong_views < 0:
             raise ValueError(f"a batch cannot hold {strong_views} strong views")
         self.streams: list[tuple[SliceSet, int]] = []  # the labelled one is first, if wanted
@@ -104,6 +109,7 @@ class TwoStreams(TorchDataset[Batch]):
         self.seed, self.rank, self.processes = seed, rank, processes
         size = self.streams[0][0][0][0].shape[-1]
         self.weak = weak_augmentation(size) if augment else v2.Identity()
+        self.paste = paste
         self.strong, self.strong_views = strong_augmentation(), strong_views
 
     def __getitem__(self, number: int) -> Batch:
@@ -150,10 +156,17 @@ class TwoStreams(TorchDataset[Batch]):
         known = sets if told else torch.full_like(sets, ALL_LABELS)
         with torch.random.fork_rng(devices=[]):  # the transforms know no generator but the global
             torch.default_generator.manual_seed(_number(self.seed, stream, draw))
-            weak, mask = self.weak(tv_tensors.Image(image[None]), tv_tensors.Mask(known))
-            weak = weak.as_subclass(Tensor)
+            weak, mask = self._weak(image, known)
+            if told and self.paste and torch.rand(()) < self.paste:
+                other = int(torch.randint(len(slices), ()))
+                weak, mask = paste_lesions(weak, mask, *self._weak(*slices[other]))
             views = [weak, *(self.strong(weak) for _ in range(self.strong_views))]
-        return torch.cat(views).clamp(0, 1), mask.as_subclass(Tensor)  # blurs overshoot by rounding
+        return torch.cat(views).clamp(0, 1), mask  # blurs overshoot by rounding
+
+    def _weak(self, image: Tensor, sets: Tensor) -> tuple[Tensor, Tensor]:
+        """The weak view of a slice, (1, H, W), and its label sets, (H, W)."""
+        view, mask = self.weak(tv_tensors.Image(image[None]), tv_tensors.Mask(sets))
+        return view.as_subclass(Tensor), mask.as_subclass(Tensor)
 
 
 def _leave_signals_to_the_parent(_: int) -> None:

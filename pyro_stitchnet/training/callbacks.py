@@ -69,7 +69,7 @@ class ProgressBar(Callback):
         speed = self._bar.tasks[0].speed
         self._bar.update(
             self._task,
-            status=f"loss {loss:.3f} nats/pixel",
+            status=f"loss {loss:.3f}",
             rate=f"{speed:.2f} steps/s" if speed else "",
         )
 

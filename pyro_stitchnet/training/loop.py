@@ -11,12 +11,9 @@ import torch
 
 from pyro_stitchnet.data.batches import Batch
 from pyro_stitchnet.data.slices import Slices
-from pyro_stitchnet.presets import Objective
 from pyro_stitchnet.training.callbacks import Callback
-from pyro_stitchnet.training.diagnostics import diagnose
-from pyro_stitchnet.training.health import why_not_finite
 from pyro_stitchnet.training.state import State
-from pyro_stitchnet.training.step import Stepper, warmed_up
+from pyro_stitchnet.training.step import Stepper
 from pyro_stitchnet.training.validation import validate
 
 __all__ = ["train"]
@@ -29,7 +26,6 @@ def train(
     batches: Iterator[Batch],
     steps: int,
     *,
-    objective: Objective,
     validation: Slices | None = None,
     callbacks: Sequence[Callback] = (),
     accumulate: int = 1,
@@ -41,8 +37,8 @@ def train(
 ) -> None:
     """Train ``state``'s model on its own device up to a number of steps; it ends with its best.
 
-    The log's columns: ``step``, ``elbo/loss`` (the objective in nats per pixel),
-    ``gradient_norm``, those of :func:`~pyro_stitchnet.training.diagnostics.diagnose`, and where
+    The log's columns: ``step``, ``loss``,
+    ``gradient_norm``, those of the learner's ``figures``, and where
     validated those of :func:`~pyro_stitchnet.training.validation.validate`. Only the first process
     has a log, validates and tells the callbacks.
 
@@ -50,7 +46,6 @@ def train(
         state: a run, new or gone on with.
         batches: what to train on, from batch number ``state.step * accumulate`` on.
         steps: optimiser steps of the whole run.
-        objective: the bound and its weights.
         validation: fully labelled slices by whose mean Dice of GGO and consolidation the weights
             to keep are chosen; None keeps the last.
         callbacks: what to tell of the run.
@@ -75,31 +70,31 @@ def train(
     fabric = state.fabric
     told = callbacks if fabric.is_global_zero else ()
     stepper = Stepper(state)
-    state.net.train()
+    state.learner.train()
     with _stopping() as asked, _watched(told, state, steps):
         while state.step < steps and not _stale(state, patience):
             step = state.step + 1
             parts = [next(batches).to(fabric.device) for _ in range(accumulate)]
             for group in state.adam.param_groups:
                 group["lr"] = state.optimiser.rate(step, steps)
-            loss, norm = stepper(parts, warmed_up(objective, step))
+            loss, norm = stepper(parts)
             finite = math.isfinite(loss) and math.isfinite(norm)
             state.count(finite)
             if state.in_a_row >= IN_A_ROW:
                 raise FloatingPointError(
                     f"{IN_A_ROW} steps in a row up to step {step} had no finite loss or gradient; "
-                    f"{why_not_finite(state.net, parts[-1])}. Lower the learning rate or choose a "
-                    "likelihood of bounded precision"
+                    f"{state.learner.why_not_finite(parts[-1])}. Lower the learning rate, or "
+                    "choose a likelihood of bounded precision"
                 )
             for callback in told:
                 callback.step(state, loss)
             row: dict[str, float] = {}
             last = step == steps
             if finite and (step % log_every == 0 or step == 1 or last):
-                row = {"elbo/loss": loss, "gradient_norm": norm}
+                row = {"loss": loss, "gradient_norm": norm}
                 if not fast and fabric.is_global_zero:
                     with fabric.autocast():
-                        row |= diagnose(state.net, parts[-1])
+                        row |= state.learner.figures(parts[-1])
             if validation is not None and (last or (step % validate_every == 0 and not fast)):
                 row |= _validated(state, validation)
             if row:

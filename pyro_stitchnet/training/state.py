@@ -13,19 +13,19 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pyro_stitchnet.devices import make_fabric
 from pyro_stitchnet.presets import OptimiserConfig
-from pyro_stitchnet.stitchnet import StitchNet
 from pyro_stitchnet.training import checkpoint
+from pyro_stitchnet.training.learner import Learner
 
 __all__ = ["State"]
 
-FORMAT = "state 2"
+FORMAT = "state 3"
 
 
 class State:
-    """A model in training.
+    """Networks in training.
 
     Attributes:
-        net: the model.
+        learner: the networks.
         optimiser: learning rate and clipping.
         fabric: the processes and the precision that it is trained with.
         adam: the optimiser, with its moments.
@@ -38,25 +38,26 @@ class State:
     """
 
     def __init__(
-        self, net: StitchNet, optimiser: OptimiserConfig, fabric: Fabric | None = None
+        self, learner: Learner, optimiser: OptimiserConfig, fabric: Fabric | None = None
     ) -> None:
         """A run that has not begun.
 
         Args:
-            net: the model, on the device to train on.
+            learner: the networks, on the device to train on.
             optimiser: learning rate and clipping.
             fabric: processes and precision, launched; one process at 32 bits if left out.
         """
-        self.net, self.optimiser = net, optimiser
-        self.fabric = fabric or make_fabric(str(next(net.parameters()).device))
+        self.learner, self.optimiser = learner, optimiser
+        self.fabric = fabric or make_fabric(str(next(learner.parameters()).device))
         # The networks are a thousand small tensors: one by one, Adam takes a tenth of a step.
         # Gradients that a scaler scaled cannot be clipped before a fused Adam.
         scaled = bool(self.fabric.strategy.precision.state_dict())
-        self.adam = torch.optim.Adam(net.parameters(), lr=optimiser.learning_rate, fused=not scaled)
+        trained = [p for p in learner.parameters() if p.requires_grad]
+        self.adam = torch.optim.Adam(trained, lr=optimiser.learning_rate, fused=not scaled)
         self.average: AveragedModel | None = None
         if optimiser.ema:
             average = get_ema_multi_avg_fn(optimiser.ema)
-            self.average = AveragedModel(net, multi_avg_fn=average, use_buffers=True)
+            self.average = AveragedModel(learner, multi_avg_fn=average, use_buffers=True)
         self.step = self.skipped = self.in_a_row = 0
         self.rows: list[dict[str, float]] = []
         self.resumed: list[int] = []
@@ -73,9 +74,9 @@ class State:
         return self.step if self._best is None else self._best[1]
 
     @property
-    def answer(self) -> StitchNet:
-        """The model to validate: of averaged weights, where there is an average."""
-        return self.net if self.average is None else cast(StitchNet, self.average.module)
+    def answer(self) -> Learner:
+        """The networks to validate: of averaged weights, where there is an average."""
+        return self.learner if self.average is None else cast(Learner, self.average.module)
 
     def count(self, finite: bool) -> None:
         """A step was made, or left out because it was not finite."""
@@ -89,10 +90,10 @@ class State:
             self._best = score, self.step, copy.deepcopy(self.answer.state_dict())
 
     def restore_best(self) -> None:
-        """Give the model its best weights, and end its training."""
+        """Give the networks their best weights, and end their training."""
         best = self.answer.state_dict() if self._best is None else self._best[2]
-        self.net.load_state_dict(best)
-        self.net.eval()
+        self.learner.load_state_dict(best)
+        self.learner.eval()
 
     def save(self, path: Path, config: Mapping[str, Any]) -> None:
         """Write all that the next step needs, the random state included, whole or not at all.
@@ -105,7 +106,7 @@ class State:
         content = {
             "format": FORMAT,
             "config": dict(config),
-            "net": self.net.state_dict(),
+            "learner": self.learner.state_dict(),
             "adam": self.adam.state_dict(),
             "scaler": self.fabric.strategy.precision.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
@@ -139,7 +140,7 @@ class State:
                 f"{path}: is of another run: {'; '.join(differ)}; give what it was started with, "
                 "or choose another folder"
             )
-        self.net.load_state_dict(content["net"])
+        self.learner.load_state_dict(content["learner"])
         self.adam.load_state_dict(content["adam"])
         self.fabric.strategy.precision.load_state_dict(content["scaler"])
         if self.average is not None:

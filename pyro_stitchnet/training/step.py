@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import cast
 
 import pyro
@@ -11,12 +10,11 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from pyro_stitchnet.data.batches import Batch
-from pyro_stitchnet.objective import negative_elbo
-from pyro_stitchnet.presets import Objective
 from pyro_stitchnet.stitchnet import StitchNet
+from pyro_stitchnet.training.learner import Learner
 from pyro_stitchnet.training.state import State
 
-__all__ = ["Stepper", "compile_networks", "warmed_up"]
+__all__ = ["Stepper", "compile_networks"]
 
 
 class Stepper:
@@ -25,30 +23,29 @@ class Stepper:
     def __init__(self, state: State) -> None:
         """Set up the model for the run's processes and precision."""
         self.state, fabric = state, state.fabric
-        self._through = fabric.setup_module(_Through(state.net), move_to_device=False)
+        self._through = fabric.setup_module(_Through(state.learner), move_to_device=False)
         self._adam = cast(Adam, fabric.setup_optimizers(state.adam))
         # Gradients of 16 bits are scaled up; a step whose scale was too large is left out by the
         # scaler, which then lowers it.
         self._scaled = bool(fabric.strategy.precision.state_dict())
 
-    def __call__(self, batches: Sequence[Batch], objective: Objective) -> tuple[float, float]:
+    def __call__(self, batches: Sequence[Batch]) -> tuple[float, float]:
         """One step; without a trace in the model where loss or gradient is not finite.
 
         Args:
             batches: this process's; the loss is the mean over them.
-            objective: the bound of this step.
 
         Returns:
             The loss over all processes, and the norm of the whole gradient before clipping by norm.
         """
         state, fabric = self.state, self.state.fabric
         state.adam.zero_grad()
-        buffers = [b.clone() for b in state.net.buffers()]  # batch norm's running statistics
+        buffers = [b.clone() for b in state.learner.buffers()]  # batch norm's running statistics
         total = torch.zeros((), device=batches[0].x.device)
         for number, batch in enumerate(batches, 1):
             last = number == len(batches)
             with fabric.no_backward_sync(self._through, enabled=not last):
-                loss = self._loss(batch, objective) / len(batches)
+                loss = self._loss(batch) / len(batches)
                 fabric.backward(loss)
             total += loss.detach()
         total = torch.as_tensor(fabric.all_reduce(total, reduce_op="mean"))
@@ -59,15 +56,17 @@ class Stepper:
         if finite or self._scaled:
             self._adam.step()
         if not finite:
-            for buffer, before in zip(state.net.buffers(), buffers, strict=True):
+            for buffer, before in zip(state.learner.buffers(), buffers, strict=True):
                 buffer.copy_(before)
-        elif state.average is not None:
-            state.average.update_parameters(state.net)
+        else:
+            state.learner.stepped()
+            if state.average is not None:
+                state.average.update_parameters(state.learner)
         return float(total), float(norm)
 
-    def _loss(self, batch: Batch, objective: Objective) -> Tensor:
+    def _loss(self, batch: Batch) -> Tensor:
         def ask() -> Tensor:
-            return negative_elbo(self.state.net, batch.x, batch.allowed, objective)
+            return self.state.learner.loss(batch, self.state.step + 1)
 
         # A loss that is not finite is for the caller to count: without Pyro's checks it neither
         # raises nor warns.
@@ -77,15 +76,15 @@ class Stepper:
 
 
 class _Through(nn.Module):
-    """Runs a function of the model as a forward pass, which is where Fabric and DDP come in.
+    """Runs a function of the networks as a forward pass, which is where Fabric and DDP come in.
 
     A function rather than the batch, since Fabric casts every tensor that it is given to half
     precision, and likelihoods need the slices' 32 bits.
     """
 
-    def __init__(self, net: StitchNet) -> None:
+    def __init__(self, learner: Learner) -> None:
         super().__init__()
-        self.net = net
+        self.learner = learner
 
     def forward(self, function: Callable[[], Tensor]) -> Tensor:
         return function()
@@ -98,7 +97,7 @@ def _clip(state: State) -> Tensor:
     gradient is orders of magnitude larger than the heads', and one norm over all would leave the
     heads nothing.
     """
-    parameters = list(state.net.parameters())
+    parameters = list(state.learner.parameters())
     if state.optimiser.clip_value is not None:
         nn.utils.clip_grad_value_(parameters, state.optimiser.clip_value)
     gradients = [p.grad for p in parameters if p.grad is not None]
@@ -114,10 +113,3 @@ def compile_networks(net: StitchNet) -> None:
     svae = net.svae
     for module in (svae.encoder, *svae.crush, *svae.expand, *svae.up, svae.decoder, *net.heads):
         module.compile()
-
-
-def warmed_up(objective: Objective, step: int) -> Objective:
-    """The objective of a step (from 1): its KL weight on the way up until ``kl_warmup``."""
-    if step >= objective.kl_warmup:
-        return objective
-    return replace(objective, kl_weight=objective.kl_weight * step / objective.kl_warmup)

@@ -13,6 +13,7 @@ from pyro_stitchnet.presets import preset
 from pyro_stitchnet.stitchnet import StitchNet
 from pyro_stitchnet.tensorboard import TensorBoard
 from pyro_stitchnet.training.callbacks import Alarms, Callback, ProgressBar, StateKeeper
+from pyro_stitchnet.training.learner import ElboLearner
 from pyro_stitchnet.training.loop import train
 from pyro_stitchnet.training.state import State
 from pyro_stitchnet.training.step import Stepper
@@ -27,13 +28,12 @@ def slices() -> Slices:
 
 def trained(slices: Slices, steps: int, *callbacks: Callback, **options: object) -> State:
     torch.manual_seed(0)
-    state = State(StitchNet(TINY.model), TINY.optimiser)
+    state = State(ElboLearner(StitchNet(TINY.model), TINY.objective), TINY.optimiser)
     settings = {"log_every": 1, "validate_every": 2, "keep_every": 1, **options}
     train(
         state,
         TwoStreams(slices, None, (2, 0)).batches(),
         steps,
-        objective=TINY.objective,
         validation=slices.take([0, 1]),
         callbacks=callbacks,
         **settings,  # type: ignore[arg-type]
@@ -126,13 +126,13 @@ def test_accumulated_batches_make_the_step_of_their_mean(monkeypatch: pytest.Mon
     def loss(net: StitchNet, x: torch.Tensor, *_: object) -> torch.Tensor:
         return x.mean() * sum(p.sum() for p in net.parameters())
 
-    monkeypatch.setattr("pyro_stitchnet.training.step.negative_elbo", loss)
+    monkeypatch.setattr("pyro_stitchnet.training.learner.negative_elbo", loss)
     torch.manual_seed(0)
-    state = State(StitchNet(TINY.model), TINY.optimiser)
-    before = sum(float(p.sum()) for p in state.net.parameters())
-    entries = sum(p.numel() for p in state.net.parameters())
+    state = State(ElboLearner(StitchNet(TINY.model), TINY.objective), TINY.optimiser)
+    before = sum(float(p.sum()) for p in state.learner.parameters())
+    entries = sum(p.numel() for p in state.learner.parameters())
     greys = 0.1, 0.3
     batches = [Batch(torch.full((1, 64, 64), grey), torch.ones(0)) for grey in greys]
-    mean, norm = Stepper(state)(batches, TINY.objective)
+    mean, norm = Stepper(state)(batches)
     assert mean == pytest.approx(0.2 * before, rel=1e-3)
     assert norm == pytest.approx(0.2 * entries**0.5, rel=1e-3)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from pyro_stitchnet.data.batches import Batch
-from pyro_stitchnet.distributions import InteriorBeta, Stitched
+from pyro_stitchnet.distributions import FAMILIES, InteriorBeta, Stitched
 from pyro_stitchnet.labels import LABELS
 from pyro_stitchnet.objective import negative_elbo
 from pyro_stitchnet.posterior import style_gaps
@@ -80,9 +80,9 @@ def test_leaves_mode_and_random_state_alone() -> None:
 def test_shares_of_told_pixels_are_of_the_likeliest_label(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lesion that is a little likely everywhere and nowhere the likeliest is never predicted."""
     net = StitchNet(preset("tiny").model)
-    styles = picture([0.1, 0.2, 0.5, 0.9]).styles
     logits = torch.tensor([0.5, 0.3, 0.1, 0.1]).log().expand(1, 64, 64, K)
-    monkeypatch.setattr(net, "picture", lambda _: Stitched(logits, styles.expand(logits.shape)))
+    stitched = Stitched(logits, FAMILIES["beta"](logits, logits))
+    monkeypatch.setattr(net, "picture", lambda _: stitched)
     allowed = torch.ones(1, 64, 64, K, dtype=torch.bool)
     allowed[:, :32] = torch.tensor([False, False, False, True])
     figures = diagnose(net, Batch(torch.rand(1, 64, 64), allowed))

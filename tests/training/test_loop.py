@@ -14,9 +14,9 @@ from pyro_stitchnet.data.phantom import phantom_slices
 from pyro_stitchnet.data.slices import Slices
 from pyro_stitchnet.presets import Objective, OptimiserConfig, preset
 from pyro_stitchnet.stitchnet import StitchNet
+from pyro_stitchnet.training.learner import ElboLearner, warmed_up
 from pyro_stitchnet.training.loop import train
 from pyro_stitchnet.training.state import State
-from pyro_stitchnet.training.step import warmed_up
 from pyro_stitchnet.training.validation import validate
 
 TINY = preset("tiny")
@@ -37,11 +37,12 @@ def run(
     batches: Iterator[Batch],
     steps: int,
     optimiser: OptimiserConfig = TINY.optimiser,
+    objective: Objective = TINY.objective,
     **options: object,
 ) -> State:
     torch.manual_seed(1)
-    settings = {"objective": TINY.objective, "log_every": 1, **options}
-    state = State(net, optimiser)
+    settings = {"log_every": 1, **options}
+    state = State(ElboLearner(net, objective), optimiser)
     train(state, batches, steps, **settings)  # type: ignore[arg-type]
     return state
 
@@ -62,7 +63,7 @@ def test_watching_does_not_change_the_run(slices: Slices) -> None:
             validate_every=every,
             validation=slices,
         )
-        .log["elbo/loss"]
+        .log["loss"]
         .iloc[-1]
         for every in (4, 1)
     )
@@ -83,14 +84,14 @@ def test_svi_and_the_loop_reach_the_same_loss(slices: Slices) -> None:
         objective=Objective(),
         optimiser=optimiser,
     ).log
-    assert by_svi == pytest.approx(log["elbo/loss"].tolist(), abs=1e-5)
+    assert by_svi == pytest.approx(log["loss"].tolist(), abs=1e-5)
     assert by_svi[-1] < by_svi[0]
 
 
 def test_log_has_every_figure_from_the_first_step(slices: Slices) -> None:
     log = run(new_net(), TwoStreams(slices, slices, (2, 2)).batches(), 1, validation=slices).log
     columns = set(log.columns)
-    assert {"elbo/loss", "elbo/log_px", "elbo/log_py", "elbo/kl", "label_drop"} <= columns
+    assert {"loss", "elbo/log_px", "elbo/log_py", "elbo/kl", "label_drop"} <= columns
     assert {f"kl/z{n}" for n in range(1, 6)} <= columns
     assert sum(c.startswith("style_gap/") for c in columns) == 6
     assert sum(c.startswith("share/") for c in columns) == 4
@@ -216,8 +217,8 @@ def test_validate_scores_a_perfect_segmentation_one(
     slices: Slices, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     truth = torch.nn.functional.one_hot(slices.labels()).movedim(-1, 1)
-    monkeypatch.setattr("pyro_stitchnet.training.validation.predict", lambda net, x: truth)
-    assert validate(new_net(), slices)["validation/dice"] == 1
+    monkeypatch.setattr("pyro_stitchnet.training.learner.predict", lambda net, x: truth)
+    assert validate(ElboLearner(new_net(), TINY.objective), slices)["validation/dice"] == 1
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from pyro_stitchnet.config import TrainConfig
 from pyro_stitchnet.data.batches import TwoStreams
@@ -25,6 +26,7 @@ from pyro_stitchnet.run import run
 from pyro_stitchnet.stitchnet import StitchNet
 from pyro_stitchnet.training import checkpoint
 from pyro_stitchnet.training.callbacks import StateKeeper
+from pyro_stitchnet.training.learner import ElboLearner
 from pyro_stitchnet.training.loop import train
 from pyro_stitchnet.training.state import State
 
@@ -39,7 +41,8 @@ def slices() -> Slices:
 
 def new_state(**settings: Any) -> State:
     torch.manual_seed(0)
-    return State(StitchNet(TINY.model), replace(TINY.optimiser, **settings))
+    learner = ElboLearner(StitchNet(TINY.model), TINY.objective)
+    return State(learner, replace(TINY.optimiser, **settings))
 
 
 def go_on(state: State, slices: Slices, steps: int) -> None:
@@ -48,14 +51,13 @@ def go_on(state: State, slices: Slices, steps: int) -> None:
         state,
         batches,
         steps,
-        objective=TINY.objective,
         validation=slices.take([0, 1]),
         log_every=2,
         validate_every=2,
     )
 
 
-def same_weights(one: StitchNet, other: StitchNet) -> bool:
+def same_weights(one: nn.Module, other: nn.Module) -> bool:
     pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
     return all(torch.equal(a, b) for a, b in pairs)
 
@@ -76,7 +78,6 @@ def test_what_is_kept_is_all_that_the_next_step_needs(
             first,
             islice(TwoStreams(slices, slices, (1, 1)).batches(), 3),
             5,
-            objective=TINY.objective,
             validation=slices.take([0, 1]),
             log_every=2,
             validate_every=2,
@@ -89,7 +90,7 @@ def test_what_is_kept_is_all_that_the_next_step_needs(
     assert resumed.step == 2
     go_on(resumed, slices, 5)
     assert resumed.log.equals(whole.log)
-    assert same_weights(resumed.net, whole.net)
+    assert same_weights(resumed.learner, whole.learner)
     assert resumed.best_step == whole.best_step
     assert resumed.resumed == [2]
 
@@ -114,7 +115,7 @@ def test_a_truncated_state_is_refused(part: float, tmp_path: Path) -> None:
 
 def test_a_model_is_no_state(tmp_path: Path) -> None:
     state = new_state()
-    checkpoint.save(state.net, tmp_path / "model.pt")
+    checkpoint.save(StitchNet(TINY.model), tmp_path / "model.pt")
     with pytest.raises(
         ValueError, match=r"model\.pt: not a stitchnet checkpoint of format 'state 2'"
     ):

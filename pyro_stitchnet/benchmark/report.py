@@ -1,0 +1,181 @@
+"""A benchmark's tables and figure, from its rows and scores."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from pyro_stitchnet.benchmark.runner import Tables
+from pyro_stitchnet.evaluation.statistics import holm, interval, paired
+from pyro_stitchnet.evaluation.tables import table_one, to_markdown
+from pyro_stitchnet.files import write_atomically
+from pyro_stitchnet.pictures import label_efficiency, save_figure
+
+__all__ = ["lesion_dice", "report"]
+
+LESIONS = ("GGO", "CON")
+COUNTED = ["test", "elsewhere"]
+
+
+def report(tables: Tables, against: str, out: Path) -> str:
+    """Write ``report.md`` and ``label_efficiency.png``.
+
+    Args:
+        tables: the results.
+        against: the method that all others are compared with.
+        out: folder for both.
+
+    Returns:
+        The text.
+
+    Raises:
+        ValueError: there are no results yet, or none of ``against``.
+    """
+    if not len(tables.rows):
+        raise ValueError(f"{out}: no results yet")
+    rows, scores = tables.rows.assign(line=_lines), tables.scores.assign(line=_lines)
+    if against not in set(rows["line"]):
+        raise ValueError(
+            f"no results of {against!r} to compare with; there are "
+            f"{', '.join(rows['line'].unique())}"
+        )
+    text = []
+    for labels, here in rows.groupby("labels"):
+        found = scores[scores["labels"] == labels]
+        said = "all labels" if labels < 0 else f"{labels} labelled slices"
+        text += [f"## {said}", "", _summary(here, found), _comparison(found, against)]
+    text += ["## Table 1's form", ""]
+    for (labels, line), found in scores[scores["set"] == "test"].groupby(["labels", "line"]):
+        text += [f"### {line}, {labels} labelled slices", "", to_markdown(table_one(found))]
+    text += [_sources(rows)]
+    written = "\n".join(text)
+    write_atomically(out / "report.md", written)
+    save_figure(label_efficiency(_curves(scores)), out / "label_efficiency.png")
+    return written
+
+
+def _lines(table: pd.DataFrame) -> pd.Series:
+    """What a line of the tables is called: the entry and how it was read."""
+    reading = table["reading"].where(table["reading"] == "", " (" + table["reading"] + ")")
+    return table["name"] + reading
+
+
+def lesion_dice(scores: pd.DataFrame, by: str | Sequence[str] = "patient") -> pd.Series:
+    """Mean Dice of GGO and consolidation over the slices that have the lesion, by patient.
+
+    A patient's is the mean over the lesions that it has of the mean over slices and runs.
+
+    Args:
+        scores: of one line, on the test patients.
+        by: the column to group by.
+    """
+    present = scores[(scores["truth_pixels"] > 0) & scores["lesion"].isin(LESIONS)]
+    keys = [by] if isinstance(by, str) else list(by)
+    each = present.groupby([*keys, "lesion"])["f1"].mean()
+    return each.groupby(level=keys).mean()
+
+
+def _present(scores: pd.DataFrame, lesion: str) -> pd.Series:
+    return scores[(scores["lesion"] == lesion) & (scores["truth_pixels"] > 0)]["f1"]
+
+
+def _summary(rows: pd.DataFrame, scores: pd.DataFrame) -> str:
+    """A row a line: Dice over slices that have the lesion, pooled Dice, distance, calibration."""
+    head = [
+        "method", "runs", "GGO", "consolidation", "mean of both, by patient (95 %)", "pooled GGO",
+        "pooled consolidation", "infection elsewhere", "HD95 GGO", "HD95 con.", "ECE GGO",
+        "ECE con.", "Brier GGO", "Brier con.", "s to train", "ms a slice", "GB",
+    ]  # fmt: skip
+    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
+    for line, runs in rows.groupby("line", sort=False):
+        found = scores[scores["line"] == line]
+        test = found[found["set"] == "test"]
+        patients = lesion_dice(test)
+        low, high = interval(patients.tolist())
+        pooled = [_pooled(test[test["lesion"] == lesion]) for lesion in LESIONS]
+        distances = [test[test["lesion"] == lesion]["hd95"].mean() for lesion in LESIONS]
+        elsewhere = found[(found["set"] == "elsewhere") & (found["truth_pixels"] > 0)]["f1"].mean()
+        calibrated = runs[["ece_ggo", "ece_con", "brier_ggo", "brier_con"]].mean()
+        lines.append(
+            [
+                str(line),
+                str(len(runs)),
+                *(_number(_present(test, lesion).mean()) for lesion in LESIONS),
+                f"{_number(patients.mean())} ({_number(low)} to {_number(high)})",
+                *map(_number, pooled),
+                _number(elsewhere),
+                *(f"{d:.1f}" for d in distances),
+                *map(_number, calibrated),
+                f"{runs['seconds_training'].mean():.0f}",
+                f"{1000 * runs['seconds_a_slice'].mean():.0f}",
+                f"{runs['peak_gb'].max():.1f}",
+            ]
+        )
+    return _markdown(lines)
+
+
+def _comparison(scores: pd.DataFrame, against: str) -> str:
+    """Every line's difference from one, over patients, with Holm's correction over the lines."""
+    found = {
+        str(line): lesion_dice(part)
+        for line, part in scores[scores["set"] == "test"].groupby("line", sort=False)
+    }
+    if against not in found:
+        return ""
+    compared = {
+        line: paired(dice, found[against]) for line, dice in found.items() if line != against
+    }
+    corrected = holm({line: c["p"] for line, c in compared.items()})
+    lines = [
+        [f"minus {against}", "difference", "95 %", "p (Holm)", "patients"],
+        ["---", *["---:"] * 4],
+    ]
+    for line, c in compared.items():
+        ends = f"{c['low']:+.3f} to {c['high']:+.3f}"
+        lines.append(
+            [
+                line,
+                f"{c['difference']:+.3f}",
+                ends,
+                f"{corrected[line]:.3f}",
+                str(c["patients"]),
+            ]
+        )
+    return _markdown(lines)
+
+
+def _curves(scores: pd.DataFrame) -> pd.DataFrame:
+    """Lesion Dice against labelled slices: a row a line and budget, with its interval."""
+    test = scores[scores["set"] == "test"]
+    points = []
+    for (line, labels), part in test.groupby(["line", "labels"], sort=False):
+        dice = lesion_dice(part)
+        low, high = interval(dice.tolist())
+        points.append(
+            {"line": line, "labels": labels, "dice": dice.mean(), "low": low, "high": high}
+        )
+    return pd.DataFrame(points)
+
+
+def _sources(rows: pd.DataFrame) -> str:
+    """Where the rows come from."""
+    seen = rows.groupby(["command", "commit", "machine"])["date"].agg(["min", "max", "count"])
+    lines = [["command", "commit", "machine", "from", "to", "rows"], ["---"] * 6]
+    for (command, commit, machine), when in seen.iterrows():
+        lines.append(
+            [f"`{command}`", commit, machine, when["min"], when["max"], str(when["count"])]
+        )
+    return f"## Where the figures come from\n\n{_markdown(lines)}"
+
+
+def _pooled(scores: pd.DataFrame) -> float:
+    pixels = scores["truth_pixels"].sum() + scores["predicted_pixels"].sum()
+    return 2 * scores["common_pixels"].sum() / pixels if pixels else float("nan")
+
+
+def _number(value: float) -> str:
+    return "–" if pd.isna(value) else f"{value:.3f}".removeprefix("0")
+
+
+def _markdown(lines: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"

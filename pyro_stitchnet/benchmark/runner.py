@@ -1,0 +1,284 @@
+"""Train and test every cell of a benchmark, and append what it scored to its tables."""
+
+import json
+import resource
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from pyro_stitchnet.baselines.base import Reading, Supervised
+from pyro_stitchnet.benchmark.methods import METHODS
+from pyro_stitchnet.benchmark.spec import Budget, Entry, Spec
+from pyro_stitchnet.data.batches import TwoStreams
+from pyro_stitchnet.data.dataset import Dataset
+from pyro_stitchnet.data.parts import cut
+from pyro_stitchnet.data.slices import Slices, allowed_sets
+from pyro_stitchnet.devices import choose_device
+from pyro_stitchnet.evaluation.calibration import calibration
+from pyro_stitchnet.evaluation.distances import hausdorff95
+from pyro_stitchnet.evaluation.metrics import slice_scores
+from pyro_stitchnet.files import write_atomically
+from pyro_stitchnet.labels import BACKGROUND, GGO, HEALTHY
+from pyro_stitchnet.posterior import seeded, segment
+from pyro_stitchnet.provenance import provenance
+from pyro_stitchnet.training.learner import ElboLearner, Learner
+from pyro_stitchnet.training.loop import train
+from pyro_stitchnet.training.state import State
+
+__all__ = ["CELL", "Tables", "run"]
+
+CELL = ("name", "labels", "folds", "fold", "seed")
+"""The columns that tell a cell of the benchmark."""
+
+SAMPLES = 4  # draws of z to average over where a StitchNet is tested
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method on one split."""
+
+    name: str
+    entry: Entry
+    budget: Budget
+    fold: int
+    seed: int
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What tells it, in the tables."""
+        labels = -1 if self.budget.labels is None else self.budget.labels
+        return dict(
+            zip(CELL, (self.name, labels, self.budget.folds, self.fold, self.seed), strict=True)
+        )
+
+
+class Tables:
+    """The results so far: ``table.csv``, a row a trained model and reading, and ``scores.csv``.
+
+    A cell's scores are written before its row; scores without a row are of a run that was stopped,
+    and are left out.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Read what is there."""
+        self.folder = folder
+        self.rows, self.scores = (self._read(name) for name in ("table.csv", "scores.csv"))
+        if len(self.rows):
+            done = self.rows[list(CELL)].drop_duplicates()
+            self.scores = self.scores.merge(done, on=list(CELL))
+
+    def has(self, key: Mapping[str, Any]) -> bool:
+        """Whether a cell is done."""
+        if not len(self.rows):
+            return False
+        return bool((self.rows[list(CELL)] == pd.Series(key)[list(CELL)]).all(axis=1).any())
+
+    def add(self, rows: list[dict[str, Any]], scores: pd.DataFrame) -> None:
+        """Append a cell's rows and scores."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.scores = pd.concat([self.scores, scores], ignore_index=True)
+        self.rows = pd.concat([self.rows, pd.DataFrame(rows)], ignore_index=True)
+        write_atomically(self.folder / "scores.csv", self.scores.to_csv(index=False))
+        write_atomically(self.folder / "table.csv", self.rows.to_csv(index=False))
+
+    def _read(self, name: str) -> pd.DataFrame:
+        path = self.folder / name
+        if not path.exists():
+            return pd.DataFrame()
+        table = pd.read_csv(path, dtype={"patient": str, "reading": str})
+        return table.fillna({"reading": ""})  # the plain prediction's name
+
+
+def run(spec: Spec, out: Path) -> Tables:
+    """Train and test what the tables do not have yet, one cell after another.
+
+    Args:
+        spec: what to compare.
+        out: folder of the tables.
+
+    Returns:
+        The tables, whole.
+
+    Raises:
+        FileNotFoundError: a dataset, or the weights to start from, are not there.
+        ValueError: a dataset cannot be split so.
+    """
+    dataset = Dataset(spec.data)
+    elsewhere = None if spec.elsewhere is None else Dataset(spec.elsewhere).load()
+    tables = Tables(out)
+    wanted = list(_cells(spec))
+    for number, cell in enumerate(wanted, 1):
+        if tables.has(cell.key):
+            continue
+        said = ", ".join(f"{key} {value}" for key, value in cell.key.items())
+        print(f"{number} of {len(wanted)}: {said}", flush=True)
+        rows, scores = _tested(spec, cell, dataset, elsewhere)
+        tables.add(rows, scores)
+        for row in rows:
+            print(
+                f"  {row['reading'] or 'prediction'}: GGO {row['dice_ggo']:.3f}, consolidation "
+                f"{row['dice_con']:.3f}, {row['seconds_training']:.0f} s",
+                flush=True,
+            )
+    return tables
+
+
+def _cells(spec: Spec) -> Iterator[Cell]:
+    """All methods of one split before the next split, so that early tables compare them."""
+    for seed in spec.seeds:
+        for fold in range(max(budget.folds for budget in spec.budgets)):
+            for budget in spec.budgets:
+                if fold < budget.folds:
+                    for name, entry in spec.entries.items():
+                        yield Cell(name, entry, budget, fold, seed)
+
+
+def _tested(
+    spec: Spec, cell: Cell, dataset: Dataset, elsewhere: Slices | None
+) -> tuple[list[dict[str, Any]], pd.DataFrame]:
+    """A cell's rows and scores."""
+    _, parts = cut(
+        dataset,
+        fold=cell.fold,
+        folds=cell.budget.folds,
+        seed=cell.seed,
+        label_budget=cell.budget.labels,
+    )
+    slices = {part: chosen.load() for part, chosen in parts.items()}
+    begun, tried = time.monotonic(), {}
+    best: tuple[float, Learner] | None = None
+    for options in cell.entry.candidates():
+        learner, score = fit(spec, cell, slices, options)
+        tried[json.dumps(options)] = score
+        if best is None or score > best[0]:
+            best = score, learner
+    assert best is not None
+    seconds = time.monotonic() - begun
+    learner, device = best[1], next(best[1].parameters()).device
+    rows, scores = [], []
+    for reading, answer in _readings(learner, slices["labelled"]).items():
+        begun = time.monotonic()
+        p = _answered(answer, slices["test"].images, device)
+        predicting = (time.monotonic() - begun) / len(p)
+        found = _scores(p, slices["test"])
+        means = found.groupby("lesion")["f1"].mean()
+        row = {
+            **cell.key,
+            "reading": reading,
+            "method": cell.entry.method,
+            "unlabelled": _uses_unlabelled(cell.entry),
+            "slices_test": len(p),
+            "dice_ggo": means["GGO"],
+            "dice_con": means["CON"],
+            **calibration(p, slices["test"].labels()),
+            "validation_dice": best[0],
+            "tried": json.dumps(tried),
+            "seconds_training": seconds / len(tried),
+            "seconds_a_slice": predicting,
+            "peak_gb": _peak_memory(device),
+            **provenance(),
+        }
+        found["set"] = "test"
+        if elsewhere is not None:
+            other = _infection_scores(_answered(answer, elsewhere.images, device), elsewhere)
+            row["infection_elsewhere"] = other["f1"].mean()
+            found = pd.concat([found, other.assign(set="elsewhere")], ignore_index=True)
+        rows.append(row)
+        scores.append(found.assign(**cell.key, reading=reading))
+    return rows, pd.concat(scores, ignore_index=True)
+
+
+def fit(
+    spec: Spec, cell: Cell, slices: Mapping[str, Slices], options: Mapping[str, Any]
+) -> tuple[Learner, float]:
+    """Train one candidate; its best weights and their Dice on the validation fold.
+
+    Args:
+        spec: steps, batches, optimiser.
+        cell: method and seed.
+        slices: "labelled", "unlabelled" and "validation"; nothing else is looked at.
+        options: of the method; ``learning_rate`` is the optimiser's.
+    """
+    method, options = METHODS[cell.entry.method], dict(options)
+    optimiser = replace(spec.optimiser, **method.optimiser)
+    if "learning_rate" in options:
+        optimiser = replace(optimiser, learning_rate=options.pop("learning_rate"))
+    torch.manual_seed(cell.seed)
+    learner = method.build(spec.weights, **options).to(choose_device(spec.device))
+    mute = spec.unlabelled_per_batch if _uses_unlabelled(cell.entry) else 0
+    streams = TwoStreams(
+        slices["labelled"],
+        slices["unlabelled"],
+        (spec.labelled_per_batch, mute),
+        seed=cell.seed,
+        paste=spec.paste,
+        strong_views=learner.strong_views,
+    )
+    state = State(learner, optimiser)
+    train(
+        state,
+        streams.batches(),
+        spec.steps,
+        validation=slices["validation"],
+        log_every=spec.steps,
+        validate_every=spec.validate_every,
+    )
+    scores = [row["validation/dice"] for row in state.rows if "validation/dice" in row]
+    return learner, max(scores)
+
+
+def _uses_unlabelled(entry: Entry) -> bool:
+    method = METHODS[entry.method]
+    return method.unlabelled if entry.unlabelled is None else entry.unlabelled
+
+
+def _readings(learner: Learner, labelled: Slices) -> Mapping[str, Reading]:
+    if isinstance(learner, Supervised):
+        return learner.readings(labelled)
+    assert isinstance(learner, ElboLearner)
+    net = learner.net
+
+    def prior(x: Tensor) -> Tensor:
+        return segment(net, x, samples=SAMPLES).probabilities
+
+    def posterior(x: Tensor) -> Tensor:
+        return segment(net, x, samples=SAMPLES, read_out="posterior").probabilities
+
+    return {"": prior, "posterior": posterior}
+
+
+def _answered(answer: Reading, images: Tensor, device: torch.device) -> Tensor:
+    with seeded(0, device):
+        return answer(images.to(device)).cpu()
+
+
+def _scores(p: Tensor, slices: Slices) -> pd.DataFrame:
+    """Scores of every slice and lesion, with the distance of the outlines."""
+    truth, labels = slices.labels(), p.argmax(1)
+    scores = slice_scores(truth, labels, slices.names, slices.patients)
+    for lesion, distances in hausdorff95(truth, labels).items():
+        scores.loc[scores["lesion"] == lesion, "hd95"] = distances
+    return scores
+
+
+def _infection_scores(p: Tensor, slices: Slices) -> pd.DataFrame:
+    """Dice of GGO and consolidation together, where the masks do not tell them apart."""
+    allowed = allowed_sets(slices.label_sets)
+    truth = ~allowed[..., [BACKGROUND, HEALTHY]].any(-1)
+    predicted = p.argmax(1) >= GGO
+    infection = GGO * truth.long(), GGO * predicted.long()
+    scores = slice_scores(*infection, slices.names, slices.patients)
+    return scores[scores["lesion"] == "GGO"].assign(lesion="infection")
+
+
+def _peak_memory(device: torch.device) -> float:
+    """GB at most so far: of this process, or of what torch allocated on a GPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

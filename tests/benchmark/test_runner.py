@@ -1,0 +1,209 @@
+"""Cells are trained once, go on where they stopped, repeat themselves, and see no test label."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from pyro_stitchnet import cli
+from pyro_stitchnet.benchmark import runner
+from pyro_stitchnet.benchmark.report import lesion_dice, report
+from pyro_stitchnet.benchmark.runner import CELL, Cell, Tables, fit, run
+from pyro_stitchnet.benchmark.spec import Budget, Entry, Spec
+from pyro_stitchnet.data.dataset import Dataset
+from pyro_stitchnet.data.parts import cut
+from pyro_stitchnet.data.phantom import phantom_slices
+from pyro_stitchnet.data.prepare import prepare
+from pyro_stitchnet.data.preprocess import Preprocessing
+from pyro_stitchnet.data.slices import write_folder
+
+SIZE = 64
+FIGURES = ["dice_ggo", "dice_con", "ece_ggo", "infection_elsewhere", "validation_dice"]
+
+
+def prepared(sources: Sequence[str], out: Path) -> Path:
+    prepare(sources, out, preprocessing=Preprocessing(size=SIZE, lungs="none"), progress=False)
+    return out
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("phantoms")
+    write_folder(phantom_slices(range(10), 2, size=SIZE), folder / "labelled")
+    write_folder(phantom_slices(range(10, 14), 2, size=SIZE), folder / "mute", masks=False)
+    prepared([str(folder / "labelled"), str(folder / "mute")], folder / "data")
+    write_folder(phantom_slices(range(20, 22), 2, size=SIZE), folder / "partial")
+    for path in (folder / "partial" / "masks").glob("*.png"):
+        mask = np.array(Image.open(path))
+        Image.fromarray(np.minimum(mask, 2)).save(path)
+    prepared([f"{folder / 'partial'}@infection"], folder / "elsewhere")
+    return folder
+
+
+def small(folder: Path, **settings: object) -> Spec:
+    spec = Spec(
+        data=folder / "data",
+        elsewhere=folder / "elsewhere",
+        entries={"unet": Entry("unet"), "tiny": Entry("stitchnet-tiny")},
+        budgets=[Budget(4, folds=5)],
+        steps=2,
+        labelled_per_batch=2,
+        unlabelled_per_batch=1,
+        validate_every=1,
+    )
+    return replace(spec, **settings)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def results(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first fold of both entries."""
+    out = tmp_path_factory.mktemp("results")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "_cells", lambda spec: list(CELLS(spec))[:2])
+        run(small(folder), out)
+    return out
+
+
+CELLS = runner._cells
+
+
+def test_every_reading_is_a_row_with_its_figures_and_origin(results: Path) -> None:
+    rows = Tables(results).rows
+    assert list(rows["reading"]) == ["", "threshold", "gaussian", "", "posterior"]
+    assert {"command", "commit", "machine", "date", "seed", "seconds_training"} <= set(rows)
+    assert rows[["ece_ggo", "brier_con", "infection_elsewhere"]].notna().all(axis=None)
+    scores = Tables(results).scores
+    assert set(scores["set"]) == {"test", "elsewhere"}
+    assert set(scores.loc[scores["set"] == "elsewhere", "lesion"]) == {"infection"}
+    assert len(scores[(scores["set"] == "test") & (scores["reading"] == "posterior")]) == 4 * 3
+
+
+def test_what_is_done_is_not_done_again(
+    folder: Path, results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(results, out)
+    done: list[Cell] = []
+
+    def stop(_: Spec, cell: Cell, *__: object) -> None:
+        done.append(cell)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "_tested", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(small(folder), out)
+    assert [(cell.name, cell.fold) for cell in done] == [("unet", 1)]
+
+
+def test_scores_of_a_cell_that_was_cut_short_are_left_out(results: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(results, out)
+    whole = Tables(out)
+    whole.rows[whole.rows["name"] == "unet"].to_csv(out / "table.csv", index=False)
+    cut_short = Tables(out)
+    assert set(cut_short.scores["name"]) == {"unet"}
+    assert not cut_short.has({**dict.fromkeys(CELL, 0), "name": "tiny"})
+
+
+def test_a_row_is_reproduced(folder: Path, results: Path, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "_cells", lambda spec: list(CELLS(spec))[:1])
+        again = run(small(folder), tmp_path / "again").rows
+    before = Tables(results).rows[["name", "reading", *FIGURES]]
+    pd.testing.assert_frame_equal(
+        again[["name", "reading", *FIGURES]], before[before["name"] == "unet"], rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("name", ["unet", "tiny"])
+def test_no_method_sees_test_labels(folder: Path, name: str) -> None:
+    """Scrambled, they leave the trained weights as they are, to the bit."""
+    spec = small(folder)
+    cell = Cell(name, spec.entries[name], spec.budgets[0], 0, 0)
+    _, parts = cut(Dataset(spec.data), fold=0, folds=5, seed=0, label_budget=4)
+    honest = {part: chosen.load() for part, chosen in parts.items()}
+    test = honest["test"]
+    assert not set(test.patients) & {
+        p for part in honest if part != "test" for p in honest[part].patients
+    }
+    scrambled = {**honest, "test": replace(test, label_sets=torch.ones_like(test.label_sets))}
+    one, other = (fit(spec, cell, slices, {})[0].state_dict() for slices in (honest, scrambled))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_a_split_that_leaks_is_refused(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dealt by slice, not by patient."""
+
+    def by_slice(manifest: pd.DataFrame, **_: object) -> pd.Series:
+        return pd.Series(["train", "validation", "test", "train"] * len(manifest))[: len(manifest)]
+
+    monkeypatch.setattr("pyro_stitchnet.data.parts.assign", by_slice)
+    with pytest.raises(ValueError, match="patient"):
+        run(small(folder), tmp_path)
+    assert not (tmp_path / "table.csv").exists()
+
+
+def test_the_best_candidate_on_validation_is_tested(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, asked = runner.fit, []
+
+    def scored(spec: Spec, cell: Cell, slices: object, options: dict[str, float]) -> object:
+        asked.append(options)
+        return real(spec, cell, slices, options)[0], options["learning_rate"]  # type: ignore[arg-type]
+
+    monkeypatch.setattr(runner, "fit", scored)
+    monkeypatch.setattr(runner, "_cells", lambda spec: list(CELLS(spec))[:1])
+    entry = Entry("unet", options={"learning_rate": [1e-3, 3e-3, 2e-3]})
+    rows = run(small(folder, entries={"unet": entry}), tmp_path).rows
+    assert len(asked) == 3
+    assert (rows["validation_dice"] == 3e-3).all()
+
+
+def test_the_report_compares_the_lines(results: Path, tmp_path: Path) -> None:
+    text = report(Tables(results), "unet", tmp_path)
+    assert "## 4 labelled slices" in text
+    assert "| tiny (posterior) |" in text
+    assert "minus unet" in text
+    assert (tmp_path / "report.md").read_text(encoding="utf-8") == text
+    assert (tmp_path / "label_efficiency.png").stat().st_size > 10_000
+    with pytest.raises(ValueError, match="there are unet"):
+        report(Tables(results), "nobody", tmp_path)
+    with pytest.raises(ValueError, match="no results"):
+        report(Tables(tmp_path / "nowhere"), "unet", tmp_path)
+
+
+def test_dice_counts_slices_with_the_lesion_and_patients_alike() -> None:
+    scores = pd.DataFrame(
+        {
+            "patient": ["a", "a", "a", "b", "b"],
+            "lesion": ["GGO", "GGO", "CON", "GGO", "CON"],
+            "truth_pixels": [1, 1, 1, 1, 0],
+            "f1": [0.2, 0.4, 0.7, 1.0, 0.0],
+        }
+    )
+    assert lesion_dice(scores).to_dict() == pytest.approx({"a": 0.5, "b": 1.0})
+
+
+def test_the_command_line_writes_the_report(
+    results: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(
+        f"data: {folder / 'data'}\nbudgets: [{{labels: 4}}]\nentries: {{unet: {{method: unet}}}}\n"
+    )
+    out = tmp_path / "out"
+    shutil.copytree(results, out)
+    arguments = ["stitchnet", "benchmark", str(spec), "--out", str(out), "--report-only"]
+    monkeypatch.setattr("sys.argv", arguments)
+    cli.main()
+    assert "labelled slices" in capsys.readouterr().out
