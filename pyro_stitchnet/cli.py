@@ -256,13 +256,18 @@ def phantom(
 
 
 def benchmark(
-    spec: tyro.conf.Positional[Path], out: Path, against: str = "unet", report_only: bool = False
+    spec: tyro.conf.Positional[Path],
+    out: Path,
+    only: tuple[str, ...] = (),
+    against: str = "unet",
+    report_only: bool = False,
 ) -> None:
     """Train and test StitchNet and its peers alike, and compare them. Run again, it goes on.
 
     Args:
         spec: a YAML file of methods, budgets of labels, folds and seeds; see docs/benchmark.md.
         out: folder for table.csv, scores.csv, report.md and label_efficiency.png.
+        only: entries of the file to train now, all by default.
         against: the line of the tables that the others are compared with.
         report_only: train nothing; write the report of what is there.
     """
@@ -271,7 +276,7 @@ def benchmark(
     from pyro_stitchnet.benchmark.spec import read_spec
 
     wanted = read_spec(spec)
-    print(report(Tables(out) if report_only else run(wanted, out), against, out))
+    print(report(Tables(out) if report_only else run(wanted, out, only), against, out))
 
 
 def demo(out: Path = Path("demo"), steps: int = 320, seed: int = 0) -> None:

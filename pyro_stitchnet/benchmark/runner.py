@@ -3,8 +3,9 @@
 import json
 import resource
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -95,24 +96,27 @@ class Tables:
         return table.fillna({"reading": ""})  # the plain prediction's name
 
 
-def run(spec: Spec, out: Path) -> Tables:
+def run(spec: Spec, out: Path, only: Sequence[str] = ()) -> Tables:
     """Train and test what the tables do not have yet, one cell after another.
 
     Args:
         spec: what to compare.
         out: folder of the tables.
+        only: the entries to train now; all by default.
 
     Returns:
         The tables, whole.
 
     Raises:
         FileNotFoundError: a dataset, or the weights to start from, are not there.
-        ValueError: a dataset cannot be split so.
+        ValueError: a dataset cannot be split so, or an entry is unknown.
     """
+    if unknown := [name for name in only if name not in spec.entries]:
+        raise ValueError(f"no entry {unknown[0]!r}; there are {', '.join(spec.entries)}")
     dataset = Dataset(spec.data)
     elsewhere = None if spec.elsewhere is None else Dataset(spec.elsewhere).load()
     tables = Tables(out)
-    wanted = list(_cells(spec))
+    wanted = [cell for cell in _cells(spec) if not only or cell.name in only]
     for number, cell in enumerate(wanted, 1):
         if tables.has(cell.key):
             continue
@@ -131,12 +135,10 @@ def run(spec: Spec, out: Path) -> Tables:
 
 def _cells(spec: Spec) -> Iterator[Cell]:
     """All methods of one split before the next split, so that early tables compare them."""
-    for seed in spec.seeds:
-        for fold in range(max(budget.folds for budget in spec.budgets)):
-            for budget in spec.budgets:
-                if fold < budget.folds:
-                    for name, entry in spec.entries.items():
-                        yield Cell(name, entry, budget, fold, seed)
+    for seed, budget in product(spec.seeds, spec.budgets):
+        for fold in range(budget.folds):
+            for name, entry in spec.entries.items():
+                yield Cell(name, entry, budget, fold, seed)
 
 
 def _tested(

@@ -101,6 +101,11 @@ def test_what_is_done_is_not_done_again(
     assert [(cell.name, cell.fold) for cell in done] == [("unet", 1)]
 
 
+def test_only_what_is_asked_for_is_trained(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="there are unet, tiny"):
+        run(small(folder), tmp_path, ["big"])
+
+
 def test_scores_of_a_cell_that_was_cut_short_are_left_out(results: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(results, out)
