@@ -79,7 +79,7 @@ def evaluate(
     data: tyro.conf.Positional[Path],
     out: Path,
     patients: Literal["all", "test", "validation"] = "all",
-    read_out: Literal["prior", "posterior"] = "prior",
+    read_out: Literal["guide", "prior", "posterior"] | None = None,
     samples: int = 8,
     seed: int = 0,
     device: str = "auto",
@@ -91,7 +91,8 @@ def evaluate(
         data: a dataset that `stitchnet prepare` wrote; slices with every pixel labelled count.
         out: folder for tables and pictures.
         patients: all of the dataset, or those that the checkpoint's run held out.
-        read_out: segmentation by p(y | z) or by p(y | x, z).
+        read_out: segmentation by q(y | x), p(y | z) or p(y | x, z); by default the first of them
+            that the model has.
         samples: draws of z to average over; 0 takes the mean of each level.
         seed: of the draws.
         device: "auto" takes a GPU if there is one.

@@ -43,6 +43,7 @@ class TrainConfig:
             some; 0 leaves them out.
         accumulate: batches whose gradients make one step.
         augment: crop, flip and turn the training slices.
+        paste: share of annotated slices that get the lesions of another one.
         fold: the fold of patients to test on; the next one validates.
         folds: how many folds.
         seed: of the split, the start, the batches and the draws.
@@ -74,6 +75,7 @@ class TrainConfig:
     unlabelled_per_batch: int = 4
     accumulate: int = 1
     augment: bool = True
+    paste: float = 0.0
     fold: int = 0
     folds: int = 5
     seed: int = 0

@@ -16,7 +16,7 @@ __all__ = ["estimator", "negative_elbo"]
 
 def estimator(objective: Objective) -> ELBO:
     """A fresh estimator of the bound: an ELBO instance remembers the first model that it sees."""
-    if objective.labels == "enumerated":
+    if objective.labels in ("enumerated", "guided"):
         return TraceEnum_ELBO(max_plate_nesting=3)
     return Trace_ELBO(max_plate_nesting=3)
 

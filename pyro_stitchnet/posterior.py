@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from pyro.poutine.messenger import Messenger
@@ -15,7 +15,7 @@ from pyro_stitchnet.stitchnet import StitchNet
 
 __all__ = ["Answer", "AtMean", "ReadOut", "predict", "seeded", "segment", "style_gaps"]
 
-ReadOut = Literal["prior", "posterior"]
+ReadOut = Literal["guide", "prior", "posterior"]
 Part = TypeVar("Part")
 
 
@@ -54,7 +54,7 @@ def segment(
     x: Tensor,
     *,
     samples: int = 1,
-    read_out: ReadOut = "prior",
+    read_out: ReadOut | None = None,
     batch_size: int = 8,
 ) -> Answer:
     """Segment slices and draw their styles.
@@ -65,16 +65,20 @@ def segment(
         samples: draws of z from q(z | x) to average over, from torch's global generator. 0 takes
             each level's mean instead: repeatable, but the decoder was trained on draws, and its
             batch norm (in the presets that have it) expects their spread.
-        read_out: ``"prior"`` is p(y | z); ``"posterior"`` is p(y | x, z), Bayes' rule through the
-            styles.
+        read_out: ``"guide"`` is q(y | x), for a model that has it, and then the default;
+            ``"prior"`` is p(y | z), else the default; ``"posterior"`` is p(y | x, z), Bayes' rule
+            through the styles.
         batch_size: slices at a time.
 
     Raises:
         ValueError: ``x`` is not in [0, 1], a size is not a multiple of 32, or an option is out of
             its range.
     """
-    if read_out not in ("prior", "posterior"):
-        raise ValueError(f"read_out {read_out!r} is unknown; choose 'prior' or 'posterior'")
+    read_out = read_out or ("guide" if net.segmenter else "prior")
+    if read_out not in get_args(ReadOut):
+        raise ValueError(f"read_out {read_out!r} is unknown; choose one of {get_args(ReadOut)}")
+    if read_out == "guide" and net.segmenter is None:
+        raise ValueError("this model has no q(y | x) to read; choose 'prior' or 'posterior'")
     parts = _for_parts(
         net, x, samples, batch_size, lambda part, draws: _ask(net, part, draws, read_out)
     )
@@ -92,16 +96,20 @@ def predict(net: StitchNet, x: Tensor, *, samples: int = 1, batch_size: int = 8)
         batch_size: slices at a time.
 
     Returns:
-        p(y | z), (N, K, H, W); ``argmax(1)`` are the labels.
+        q(y | x) of a model that has it, else p(y | z), (N, K, H, W); ``argmax(1)`` are the labels.
 
     Raises:
         ValueError: as :func:`segment`.
     """
 
     def ask(part: Tensor, draws: list[Tensor]) -> Tensor:
+        if net.segmenter is not None:
+            return net.log_q(part).exp()
         return torch.stack([net.log_pi(z1).exp() for z1 in draws]).mean(0)
 
-    return torch.cat(_for_parts(net, x, samples, batch_size, ask)).movedim(-1, 1)
+    # q(y | x) takes no z.
+    needed = samples if net.segmenter is None else None
+    return torch.cat(_for_parts(net, x, needed, batch_size, ask)).movedim(-1, 1)
 
 
 @contextmanager
@@ -126,12 +134,12 @@ def style_gaps(styles: Tensor) -> dict[str, float]:
 def _for_parts(
     net: StitchNet,
     x: Tensor,
-    samples: int,
+    samples: int | None,
     batch_size: int,
     ask: Callable[[Tensor, list[Tensor]], Part],
 ) -> list[Part]:
-    """What ``ask`` says of each batch of slices and its draws of z1 (or its mean)."""
-    if samples < 0 or batch_size < 1:
+    """What ``ask`` says of each batch of slices and its draws of z1 (or its mean, or none)."""
+    if (samples or 0) < 0 or batch_size < 1:
         raise ValueError("samples must be at least 0 and batch_size at least 1")
     if not x.is_floating_point() or not ((x >= 0) & (x <= 1)).all():
         raise ValueError(
@@ -142,12 +150,17 @@ def _for_parts(
     parts = []
     try:
         for part in x.split(batch_size):
-            with nullcontext() if samples else AtMean(), net.svae.one_pass():
-                draws = [net.guide(part) for _ in range(max(samples, 1))]
-            parts.append(ask(part, draws))
+            with net.svae.one_pass():
+                parts.append(ask(part, [] if samples is None else _draw(net, part, samples)))
     finally:
         net.train(was_training)
     return parts
+
+
+def _draw(net: StitchNet, x: Tensor, samples: int) -> list[Tensor]:
+    """Draws of z1 from q(z | x); its mean for none."""
+    with nullcontext() if samples else AtMean():
+        return [net.guide(x) for _ in range(max(samples, 1))]
 
 
 def _ask(
@@ -156,7 +169,12 @@ def _ask(
     probabilities, styles = [], []
     for z1 in draws:
         picture = net.picture(z1)
-        p = picture.log_pi.exp() if read_out == "prior" else picture.responsibilities(x)
+        if read_out == "guide":
+            p = net.log_q(x).exp()
+        elif read_out == "prior":
+            p = picture.log_pi.exp()
+        else:
+            p = net.log_posterior(z1, x).softmax(-1)
         probabilities.append(p.movedim(-1, 1))
         styles.append(picture.styles.mean.movedim(-1, 1))
     p, s = (torch.stack(t).mean(0) for t in (probabilities, styles))

@@ -19,7 +19,7 @@ __all__ = [
 
 Wiring = Literal["projected", "in-chain"]
 Likelihood = Literal["beta", "floored-beta", "bounded-beta", "discretised-logistic"]
-LabelTerm = Literal["enumerated", "marginal", "relaxed", "expected"]
+LabelTerm = Literal["enumerated", "marginal", "relaxed", "expected", "guided"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,11 @@ class ModelConfig:
         norm: normalisation of all but MobileNetV2 (which keeps its batch norm), "batch" (the
             article) or "group".
         likelihood: family of a pixel under one style.
+        style_grain: pixels a side of the blocks over which the styles' parameters are averaged, so
+            that no style can draw more of a slice than that; 1 leaves them as they are.
+        segmenter: whether the guide has q(y | x), a U-Net over a MobileNetV2 of its own.
+        tempering: exponent of p(x | y, z) beside q(y | x) in the posterior of y. Pixels are not
+            independent given z, so that 1 trusts a grey value too much.
     """
 
     channels: tuple[int, ...] = (32, 64, 128, 256, 512)
@@ -49,6 +54,9 @@ class ModelConfig:
     width: float = 1.0
     norm: Literal["batch", "group"] = "batch"
     likelihood: Likelihood = "beta"
+    style_grain: int = 1
+    segmenter: bool = False
+    tempering: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -61,9 +69,13 @@ class Objective:
             Gumbel-softmax sample, also drawn by the guide: a bound of the relaxed model's evidence,
             whose KL is that of the relaxed labels, larger than that of the labels.
             "expected": the reference code's SUM_k pi_k log p_k(x) on every pixel, with a focal
-            loss on labels beside it.
-        label_weight: factor on log p(y in A | z), 1 in eq. 9 (M2's alpha, Kingma et al. 2014).
-            Grey values outweigh labels by far, so labels alone are learnt slowly.
+            loss on labels beside it. "guided": summed out under the guide's q(y | x, y in A), which
+            learns labels by ``label_weight`` beside it (M2, Kingma et al. 2014); needs a segmenter.
+        label_weight: factor on log p(y in A | z), 1 in eq. 9; where "guided", on log q(y in A | x),
+            M2's alpha. Grey values outweigh labels by far, so labels alone are learnt slowly.
+        dice_weight: factor on the soft Dice loss of q(y | x) beside it; "guided" only.
+        guide_weight: factor on the gradient by which the bound teaches q(y | x); "guided" only. 1
+            is the bound's own, 0 lets labels alone teach it.
         kl_weight: factor on the z sites of model and guide (1 is the ELBO).
         kl_warmup: steps over which training raises the KL weight linearly from near 0.
         free_bits: nats per pixel of a latent map that each level may use at no cost: the bound
@@ -75,6 +87,8 @@ class Objective:
 
     labels: LabelTerm = "enumerated"
     label_weight: float = 1.0
+    dice_weight: float = 1.0
+    guide_weight: float = 1.0
     kl_weight: float = 1.0
     kl_warmup: int = 0
     free_bits: float = 0.0
@@ -164,6 +178,13 @@ PRESETS: Mapping[str, Preset] = {
         ModelConfig(wiring="in-chain", likelihood="floored-beta"),
         Objective(labels="expected"),
         OptimiserConfig(clip_value=0.5),
+    ),
+    # The project's own: the guide's q(y | x) learns labels as a U-Net does; the styles, too coarse
+    # to draw a slice, say how bright each tissue is there, and so tell the lesions apart.
+    "guided": Preset(
+        replace(_TINY.model, width=1.0, style_grain=16, segmenter=True, tempering=0.3),
+        Objective(labels="guided", label_weight=2, kl_warmup=200, free_bits=0.01, guide_weight=0),
+        OptimiserConfig(learning_rate=1e-3, warmup=50, decay="cosine", ema=0.99),
     ),
     "tiny": _TINY,
     "tiny-logistic": replace(_TINY, model=replace(_TINY.model, likelihood="discretised-logistic")),

@@ -93,6 +93,7 @@ def run(config: TrainConfig) -> Path:
         (config.labelled_per_batch, config.unlabelled_per_batch if slices["unlabelled"] else 0),
         seed=config.seed,
         augment=config.augment,
+        paste=config.paste,
         rank=fabric.global_rank,
         processes=fabric.world_size,
     )

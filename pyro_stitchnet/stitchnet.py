@@ -4,6 +4,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from pyro_stitchnet.distributions import (
     FAMILIES,
@@ -15,7 +16,9 @@ from pyro_stitchnet.distributions import (
 )
 from pyro_stitchnet.labels import LABELS
 from pyro_stitchnet.nn.blocks import Head
+from pyro_stitchnet.nn.unet import UNet
 from pyro_stitchnet.presets import ModelConfig, Objective
+from pyro_stitchnet.sets import dice_loss, log_allowed
 from pyro_stitchnet.svae import SVAE, check_size
 
 __all__ = ["StitchNet"]
@@ -70,6 +73,7 @@ class StitchNet(nn.Module):
         self.heads = nn.ModuleList(
             Head(c.decoder_channels, c.head_channels, n, c.norm) for n in outputs
         )
+        self.segmenter = UNet(c.weights) if c.segmenter else None
 
     def model(
         self,
@@ -112,6 +116,9 @@ class StitchNet(nn.Module):
                 if allowed is not None:
                     pyro.factor("allowed", _log_membership(y, allowed))
                 pyro.sample("x", Picked(y, picture.styles), obs=x)
+            elif objective.labels == "guided":
+                y = pyro.sample("y", dist.Categorical(logits=picture.log_pi))
+                pyro.sample("x", Picked(y, picture.styles), obs=x)
             elif objective.labels == "relaxed":
                 log_y = pyro.sample("y", _relaxed(picture, allowed, objective))
                 pyro.sample("x", Stitched(log_y, picture.styles, allowed), obs=x)
@@ -120,9 +127,13 @@ class StitchNet(nn.Module):
                 if allowed is not None:
                     pyro.factor("focal", -_focal(picture.log_pi, allowed, objective))
             # A relaxed y is drawn given A, so there all of log p(y in A | z) is still to come.
-            owed = objective.label_weight - (objective.labels != "relaxed")
+            owed = objective.label_weight - (objective.labels not in ("relaxed", "guided"))
             if allowed is not None and owed:
-                pyro.factor("label_weight", owed * _log_allowed(picture.log_pi, allowed))
+                guided = objective.labels == "guided"
+                log_p = self.log_q(x) if guided and x is not None else picture.log_pi
+                pyro.factor("label_weight", owed * log_allowed(log_p, allowed))
+                if guided:
+                    pyro.factor("dice", -objective.dice_weight * dice_loss(log_p, allowed))
         return picture
 
     def guide(
@@ -150,6 +161,14 @@ class StitchNet(nn.Module):
             picture = self.picture(z1)
             with slices, rows, columns:
                 pyro.sample("y", _relaxed(picture, allowed, objective, x))
+        elif objective.labels == "guided":
+            log_q = self.log_q(x)
+            taught = objective.guide_weight
+            log_q = taught * log_q + (1 - taught) * log_q.detach()  # the value stays
+            if allowed is not None:
+                log_q = log_q + torch.where(allowed, 0.0, FORBIDDEN)
+            with slices, rows, columns:
+                pyro.sample("y", dist.Categorical(logits=log_q), infer={"enumerate": "parallel"})
         return z1
 
     def picture(self, z1: Tensor) -> Stitched:
@@ -169,10 +188,44 @@ class StitchNet(nn.Module):
         logits = self.heads[0](self.svae.features(z1), len(LABELS))
         return logits.float().log_softmax(1).movedim(1, -1)
 
+    def log_q(self, x: Tensor) -> Tensor:
+        """log q(y | x) of slices (N, H, W), the segmenter's: (N, H, W, K).
+
+        Raises:
+            ValueError: the model has none.
+        """
+        segmenter = self.segmenter
+        if segmenter is None:
+            raise ValueError("this model's guide has no q(y | x); build it with segmenter=True")
+
+        def ask() -> Tensor:
+            return segmenter(x.unsqueeze(1)).float().log_softmax(1).movedim(1, -1)
+
+        return self.svae.once("segmenter", x, ask)
+
+    def log_posterior(self, z1: Tensor, x: Tensor) -> Tensor:
+        """log p(y | x, z) but for a constant, (N, H, W, K), by Bayes' rule through the styles.
+
+        With a segmenter, q(y | x) stands for what is known of y before x's grey values are looked
+        at one by one, and they count by the model's ``tempering``.
+
+        Args:
+            z1: the value of site z1.
+            x: slices (N, H, W).
+        """
+        picture = self.picture(z1)
+        if self.segmenter is None:
+            return picture.joint(x)
+        scores = picture.styles.log_prob(x.unsqueeze(-1))
+        return self.log_q(x) + self.config.tempering * scores
+
     def _picture(self, z1: Tensor) -> Stitched:
         features = self.svae.features(z1)
         maps = torch.cat([head(features) for head in self.heads], 1).float()
-        logits, a, b = (m.movedim(1, -1) for m in maps.split(len(LABELS), 1))
+        logits, a, b = maps.split(len(LABELS), 1)
+        if self.config.style_grain > 1:
+            a, b = (_coarse(m, self.config.style_grain) for m in (a, b))
+        logits, a, b = (m.movedim(1, -1) for m in (logits, a, b))
         return Stitched(logits, FAMILIES[self.config.likelihood](a, b))
 
 
@@ -183,6 +236,12 @@ def _plates(shape: tuple[int, ...]) -> list[pyro.plate]:
         pyro.plate(name, size, dim=i - 3)
         for i, (name, size) in enumerate(zip(names, shape, strict=True))
     ]
+
+
+def _coarse(maps: Tensor, grain: int) -> Tensor:
+    """Maps (N, C, H, W) averaged over blocks of ``grain`` pixels a side, drawn smooth again."""
+    blocks = functional.avg_pool2d(maps, grain, ceil_mode=True)
+    return functional.interpolate(blocks, maps.shape[-2:], mode="bilinear")
 
 
 def _log_membership(y: Tensor, allowed: Tensor) -> Tensor:
@@ -207,18 +266,13 @@ def _relaxed(
     return ExpRelaxedCategorical(temperature, logits=logits)
 
 
-def _log_allowed(log_pi: Tensor, allowed: Tensor) -> Tensor:
-    """log p(y in A | z), pixel by pixel."""
-    return log_pi.masked_fill(~allowed, -torch.inf).logsumexp(-1).clamp_max(0)
-
-
 def _focal(log_pi: Tensor, allowed: Tensor, objective: Objective) -> Tensor:
     """The reference code's label loss: 100 x focal loss, a mean over the pixels that have a label.
 
     With a set of labels, p is the probability of the set; where all are allowed it costs nothing.
     The factor makes up for the slices without labels, over which the loss as a whole is a mean too.
     """
-    log_p = _log_allowed(log_pi, allowed)
+    log_p = log_allowed(log_pi, allowed)
     labelled = ~allowed.all(-1).flatten(1).all(1)
     share = labelled.float().mean().clamp_min(1 / len(labelled))
     focal = (1 - log_p.exp()) ** objective.focal_gamma * -log_p

@@ -11,6 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pyro_stitchnet.data.batches import Batch
 from pyro_stitchnet.data.slices import Slices
+from pyro_stitchnet.sets import dice_loss, log_allowed
 from pyro_stitchnet.training.learner import Learner
 
 __all__ = ["Reading", "Supervised", "Teacher", "ramp", "set_loss", "unlabelled"]
@@ -19,7 +20,6 @@ Reading = Callable[[Tensor], Tensor]
 """Slices (N, H, W) to label probabilities (N, K, H, W)."""
 
 PREDICTED_AT_ONCE = 8
-SMOOTH = 1.0  # pixels, in the Dice of a batch
 
 
 class Supervised(Learner):
@@ -106,14 +106,8 @@ def set_loss(logits: Tensor, allowed: Tensor) -> Tensor:
     if not len(logits):
         return logits.sum() * 0
     log_p = logits.movedim(1, -1).log_softmax(-1)
-    annotated, single = ~allowed.all(-1), allowed.sum(-1) == 1
-    likelihood = log_p.masked_fill(~allowed, -torch.inf).logsumexp(-1)[annotated].mean()
-    p, truth = log_p.exp()[single], allowed[single].float()
-    there = truth.sum(0) > 0
-    if not there.any():
-        return -likelihood
-    dice = (2 * (p * truth).sum(0) + SMOOTH) / (p.sum(0) + truth.sum(0) + SMOOTH)
-    return 1 - dice[there].mean() - likelihood
+    annotated = ~allowed.all(-1)
+    return dice_loss(log_p, allowed) - log_allowed(log_p, allowed)[annotated].mean()
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:

@@ -1,12 +1,12 @@
-"""The networks that the baselines train: U-Net over MobileNetV2, SegNet, nnU-Net's plain U-Net."""
+"""Networks that only baselines train: SegNet and nnU-Net's plain U-Net."""
 
 from torch import Tensor, nn
 from torchvision.models import vgg16_bn
 
 from pyro_stitchnet.labels import LABELS
-from pyro_stitchnet.nn.encoder import GREY_MEAN, GREY_STD, load_imagenet_weights
+from pyro_stitchnet.nn.encoder import GREY_MEAN, GREY_STD
 
-__all__ = ["SegNet", "UNet", "plain_unet", "unet"]
+__all__ = ["SegNet", "plain_unet"]
 
 
 class _Normalised(nn.Module):
@@ -18,51 +18,6 @@ class _Normalised(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.network((x - GREY_MEAN) / GREY_STD)
-
-
-class UNet(nn.Module):
-    """A U-Net of segmentation_models_pytorch's in two halves, for feature dropout."""
-
-    def __init__(self, network: nn.Module) -> None:
-        """Take smp.Unet of one channel."""
-        super().__init__()
-        self.encoder = network.get_submodule("encoder")
-        self.decoder = network.get_submodule("decoder")
-        self.head = network.get_submodule("segmentation_head")
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Grey slices (N, 1, H, W) to logits (N, K, H, W); sides multiples of 32."""
-        return self.from_features(self.features(x))
-
-    def features(self, x: Tensor) -> list[Tensor]:
-        """The encoder's maps of grey slices."""
-        return self.encoder((x - GREY_MEAN) / GREY_STD)
-
-    def from_features(self, features: list[Tensor]) -> Tensor:
-        """Logits of the encoder's maps."""
-        return self.head(self.decoder(features))
-
-
-def unet(weights: str | None = None) -> UNet:
-    """U-Net (Ronneberger et al. 2015) over MobileNetV2.
-
-    Args:
-        weights: the encoder's start: None, "imagenet" or a path, as for
-            :class:`~pyro_stitchnet.presets.ModelConfig`.
-
-    Raises:
-        FileNotFoundError: the weights are not at hand.
-        ValueError: they are another network's.
-    """
-    import segmentation_models_pytorch as smp
-
-    network = smp.Unet("mobilenet_v2", encoder_weights=None, in_channels=1, classes=len(LABELS))
-    if weights is not None:
-        state = dict(load_imagenet_weights(weights))
-        stem = "0.0.weight"
-        state[stem] = state[stem].sum(1, keepdim=True)  # one channel: as if grey came thrice
-        network.encoder.features.load_state_dict(state)
-    return UNet(network)
 
 
 class SegNet(nn.Module):

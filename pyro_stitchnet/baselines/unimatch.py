@@ -5,8 +5,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pyro_stitchnet.baselines.base import Supervised, cross_entropy, unlabelled
-from pyro_stitchnet.baselines.networks import UNet
 from pyro_stitchnet.data.batches import Batch
+from pyro_stitchnet.nn.unet import UNet
 
 __all__ = ["FixMatch", "UniMatch"]
 

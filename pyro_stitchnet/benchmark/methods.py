@@ -14,6 +14,7 @@ from pyro_stitchnet.baselines.mean_teacher import MeanTeacher
 from pyro_stitchnet.baselines.pseudo_labels import PseudoLabels
 from pyro_stitchnet.baselines.ua_mt import UncertaintyAwareMeanTeacher
 from pyro_stitchnet.baselines.unimatch import FixMatch, UniMatch
+from pyro_stitchnet.nn.unet import UNet
 from pyro_stitchnet.presets import preset
 from pyro_stitchnet.stitchnet import StitchNet
 from pyro_stitchnet.training.learner import ElboLearner, Learner
@@ -37,11 +38,11 @@ class Method:
 
 
 def _over(learner: Callable[..., Learner], weights: str | None, **options: Any) -> Learner:
-    return learner(networks.unet(weights), **options)
+    return learner(UNet(weights), **options)
 
 
 def _two(weights: str | None, **options: Any) -> Learner:
-    return CrossPseudoSupervision(networks.unet(weights), networks.unet(weights), **options)
+    return CrossPseudoSupervision(UNet(weights), UNet(weights), **options)
 
 
 def _scratch(network: Callable[[], Any], weights: str | None) -> Learner:
@@ -60,9 +61,15 @@ def _stitchnet_method(name: str) -> Method:
     return Method(
         partial(_stitchnet, preset_name=name),
         unlabelled=True,
-        optimiser={"learning_rate": own.learning_rate, "clip_value": own.clip_value},
+        optimiser={
+            "learning_rate": own.learning_rate,
+            "clip_value": own.clip_value,
+            "ema": own.ema,
+        },
     )
 
+
+STITCHNETS = ("article", "reference", "guided", "tiny")
 
 METHODS: Mapping[str, Method] = {
     "unet": Method(partial(_over, SplitByBrightness)),
@@ -75,5 +82,8 @@ METHODS: Mapping[str, Method] = {
     "fixmatch": Method(partial(_over, FixMatch), unlabelled=True),
     "unimatch": Method(partial(_over, UniMatch), unlabelled=True),
     "bcp": Method(partial(_over, BidirectionalCopyPaste), unlabelled=True),
-    **{f"stitchnet-{name}": _stitchnet_method(name) for name in ("article", "reference", "tiny")},
+    **{
+        f"stitchnet-{name}": _stitchnet_method(name)
+        for name in ("article", "reference", "guided", "tiny")
+    },
 }

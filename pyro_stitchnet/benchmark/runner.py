@@ -246,13 +246,13 @@ def _readings(learner: Learner, labelled: Slices) -> Mapping[str, Reading]:
     assert isinstance(learner, ElboLearner)
     net = learner.net
 
-    def prior(x: Tensor) -> Tensor:
+    def own(x: Tensor) -> Tensor:
         return segment(net, x, samples=SAMPLES).probabilities
 
     def posterior(x: Tensor) -> Tensor:
         return segment(net, x, samples=SAMPLES, read_out="posterior").probabilities
 
-    return {"": prior, "posterior": posterior}
+    return {"": own, "posterior": posterior}
 
 
 def _answered(answer: Reading, images: Tensor, device: torch.device) -> Tensor:

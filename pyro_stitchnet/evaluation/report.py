@@ -24,7 +24,7 @@ def evaluate(
     slices: Slices,
     out: str | Path,
     *,
-    read_out: ReadOut = "prior",
+    read_out: ReadOut | None = None,
     samples: int = 8,
     seed: int = 0,
     info: Mapping[str, Any] | None = None,

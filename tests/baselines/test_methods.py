@@ -8,12 +8,13 @@ import torch
 
 from pyro_stitchnet.baselines.base import Supervised, set_loss, unlabelled
 from pyro_stitchnet.baselines.mean_teacher import MeanTeacher
-from pyro_stitchnet.baselines.networks import SegNet, plain_unet, unet
+from pyro_stitchnet.baselines.networks import SegNet, plain_unet
 from pyro_stitchnet.baselines.pseudo_labels import PseudoLabels
 from pyro_stitchnet.benchmark.methods import METHODS
 from pyro_stitchnet.data.batches import Batch, TwoStreams
 from pyro_stitchnet.data.phantom import phantom_slices
 from pyro_stitchnet.data.slices import Slices
+from pyro_stitchnet.nn.unet import UNet
 from pyro_stitchnet.presets import OptimiserConfig
 from pyro_stitchnet.training.learner import Learner
 from pyro_stitchnet.training.loop import train
@@ -137,7 +138,7 @@ def test_pseudo_labels_come_from_a_copy_that_is_renewed(slices: Slices) -> None:
     assert copies[2:] == [3, 3, 5]
 
 
-@pytest.mark.parametrize("network", [unet, SegNet, plain_unet])
+@pytest.mark.parametrize("network", [UNet, SegNet, plain_unet])
 def test_networks_keep_the_size(network: type) -> None:
     net = network().eval()
     assert net(torch.rand(1, 1, 64, 96)).shape == (1, 4, 64, 96)
@@ -145,7 +146,7 @@ def test_networks_keep_the_size(network: type) -> None:
 
 def test_the_networks_parameters() -> None:
     """SegNet's encoder is VGG16's; smp's U-Net over MobileNetV2 has 6.6 million."""
-    counts = [sum(p.numel() for p in net.parameters()) for net in (unet(), SegNet())]
+    counts = [sum(p.numel() for p in net.parameters()) for net in (UNet(), SegNet())]
     assert counts[0] == pytest.approx(6.63e6, rel=0.01)
     assert counts[1] == pytest.approx(29.4e6, rel=0.01)
 
