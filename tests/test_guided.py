@@ -1,0 +1,169 @@
+"""The guide's q(y | x): its bound by hand, who teaches it, how it is read, and starved styles."""
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+
+from pyro_stitchnet.distributions import InteriorBeta, Stitched
+from pyro_stitchnet.objective import estimator, negative_elbo
+from pyro_stitchnet.posterior import predict, segment
+from pyro_stitchnet.presets import Objective, preset
+from pyro_stitchnet.stitchnet import StitchNet, _coarse
+from pyro_stitchnet.training.learner import ElboLearner
+
+K = 4
+BOUND = Objective(labels="guided", label_weight=0, dice_weight=0)  # without what teaches labels
+
+
+@pytest.fixture
+def net() -> StitchNet:
+    torch.manual_seed(0)
+    return StitchNet(preset("guided").model).eval()
+
+
+@pytest.fixture
+def x() -> Tensor:
+    return torch.rand(2, 32, 64)
+
+
+def one_hot(y: Tensor) -> Tensor:
+    return torch.nn.functional.one_hot(y, K).bool()
+
+
+class Pixels:
+    """StitchNet's own programs on 2 x 2 pixels without z, with the networks' answers replaced."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, net: StitchNet) -> None:
+        a, b = 0.5 + 4 * torch.rand(2, 1, 2, 2, K)
+        self.net, self.x = net, torch.rand(1, 2, 2)
+        self.picture = Stitched(torch.randn(1, 2, 2, K), InteriorBeta(a, b))
+        self.log_q = torch.randn(1, 2, 2, K).log_softmax(-1)
+        monkeypatch.setattr("pyro_stitchnet.stitchnet.check_size", lambda shape: None)
+        monkeypatch.setattr(net.svae, "model", lambda shape, objective: None)
+        monkeypatch.setattr(net.svae, "guide", lambda x, objective: None)
+        monkeypatch.setattr(net, "picture", lambda z1: self.picture)
+        monkeypatch.setattr(net, "log_q", lambda x: self.log_q)
+
+    def bound(self, allowed: Tensor | None) -> float:
+        elbo = estimator(BOUND)
+        return -elbo.loss(self.net.model, self.net.guide, self.x, allowed, BOUND)
+
+    def by_hand(self, allowed: Tensor) -> float:
+        """SUM_k q_k (log pi_k + log p_k(x) - log q_k), pixel by pixel, q given that y is in A."""
+        total = 0.0
+        scores = self.picture.styles.log_prob(self.x[..., None])
+        for i, j in itertools.product(range(2), repeat=2):
+            labels = [k for k in range(K) if allowed[0, i, j, k]]
+            mass = sum(self.log_q[0, i, j, k].exp() for k in labels)
+            for k in labels:
+                q = self.log_q[0, i, j, k].exp() / mass
+                joint = self.picture.log_pi[0, i, j, k] + scores[0, i, j, k]
+                total += float(q * (joint - q.log()))
+        return total
+
+
+@pytest.mark.parametrize("sets", ["none", "labels", "infection"])
+def test_the_bound_is_that_by_hand(
+    net: StitchNet, monkeypatch: pytest.MonkeyPatch, sets: str
+) -> None:
+    pixels = Pixels(monkeypatch, net)
+    allowed = torch.ones(1, 2, 2, K, dtype=torch.bool)
+    if sets == "labels":
+        allowed = one_hot(torch.tensor([[[0, 1], [2, 3]]]))
+    elif sets == "infection":
+        allowed[..., :2] = False
+    found = pixels.bound(None if sets == "none" else allowed)
+    assert found == pytest.approx(pixels.by_hand(allowed), abs=1e-4)
+
+
+def test_it_bounds_the_evidence_and_reaches_it_where_q_is_the_posterior(
+    net: StitchNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = Pixels(monkeypatch, net)
+    evidence = float(pixels.picture.log_prob(pixels.x).sum())
+    assert pixels.bound(None) < evidence - 0.01
+    pixels.log_q = pixels.picture.responsibilities(pixels.x).log()
+    assert pixels.bound(None) == pytest.approx(evidence, abs=1e-4)
+
+
+def test_with_one_label_a_pixel_it_is_the_articles_labelled_term(net: StitchNet, x: Tensor) -> None:
+    y = one_hot(torch.randint(K, x.shape))
+    losses = []
+    for objective in (BOUND, Objective(labels="marginal")):
+        torch.manual_seed(1)
+        losses.append(negative_elbo(net, x, y, objective).item())
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+
+
+@pytest.mark.parametrize(("weight", "taught"), [(0.0, False), (0.5, True)])
+def test_unlabelled_slices_teach_q_by_the_guide_weight(
+    net: StitchNet, x: Tensor, weight: float, taught: bool
+) -> None:
+    assert net.segmenter is not None
+    objective = Objective(labels="guided", guide_weight=weight)
+    negative_elbo(net, x, None, objective).backward()
+    gradients = [p.grad for p in net.segmenter.parameters() if p.grad is not None]
+    assert any(g.any() for g in gradients) == taught
+    assert any(p.grad is not None and p.grad.any() for p in net.svae.parameters())
+
+
+def test_labels_teach_q_as_they_teach_a_unet(net: StitchNet, x: Tensor) -> None:
+    """With no gradient from the bound: cross-entropy and Dice, by their weights."""
+    assert net.segmenter is not None
+    y = torch.randint(K, x.shape)
+    objective = Objective(labels="guided", guide_weight=0, label_weight=2, dice_weight=0.5)
+    negative_elbo(net, x, one_hot(y), objective).backward()
+    last = net.segmenter.head[0].weight
+    found = last.grad.clone()
+    net.zero_grad()
+    p = net.segmenter(x[:, None]).softmax(1)
+    truth = one_hot(y).movedim(-1, 1).float()
+    dims = (0, 2, 3)
+    dice = (2 * (p * truth).sum(dims) + 1) / ((p + truth).sum(dims) + 1)
+    likelihood = torch.nn.functional.cross_entropy(net.segmenter(x[:, None]), y)
+    (2 * likelihood + 0.5 * (1 - dice.mean())).backward()
+    torch.testing.assert_close(found, last.grad, rtol=1e-3, atol=1e-6)
+
+
+def test_q_is_read_by_default_and_needs_no_z(
+    net: StitchNet, x: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    q = net.log_q(x).exp().movedim(-1, 1)
+    assert torch.allclose(segment(net, x).probabilities, q, atol=1e-6)
+    monkeypatch.setattr(net.svae, "guide", lambda *_: pytest.fail("z was drawn"))
+    assert torch.allclose(predict(net, x), q, atol=1e-6)
+
+
+def test_the_posterior_is_q_times_the_tempered_likelihood(net: StitchNet, x: Tensor) -> None:
+    with torch.no_grad():
+        z1 = net.guide(x)
+        scores = net.picture(z1).styles.log_prob(x[..., None])
+        wanted = (net.log_q(x) + net.config.tempering * scores).softmax(-1)
+        assert torch.allclose(net.log_posterior(z1, x).softmax(-1), wanted, atol=1e-5)
+    assert 0 < net.config.tempering < 1
+
+
+def test_a_model_without_q_says_so(x: Tensor) -> None:
+    net = StitchNet(preset("tiny").model)
+    with pytest.raises(ValueError, match="no q"):
+        segment(net, x, read_out="guide")
+    with pytest.raises(ValueError, match="segmenter=True"):
+        negative_elbo(net, x, None, BOUND)
+
+
+def test_coarse_styles_cannot_draw_a_slice() -> None:
+    board = (torch.arange(64)[:, None] + torch.arange(64)) % 2.0
+    left = torch.zeros(64, 64)
+    left[:, :32] = 1
+    coarse = _coarse(torch.stack([board, left])[None], 16)[0]
+    assert (coarse[0] - 0.5).abs().max() < 1e-5
+    assert coarse[1, :, :24].min() == 1
+    assert coarse[1, :, 40:].max() == 0
+    assert coarse[1].diff(dim=1).abs().max() < 0.1
+
+
+def test_prediction_is_the_learners_too(net: StitchNet, x: Tensor) -> None:
+    learner = ElboLearner(net, preset("guided").objective)
+    assert torch.equal(learner.predict(x), predict(net, x))
