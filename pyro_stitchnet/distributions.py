@@ -23,6 +23,7 @@ from pyro_stitchnet.distributed import own_rows, processes
 
 __all__ = [
     "FAMILIES",
+    "FROM_MOMENTS",
     "DiscretisedLogistic",
     "ExpRelaxedCategorical",
     "ExpectedStitched",
@@ -204,6 +205,28 @@ FAMILIES: Mapping[str, Callable[[Tensor, Tensor], TorchDistribution]] = {
     "discretised-logistic": _discretised_logistic,
 }
 """Likelihoods by name: two unconstrained maps to the distribution of a style."""
+
+
+def _bounded_beta_of(mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
+    """The maps of a bounded Beta of these moments, as nearly as its bounds allow."""
+    inner = ((mean - 0.01) / 0.98).clamp(0.01, 0.99)
+    precision = (mean * (1 - mean) / deviation.square().clamp_min(1e-6) - 1).clamp(5, 150)
+    return torch.logit(inner), torch.logit((precision / 4).log() / math.log(50))
+
+
+def _discretised_logistic_of(mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
+    """The maps of a discretised logistic of these moments, as nearly as its bounds allow."""
+    smallest, largest = math.log(0.5 / (GREY_LEVELS - 1)), math.log(0.3)
+    log_scale = (deviation * math.sqrt(3) / math.pi).clamp_min(1e-6).log()
+    inner = ((log_scale - smallest) / (largest - smallest)).clamp(0.01, 0.99)
+    return torch.logit(mean.clamp(0.01, 0.99)), torch.logit(inner)
+
+
+FROM_MOMENTS: Mapping[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {
+    "bounded-beta": _bounded_beta_of,
+    "discretised-logistic": _discretised_logistic_of,
+}
+"""By likelihood: mean and standard deviation to the two maps of a style."""
 
 
 def pick(values: Tensor, y: Tensor) -> Tensor:

@@ -41,6 +41,8 @@ class ModelConfig:
         style_grain: pixels a side of the blocks over which the styles' parameters are averaged, so
             that no style can draw more of a slice than that; 1 leaves them as they are.
         segmenter: whether the guide has q(y | x), a U-Net over a MobileNetV2 of its own.
+        anchored: whether training begins with styles of each label's own grey values in the annotated
+            slices, rather than with random ones; see :meth:`~pyro_stitchnet.StitchNet.anchor`.
         tempering: exponent of p(x | y, z) beside q(y | x) in the posterior of y. Pixels are not
             independent given z, so that 1 trusts a grey value too much.
     """
@@ -56,6 +58,7 @@ class ModelConfig:
     likelihood: Likelihood = "beta"
     style_grain: int = 1
     segmenter: bool = False
+    anchored: bool = False
     tempering: float = 1.0
 
 
@@ -182,7 +185,7 @@ PRESETS: Mapping[str, Preset] = {
     # The project's own: the guide's q(y | x) learns labels as a U-Net does; the styles, too coarse
     # to draw a slice, say how bright each tissue is there, and so tell the lesions apart.
     "guided": Preset(
-        replace(_TINY.model, width=1.0, style_grain=16, segmenter=True, tempering=0.3),
+        replace(_TINY.model, style_grain=16, segmenter=True, anchored=True, tempering=0.3),
         Objective(labels="guided", label_weight=2, kl_warmup=200, free_bits=0.01, guide_weight=0),
         OptimiserConfig(learning_rate=1e-3, warmup=50, decay="cosine", ema=0.99),
     ),

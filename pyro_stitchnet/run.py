@@ -97,7 +97,10 @@ def run(config: TrainConfig) -> Path:
         rank=fabric.global_rank,
         processes=fabric.world_size,
     )
-    learner = ElboLearner(net.to(fabric.device), config.objective)
+    learner = ElboLearner(net, config.objective)
+    if not config.resume:
+        learner.begin(slices["labelled"])
+    learner.to(fabric.device)
     state = State(learner, config.optimiser, fabric)
     if config.resume:
         state.load(keeper.kept()[-1], keeper.config)

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from pyro_stitchnet.distributions import (
     FAMILIES,
+    FROM_MOMENTS,
     ExpectedStitched,
     ExpRelaxedCategorical,
     Picked,
@@ -26,6 +27,9 @@ __all__ = ["StitchNet"]
 # Added to the logit of a label outside a pixel's allowed set where y is relaxed: a density on the
 # open simplex has no room for exact zeros.
 FORBIDDEN = -20.0
+
+# What is left of the random weights of anchored styles.
+ANCHORED = 0.1
 
 
 class StitchNet(nn.Module):
@@ -187,6 +191,47 @@ class StitchNet(nn.Module):
         """
         logits = self.heads[0](self.svae.features(z1), len(LABELS))
         return logits.float().log_softmax(1).movedim(1, -1)
+
+    @torch.no_grad()
+    def anchor(self, x: Tensor, allowed: Tensor) -> None:
+        """Let every style begin with the mean and deviation of its label's grey values.
+
+        The last layer of the styles' head gets them as its bias, and its weights are scaled down, so
+        that the styles hardly depend on z yet. A label that no pixel has alone stays as it is.
+
+        Args:
+            x: annotated slices (N, H, W) in [0, 1].
+            allowed: the labels that each pixel may have, bool (N, H, W, K).
+
+        Raises:
+            ValueError: the likelihood's parameters do not follow from moments.
+        """
+        if self.config.likelihood not in FROM_MOMENTS:
+            raise ValueError(
+                f"styles of the likelihood {self.config.likelihood!r} cannot be anchored; choose one "
+                f"of {', '.join(FROM_MOMENTS)}"
+            )
+        single = allowed.sum(-1) == 1
+        for label in range(len(LABELS)):
+            grey = x[single & allowed[..., label]]
+            if len(grey) < 2:
+                continue
+            found = FROM_MOMENTS[self.config.likelihood](grey.mean(), grey.std())
+            for number, value in zip((1, 2), found, strict=True):
+                weight, bias = self._outputs(number * len(LABELS) + label)
+                weight.mul_(ANCHORED)
+                bias.copy_(value)
+
+    def _outputs(self, place: int) -> tuple[Tensor, Tensor]:
+        """Weights and bias of the last layer for one of the heads' maps, in their order."""
+        last = [head[-1] for head in self.heads]
+        convolutions = [c for c in last if isinstance(c, nn.Conv2d)]
+        for convolution in convolutions:
+            if place < convolution.out_channels:
+                assert convolution.bias is not None
+                return convolution.weight[place], convolution.bias[place]
+            place -= convolution.out_channels
+        raise IndexError(place)
 
     def log_q(self, x: Tensor) -> Tensor:
         """log q(y | x) of slices (N, H, W), the segmenter's: (N, H, W, K).

@@ -42,7 +42,8 @@ class SVAE(nn.Module):
         self.encoder = MobileNetPyramid(
             channels,
             wiring=config.wiring,
-            weights=config.weights,
+            # With a segmenter they are first of all its own.
+            weights=None if config.segmenter and config.width != 1 else config.weights,
             width=config.width,
             norm_kind=norm_kind,
         )

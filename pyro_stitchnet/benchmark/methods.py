@@ -51,8 +51,9 @@ def _scratch(network: Callable[[], Any], weights: str | None) -> Learner:
 
 def _stitchnet(weights: str | None, preset_name: str, **objective: Any) -> Learner:
     chosen = preset(preset_name)
-    # Only a MobileNetV2 of full width has published weights.
-    model = replace(chosen.model, weights=weights if chosen.model.width == 1 else None)
+    # Only a MobileNetV2 of full width has published weights; a segmenter's is one.
+    whole = chosen.model.width == 1 or chosen.model.segmenter
+    model = replace(chosen.model, weights=weights if whole else None)
     return ElboLearner(StitchNet(model), replace(chosen.objective, **objective))
 
 

@@ -212,7 +212,9 @@ def fit(
     if "learning_rate" in options:
         optimiser = replace(optimiser, learning_rate=options.pop("learning_rate"))
     torch.manual_seed(cell.seed)
-    learner = method.build(spec.weights, **options).to(choose_device(spec.device))
+    learner = method.build(spec.weights, **options)
+    learner.begin(slices["labelled"])
+    learner.to(choose_device(spec.device))
     mute = spec.unlabelled_per_batch if _uses_unlabelled(cell.entry) else 0
     streams = TwoStreams(
         slices["labelled"],

@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 
 from pyro_stitchnet.data.batches import Batch
+from pyro_stitchnet.data.slices import SliceSet, allowed_sets
 from pyro_stitchnet.objective import negative_elbo
 from pyro_stitchnet.posterior import predict
 from pyro_stitchnet.presets import Objective
@@ -13,6 +15,8 @@ from pyro_stitchnet.training.diagnostics import diagnose
 from pyro_stitchnet.training.health import why_not_finite
 
 __all__ = ["ElboLearner", "Learner", "warmed_up"]
+
+ANCHORS = 200  # slices
 
 
 class Learner(nn.Module):
@@ -23,6 +27,9 @@ class Learner(nn.Module):
     """
 
     strong_views = 0
+
+    def begin(self, labelled: SliceSet) -> None:
+        """Training is to begin, from new weights, with these annotated slices."""
 
     def loss(self, batch: Batch, step: int) -> Tensor:
         """What to lower: a differentiable scalar.
@@ -56,6 +63,14 @@ class ElboLearner(Learner):
         """Take the model, shared with the caller, and what it maximises."""
         super().__init__()
         self.net, self.objective = net, objective
+
+    def begin(self, labelled: SliceSet) -> None:
+        """Anchor the styles, where the model says so, on some hundred slices."""
+        if not self.net.config.anchored:
+            return
+        every = max(1, len(labelled) // ANCHORS)
+        images, sets = zip(*(labelled[i] for i in range(0, len(labelled), every)), strict=True)
+        self.net.anchor(torch.stack(images), allowed_sets(torch.stack(sets)))
 
     def loss(self, batch: Batch, step: int) -> Tensor:
         """The negative bound, in nats per pixel."""
