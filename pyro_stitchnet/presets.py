@@ -41,8 +41,9 @@ class ModelConfig:
         style_grain: pixels a side of the blocks over which the styles' parameters are averaged, so
             that no style can draw more of a slice than that; 1 leaves them as they are.
         segmenter: whether the guide has q(y | x), a U-Net over a MobileNetV2 of its own.
-        anchored: whether training begins with styles of each label's own grey values in the annotated
-            slices, rather than with random ones; see :meth:`~pyro_stitchnet.StitchNet.anchor`.
+        anchored: whether training begins with styles of each label's own grey values in the
+            annotated slices, not with random ones; see
+            :meth:`~pyro_stitchnet.stitchnet.StitchNet.anchor`.
         tempering: exponent of p(x | y, z) beside q(y | x) in the posterior of y. Pixels are not
             independent given z, so that 1 trusts a grey value too much.
     """

@@ -196,8 +196,8 @@ class StitchNet(nn.Module):
     def anchor(self, x: Tensor, allowed: Tensor) -> None:
         """Let every style begin with the mean and deviation of its label's grey values.
 
-        The last layer of the styles' head gets them as its bias, and its weights are scaled down, so
-        that the styles hardly depend on z yet. A label that no pixel has alone stays as it is.
+        The last layer of the styles' head gets them as its bias, and its weights are scaled down,
+        so that the styles hardly depend on z yet. A label that no pixel has alone stays as it is.
 
         Args:
             x: annotated slices (N, H, W) in [0, 1].
@@ -208,8 +208,8 @@ class StitchNet(nn.Module):
         """
         if self.config.likelihood not in FROM_MOMENTS:
             raise ValueError(
-                f"styles of the likelihood {self.config.likelihood!r} cannot be anchored; choose one "
-                f"of {', '.join(FROM_MOMENTS)}"
+                f"styles of the likelihood {self.config.likelihood!r} cannot be anchored; choose "
+                f"one of {', '.join(FROM_MOMENTS)}"
             )
         single = allowed.sum(-1) == 1
         for label in range(len(LABELS)):
@@ -224,14 +224,13 @@ class StitchNet(nn.Module):
 
     def _outputs(self, place: int) -> tuple[Tensor, Tensor]:
         """Weights and bias of the last layer for one of the heads' maps, in their order."""
-        last = [head[-1] for head in self.heads]
-        convolutions = [c for c in last if isinstance(c, nn.Conv2d)]
-        for convolution in convolutions:
-            if place < convolution.out_channels:
-                assert convolution.bias is not None
-                return convolution.weight[place], convolution.bias[place]
-            place -= convolution.out_channels
-        raise IndexError(place)
+        last = [list(head.children())[-1] for head in self.heads]
+        maps = [
+            (weight, bias)
+            for convolution in last
+            for weight, bias in zip(*convolution.parameters(), strict=True)
+        ]
+        return maps[place]
 
     def log_q(self, x: Tensor) -> Tensor:
         """log q(y | x) of slices (N, H, W), the segmenter's: (N, H, W, K).

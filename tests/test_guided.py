@@ -1,12 +1,14 @@
 """The guide's q(y | x): its bound by hand, who teaches it, how it is read, and starved styles."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from pyro_stitchnet.distributions import InteriorBeta, Stitched
+from pyro_stitchnet.data.phantom import phantom_slices
+from pyro_stitchnet.distributions import FROM_MOMENTS, InteriorBeta, Stitched
 from pyro_stitchnet.objective import estimator, negative_elbo
 from pyro_stitchnet.posterior import predict, segment
 from pyro_stitchnet.presets import Objective, preset
@@ -162,6 +164,42 @@ def test_coarse_styles_cannot_draw_a_slice() -> None:
     assert coarse[1, :, :24].min() == 1
     assert coarse[1, :, 40:].max() == 0
     assert coarse[1].diff(dim=1).abs().max() < 0.1
+
+
+@pytest.mark.parametrize("likelihood", FROM_MOMENTS)
+@pytest.mark.parametrize("shared", [True, False])
+def test_anchored_styles_begin_at_their_labels_grey_values(likelihood: str, shared: bool) -> None:
+    """With one head or with nine; a label that is not there keeps its random start."""
+    torch.manual_seed(0)
+    config = replace(preset("guided").model, likelihood=likelihood, shared_heads=shared)  # type: ignore[arg-type]
+    net = StitchNet(config).eval()
+    means = torch.tensor([0.05, 0.2, 0.5, 0.8])
+    y = torch.randint(K - 1, (4, 32, 32))
+    x = (means[y] + 0.03 * torch.randn(y.shape)).clamp(0, 1)
+    before = list(net._outputs(K + 3)[1:])
+    net.anchor(x, one_hot(y))
+    with torch.no_grad():
+        styles = net.picture(net.guide(x)).styles
+    found = styles.mean[..., :3].mean((0, 1, 2))
+    assert torch.allclose(found, means[:3], atol=0.06)
+    assert torch.equal(before[0], net._outputs(K + 3)[1])
+    scores = styles.log_prob(x[..., None])
+    assert (scores[..., :3].argmax(-1) == y).float().mean() > 0.95
+
+
+def test_free_likelihoods_cannot_be_anchored(x: Tensor) -> None:
+    net = StitchNet(preset("article").model)
+    with pytest.raises(ValueError, match="bounded-beta"):
+        net.anchor(x, one_hot(torch.zeros(x.shape, dtype=torch.long)))
+
+
+def test_training_begins_with_anchors_only_where_the_model_says_so() -> None:
+    slices = phantom_slices([0, 1], 2, size=64)
+    for anchored in (True, False):
+        net = StitchNet(replace(preset("guided").model, anchored=anchored))
+        before = net._outputs(K)[1].clone()
+        ElboLearner(net, preset("guided").objective).begin(slices)
+        assert torch.equal(before, net._outputs(K)[1]) != anchored
 
 
 def test_prediction_is_the_learners_too(net: StitchNet, x: Tensor) -> None:
