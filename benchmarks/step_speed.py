@@ -7,6 +7,7 @@ Contenders of a training step, on the same random slices, half of them labelled:
 * ``enumerated``: the library's step, the labels summed out by Pyro's TraceEnum_ELBO;
 * ``marginal``: the same number through the closed form;
 * ``plain``: the same networks and loss without Pyro (``plain_torch.py``), checked to be the same;
+* ``guided``: the library's step of a preset whose guide has q(y | x), in place of the above;
 * ``unet``: segmentation_models_pytorch's U-Net over MobileNetV2, cross-entropy on all slices.
 
 All with Adam, fused; the first three with the library's clipping. Every round times every contender
@@ -47,6 +48,7 @@ from pyro_stitchnet.training.step import Stepper, compile_networks
 
 Work = Callable[[], object]
 STEPS = ("enumerated", "marginal", "plain", "unet")
+GUIDED_STEPS = ("guided", "unet")
 
 
 @dataclass
@@ -219,13 +221,17 @@ def compare(config: Config) -> None:
     for name in config.presets:
         for size in config.sizes:
             room = Room(config, name, size, config.batch)
-            check_plain(room)
-            times = rounds({step: room.step(step) for step in STEPS}, config.rounds)
+            guided = preset(name).model.segmenter
+            if not guided:
+                check_plain(room)
+            steps = GUIDED_STEPS if guided else STEPS
+            times = rounds({step: room.step(step) for step in steps}, config.rounds)
             for step, taken in times.items():
                 most = memory(config, name, size, config.batch, step)
                 print(
                     f"| {name} | {size} | {step} | {np.median(taken):.3f} | "
-                    f"{ratio(taken, times['plain'])} | {ratio(taken, times['unet'])} | "
+                    f"{'' if guided else ratio(taken, times['plain'])} | "
+                    f"{ratio(taken, times['unet'])} | "
                     f"{'' if most is None else f'{most:.2f}'} |",
                     flush=True,
                 )

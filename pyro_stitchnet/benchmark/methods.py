@@ -62,11 +62,7 @@ def _stitchnet_method(name: str) -> Method:
     return Method(
         partial(_stitchnet, preset_name=name),
         unlabelled=True,
-        optimiser={
-            "learning_rate": own.learning_rate,
-            "clip_value": own.clip_value,
-            "ema": own.ema,
-        },
+        optimiser={"learning_rate": own.learning_rate, "clip_value": own.clip_value},
     )
 
 
