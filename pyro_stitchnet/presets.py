@@ -44,8 +44,8 @@ class ModelConfig:
         anchored: whether training begins with styles of each label's own grey values in the
             annotated slices, not with random ones; see
             :meth:`~pyro_stitchnet.stitchnet.StitchNet.anchor`.
-        tempering: exponent of p(x | y, z) beside q(y | x) in the posterior of y. Pixels are not
-            independent given z, so that 1 trusts a grey value too much.
+        tempering: exponent of p(x | y, z) beside q(y | x) where the posterior tells one lesion from
+            the other.
     """
 
     channels: tuple[int, ...] = (32, 64, 128, 256, 512)
@@ -73,8 +73,9 @@ class Objective:
             Gumbel-softmax sample, also drawn by the guide: a bound of the relaxed model's evidence,
             whose KL is that of the relaxed labels, larger than that of the labels.
             "expected": the reference code's SUM_k pi_k log p_k(x) on every pixel, with a focal
-            loss on labels beside it. "guided": summed out under the guide's q(y | x, y in A), which
-            learns labels by ``label_weight`` beside it (M2, Kingma et al. 2014); needs a segmenter.
+            loss on labels beside it. "guided": summed out under the
+            guide's q(y | x, z, y in A), Bayes' rule on q(y | x) and the styles; q(y | x) learns
+            labels by ``label_weight`` beside it (M2, Kingma et al. 2014); needs a segmenter.
         label_weight: factor on log p(y in A | z), 1 in eq. 9; where "guided", on log q(y in A | x),
             M2's alpha. Grey values outweigh labels by far, so labels alone are learnt slowly.
         dice_weight: factor on the soft Dice loss of q(y | x) beside it; "guided" only.
@@ -186,7 +187,7 @@ PRESETS: Mapping[str, Preset] = {
     # The project's own: the guide's q(y | x) learns labels as a U-Net does; the styles, too coarse
     # to draw a slice, say how bright each tissue is there, and so tell the lesions apart.
     "guided": Preset(
-        replace(_TINY.model, style_grain=16, segmenter=True, anchored=True, tempering=0.3),
+        replace(_TINY.model, style_grain=16, segmenter=True, anchored=True),
         Objective(labels="guided", label_weight=2, kl_warmup=200, free_bits=0.01, guide_weight=0),
         OptimiserConfig(learning_rate=1e-3, warmup=50, decay="cosine", ema=0.99),
     ),

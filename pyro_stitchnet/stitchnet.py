@@ -15,7 +15,7 @@ from pyro_stitchnet.distributions import (
     Stitched,
     pick,
 )
-from pyro_stitchnet.labels import LABELS
+from pyro_stitchnet.labels import CONSOLIDATION, GGO, LABELS
 from pyro_stitchnet.nn.blocks import Head
 from pyro_stitchnet.nn.unet import UNet
 from pyro_stitchnet.presets import ModelConfig, Objective
@@ -24,8 +24,8 @@ from pyro_stitchnet.svae import SVAE, check_size
 
 __all__ = ["StitchNet"]
 
-# Added to the logit of a label outside a pixel's allowed set where y is relaxed: a density on the
-# open simplex has no room for exact zeros.
+# Added to the logit of a label outside a pixel's allowed set where the guide has y: a density on
+# the open simplex has no room for exact zeros, nor has a sum over labels for 0 * log 0.
 FORBIDDEN = -20.0
 
 # What is left of the random weights of anchored styles.
@@ -143,11 +143,11 @@ class StitchNet(nn.Module):
     def guide(
         self, x: Tensor, allowed: Tensor | None = None, objective: Objective | None = None
     ) -> Tensor:
-        """q(z | x); where y is relaxed, also q(y | x, z), Bayes' rule through the styles.
+        """q(z | x); where y is relaxed or guided, also q(y | x, z), Bayes' rule through the styles.
 
         Args:
             x: slices (N, H, W) in [0, 1].
-            allowed: labels that each pixel may have; only a relaxed y heeds it.
+            allowed: labels that each pixel may have; only a relaxed or guided y heeds it.
             objective: as for :meth:`model`.
 
         Returns:
@@ -169,8 +169,11 @@ class StitchNet(nn.Module):
             log_q = self.log_q(x)
             taught = objective.guide_weight
             log_q = taught * log_q + (1 - taught) * log_q.detach()  # the value stays
+            # Without Bayes' rule, a q that is wrong yet would have every style explain all tissues.
+            log_q = log_q + self.picture(z1).styles.log_prob(x.unsqueeze(-1)).detach()
             if allowed is not None:
-                log_q = log_q + torch.where(allowed, 0.0, FORBIDDEN)
+                best = log_q.masked_fill(~allowed, -torch.inf).amax(-1, keepdim=True)
+                log_q = torch.where(allowed, log_q, best + FORBIDDEN)
             with slices, rows, columns:
                 pyro.sample("y", dist.Categorical(logits=log_q), infer={"enumerate": "parallel"})
         return z1
@@ -250,8 +253,10 @@ class StitchNet(nn.Module):
     def log_posterior(self, z1: Tensor, x: Tensor) -> Tensor:
         """log p(y | x, z) but for a constant, (N, H, W, K), by Bayes' rule through the styles.
 
-        With a segmenter, q(y | x) stands for what is known of y before x's grey values are looked
-        at one by one, and they count by the model's ``tempering``.
+        With a segmenter, q(y | x) says whether there is a lesion, and Bayes' rule which: q is what
+        is known before x's grey values are looked at one by one, and these, p(x | y, z), count by
+        the power of the model's ``tempering``. Vessels are as bright as lesions, so pixels by
+        themselves do not tell lesions from healthy lung.
 
         Args:
             z1: the value of site z1.
@@ -260,8 +265,11 @@ class StitchNet(nn.Module):
         picture = self.picture(z1)
         if self.segmenter is None:
             return picture.joint(x)
-        scores = picture.styles.log_prob(x.unsqueeze(-1))
-        return self.log_q(x) + self.config.tempering * scores
+        log_q, lesions = self.log_q(x), slice(GGO, CONSOLIDATION + 1)
+        scores = picture.styles.log_prob(x.unsqueeze(-1))[..., lesions]
+        infected = log_q[..., lesions].logsumexp(-1, keepdim=True)
+        which = (log_q[..., lesions] + self.config.tempering * scores).log_softmax(-1)
+        return torch.cat([log_q[..., :GGO], infected + which], -1)
 
     def _picture(self, z1: Tensor) -> Stitched:
         features = self.svae.features(z1)

@@ -53,16 +53,16 @@ class Pixels:
         return -elbo.loss(self.net.model, self.net.guide, self.x, allowed, BOUND)
 
     def by_hand(self, allowed: Tensor) -> float:
-        """SUM_k q_k (log pi_k + log p_k(x) - log q_k), pixel by pixel, q given that y is in A."""
+        """SUM_k r_k (log pi_k + log p_k(x) - log r_k), r_k = q_k p_k(x) / SUM_{j in A} q_j p_j(x)."""
         total = 0.0
         scores = self.picture.styles.log_prob(self.x[..., None])
         for i, j in itertools.product(range(2), repeat=2):
             labels = [k for k in range(K) if allowed[0, i, j, k]]
-            mass = sum(self.log_q[0, i, j, k].exp() for k in labels)
+            weights = {k: (self.log_q[0, i, j, k] + scores[0, i, j, k]).exp() for k in labels}
             for k in labels:
-                q = self.log_q[0, i, j, k].exp() / mass
+                r = weights[k] / sum(weights.values())
                 joint = self.picture.log_pi[0, i, j, k] + scores[0, i, j, k]
-                total += float(q * (joint - q.log()))
+                total += float(r * (joint - r.log()))
         return total
 
 
@@ -80,13 +80,13 @@ def test_the_bound_is_that_by_hand(
     assert found == pytest.approx(pixels.by_hand(allowed), abs=1e-4)
 
 
-def test_it_bounds_the_evidence_and_reaches_it_where_q_is_the_posterior(
+def test_it_bounds_the_evidence_and_reaches_it_where_q_is_p_of_y_given_z(
     net: StitchNet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pixels = Pixels(monkeypatch, net)
     evidence = float(pixels.picture.log_prob(pixels.x).sum())
     assert pixels.bound(None) < evidence - 0.01
-    pixels.log_q = pixels.picture.responsibilities(pixels.x).log()
+    pixels.log_q = pixels.picture.log_pi
     assert pixels.bound(None) == pytest.approx(evidence, abs=1e-4)
 
 
@@ -138,13 +138,17 @@ def test_q_is_read_by_default_and_needs_no_z(
     assert torch.allclose(predict(net, x), q, atol=1e-6)
 
 
-def test_the_posterior_is_q_times_the_tempered_likelihood(net: StitchNet, x: Tensor) -> None:
+def test_the_posterior_deals_the_lesions_by_bayes_rule_and_leaves_the_infection(x: Tensor) -> None:
+    torch.manual_seed(0)
+    net = StitchNet(replace(preset("guided").model, tempering=0.7)).eval()
     with torch.no_grad():
-        z1 = net.guide(x)
-        scores = net.picture(z1).styles.log_prob(x[..., None])
-        wanted = (net.log_q(x) + net.config.tempering * scores).softmax(-1)
-        assert torch.allclose(net.log_posterior(z1, x).softmax(-1), wanted, atol=1e-5)
-    assert 0 < net.config.tempering < 1
+        z1, q = net.guide(x), net.log_q(x).exp()
+        density = net.picture(z1).styles.log_prob(x[..., None]).exp()
+        found = net.log_posterior(z1, x).exp()
+    assert torch.allclose(found[..., :2], q[..., :2], atol=1e-5)
+    assert torch.allclose(found.sum(-1), torch.ones(()), atol=1e-5)
+    wanted = q[..., 3] / q[..., 2] * (density[..., 3] / density[..., 2]) ** 0.7
+    torch.testing.assert_close(found[..., 3] / found[..., 2], wanted, rtol=1e-3, atol=1e-5)
 
 
 def test_a_model_without_q_says_so(x: Tensor) -> None:
