@@ -53,7 +53,7 @@ class Pixels:
         return -elbo.loss(self.net.model, self.net.guide, self.x, allowed, BOUND)
 
     def by_hand(self, allowed: Tensor) -> float:
-        """SUM_k r_k (log pi_k + log p_k(x) - log r_k), r_k = q_k p_k(x) / SUM_{j in A} q_j p_j(x)."""
+        """SUM_k r_k (log pi_k + log p_k(x) - log r_k), r_k in A proportional to q_k p_k(x)."""
         total = 0.0
         scores = self.picture.styles.log_prob(self.x[..., None])
         for i, j in itertools.product(range(2), repeat=2):

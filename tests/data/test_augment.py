@@ -8,7 +8,7 @@ from scipy.ndimage import maximum_filter, minimum_filter
 from torch import Tensor
 from torchvision import tv_tensors
 
-from pyro_stitchnet.data.augment import strong_augmentation, weak_augmentation
+from pyro_stitchnet.data.augment import paste_lesions, strong_augmentation, weak_augmentation
 
 SIZE = 64
 
@@ -105,3 +105,13 @@ def test_without_jitter_grey_values_only_blur() -> None:
 def test_jitter_out_of_range(jitter: float) -> None:
     with pytest.raises(ValueError, match="jitter must be between 0 and 1"):
         strong_augmentation(jitter)
+
+
+def test_lesions_are_pasted_on_lung_alone() -> None:
+    """Grey values and labels, of either lesion or of an infection that is not told apart."""
+    image, other = torch.full((1, 2, 4), 0.1), torch.full((1, 2, 4), 0.9)
+    sets = torch.tensor([[1, 2, 2, 2], [1, 2, 2, 2]], dtype=torch.uint8)  # background, then lung
+    other_sets = torch.tensor([[4, 4, 8, 2], [12, 12, 15, 1]], dtype=torch.uint8)
+    pasted, known = paste_lesions(image, sets, other, other_sets)
+    assert known.tolist() == [[1, 4, 8, 2], [1, 12, 2, 2]]
+    assert torch.equal(pasted[0] > 0.5, torch.tensor([[0, 1, 1, 0], [0, 1, 0, 0]]).bool())

@@ -247,3 +247,33 @@ def test_augmented_slices_stay_in_range_and_the_originals_unchanged() -> None:
         assert batch.allowed[8:].all()
     assert torch.equal(noise.images, images)
     assert torch.equal(noise.label_sets, sets)
+
+
+def test_lesions_are_pasted_among_labelled_slices_alone() -> None:
+    """As often as asked, from the labelled stream, the picture and its labels together."""
+    lung = Slices(
+        torch.full((1, SIZE, SIZE), 1 / 3), torch.full((1, SIZE, SIZE), 2).byte(), ["b"], ["b"]
+    )
+    one = lopsided()
+    both = Slices(
+        torch.cat([one.images, lung.images]),
+        torch.cat([one.label_sets, lung.label_sets]),
+        ["a", "b"],
+        ["a", "b"],
+    )
+    counts = {}
+    for paste in (0.0, 1.0):
+        streams = TwoStreams(both, lung, (2, 2), augment=False, paste=paste)
+        pasted = 0
+        for batch in islice(streams.batches(), 20):
+            labels = labels_of(Batch(batch.x[:2], batch.allowed[:2]))
+            assert torch.allclose(batch.x[:2] * 3, labels.float(), atol=1e-5)
+            assert (batch.x[2:] == 1 / 3).all()
+            assert batch.allowed[2:].all()
+            healthy = batch.names[:2].index("b")
+            pasted += int((labels[healthy] >= 2).any())
+        counts[paste] = pasted
+    assert counts[0.0] == 0
+    assert 3 < counts[1.0] < 17  # half of the others have a lesion
+    with pytest.raises(ValueError, match="paste"):
+        TwoStreams(one, None, (1, 0), paste=1.5)
