@@ -26,7 +26,7 @@ from pyro_stitchnet.evaluation.distances import hausdorff95
 from pyro_stitchnet.evaluation.metrics import slice_scores
 from pyro_stitchnet.files import write_atomically
 from pyro_stitchnet.labels import BACKGROUND, GGO, HEALTHY
-from pyro_stitchnet.posterior import seeded, segment
+from pyro_stitchnet.posterior import predict, seeded, segment
 from pyro_stitchnet.provenance import provenance
 from pyro_stitchnet.training.learner import ElboLearner, Learner
 from pyro_stitchnet.training.loop import train
@@ -249,7 +249,7 @@ def _readings(learner: Learner, labelled: Slices) -> Mapping[str, Reading]:
     net = learner.net
 
     def own(x: Tensor) -> Tensor:
-        return segment(net, x, samples=SAMPLES).probabilities
+        return predict(net, x, samples=SAMPLES)
 
     def posterior(x: Tensor) -> Tensor:
         return segment(net, x, samples=SAMPLES, read_out="posterior").probabilities
