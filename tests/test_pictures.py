@@ -144,17 +144,23 @@ def log() -> pd.DataFrame:
 
 def test_training_curves_draws_a_panel_for_each_group_present(log: pd.DataFrame) -> None:
     figure = pictures.training_curves(log)
-    objective, kl, drop, validation = figure.axes
+    loss, terms, kl, drop, validation = figure.axes
     assert titles(figure) == [
-        "objective and its terms", "KL divergence of each level",
+        "loss", "terms of the bound", "KL divergence of each level",
         "fall of log p(x) under a wrong label", "validation",
     ]  # fmt: skip
-    assert objective.get_ylabel() == kl.get_ylabel() == "nats per pixel"
-    assert [ax.get_yscale() for ax in figure.axes] == ["linear", "log", "linear", "linear"]
-    legend = objective.get_legend()
+    assert terms.get_ylabel() == kl.get_ylabel() == "nats per pixel"
+    assert [ax.get_yscale() for ax in figure.axes] == [
+        "linear",
+        "linear",
+        "log",
+        "linear",
+        "linear",
+    ]
+    legend = terms.get_legend()
     assert legend is not None
-    assert [text.get_text() for text in legend.get_texts()] == ["loss", "log p(x)"]
-    assert drop.get_legend() is None
+    assert [text.get_text() for text in legend.get_texts()] == ["log p(x)"]
+    assert loss.get_legend() is drop.get_legend() is None
     (line,) = validation.lines  # the curve without a value is left out, the other one's gaps too
     np.testing.assert_array_equal(line.get_xdata(), [0, 500, 1000, 1500])
     assert line.get_label() == "Dice GGO"
