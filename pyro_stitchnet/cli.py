@@ -70,7 +70,8 @@ def train(
 
     out = run(config)
     if rank() == 0:
-        print((out / "test" / "table.md").read_text(encoding="utf-8"))
+        if config.folds:
+            print((out / "test" / "table.md").read_text(encoding="utf-8"))
         print(f"model, log, curves, tables and pictures: {out}")
 
 
@@ -81,6 +82,7 @@ def evaluate(
     patients: Literal["all", "test", "validation"] = "all",
     read_out: Literal["guide", "prior", "posterior"] | None = None,
     samples: int = 8,
+    views: int = 1,
     seed: int = 0,
     device: str = "auto",
 ) -> None:
@@ -88,12 +90,14 @@ def evaluate(
 
     Args:
         model: a checkpoint, the model.pt of a run.
-        data: a dataset that `stitchnet prepare` wrote; slices with every pixel labelled count.
+        data: a dataset that `stitchnet prepare` wrote; slices with every pixel labelled count. If
+            there are none, those whose masks mark infection do, and infection alone is scored.
         out: folder for tables and pictures.
         patients: all of the dataset, or those that the checkpoint's run held out.
         read_out: segmentation by q(y | x), p(y | z) or p(y | x, z); by default the first of them
             that the model has.
         samples: draws of z to average over; 0 takes the mean of each level.
+        views: flips and quarter turns of each slice to average over, 1 to 8.
         seed: of the draws.
         device: "auto" takes a GPU if there is one.
     """
@@ -113,7 +117,9 @@ def evaluate(
     dataset = Dataset(data)
     chosen = dataset.manifest["complete"]
     if not chosen.any():
-        raise ValueError(f"{data}: no slice has a label for every pixel, nothing to compare with")
+        chosen = dataset.manifest["labelled"]  # by sets of labels: infection can be scored
+    if not chosen.any():
+        raise ValueError(f"{data}: no slice has labels, nothing to compare with")
     if patients != "all":
         chosen &= dataset.manifest["patient"].isin(known[patients])
         if not chosen.any():
@@ -133,6 +139,7 @@ def evaluate(
         out,
         read_out=read_out,
         samples=samples,
+        views=views,
         seed=seed,
         info={
             "model": str(model),

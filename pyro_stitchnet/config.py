@@ -36,7 +36,8 @@ class TrainConfig:
         model: the networks.
         objective: what they maximise.
         optimiser: how.
-        label_budget: how many of the training slices keep their labels; all by default.
+        label_budget: how many of the training slices that have a label for every pixel keep them;
+            all by default. Slices with sets of labels keep these.
         steps: optimiser steps.
         labelled_per_batch: slices with labels, or sets of labels, in a batch of one process.
         unlabelled_per_batch: slices without any in a batch of one process, where the dataset has
@@ -45,7 +46,7 @@ class TrainConfig:
         augment: crop, flip and turn the training slices.
         paste: share of annotated slices that get the lesions of another one.
         fold: the fold of patients to test on; the next one validates.
-        folds: how many folds.
+        folds: how many folds; with 0 nobody is held out, and the last weights are kept.
         seed: of the split, the start, the batches and the draws.
         validate_every: steps between two validations.
         patience: validations in a row without a better Dice after which to stop; never by default.

@@ -22,7 +22,12 @@ def estimator(objective: Objective) -> ELBO:
 
 
 def negative_elbo(
-    net: "StitchNet", x: Tensor, allowed: Tensor | None = None, objective: Objective | None = None
+    net: "StitchNet",
+    x: Tensor,
+    allowed: Tensor | None = None,
+    objective: Objective | None = None,
+    *,
+    log_q: Tensor | None = None,
 ) -> Tensor:
     """The objective with one sample of z, negated, in nats per pixel: differentiable, a scalar.
 
@@ -34,10 +39,11 @@ def negative_elbo(
         allowed: labels that each pixel may have, bool (N, H, W, K): the labelled and the
             unlabelled term are its two ends. ``None``: nothing is labelled.
         objective: weights; the article's if left out.
+        log_q: log q(y | x) where y is guided, (N, H, W, K); the segmenter's if left out.
     """
     objective = objective or Objective()
     per_pixel = poutine.scale(scale=1 / x.numel())
     with net.svae.one_pass():
         return estimator(objective).differentiable_loss(
-            per_pixel(net.model), per_pixel(net.guide), x, allowed, objective
+            per_pixel(net.model), per_pixel(net.guide), x, allowed, objective, log_q=log_q
         )

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from pyro.poutine.messenger import Messenger
@@ -12,11 +12,11 @@ from torch import Tensor
 
 from pyro_stitchnet.labels import LABELS
 from pyro_stitchnet.stitchnet import StitchNet
+from pyro_stitchnet.symmetry import averaged
 
 __all__ = ["Answer", "AtMean", "ReadOut", "predict", "seeded", "segment", "style_gaps"]
 
 ReadOut = Literal["guide", "prior", "posterior"]
-Part = TypeVar("Part")
 
 
 class AtMean(Messenger):
@@ -54,6 +54,7 @@ def segment(
     x: Tensor,
     *,
     samples: int = 1,
+    views: int = 1,
     read_out: ReadOut | None = None,
     batch_size: int = 8,
 ) -> Answer:
@@ -65,6 +66,8 @@ def segment(
         samples: draws of z from q(z | x) to average over, from torch's global generator. 0 takes
             each level's mean instead: repeatable, but the decoder was trained on draws, and its
             batch norm (in the presets that have it) expects their spread.
+        views: flips and quarter turns to average over, 1 to 8, see
+            :func:`~pyro_stitchnet.symmetry.averaged`; each costs as much as the first.
         read_out: ``"guide"`` is q(y | x), for a model that has it, and then the default;
             ``"prior"`` is p(y | z), else the default; ``"posterior"`` is p(y | x, z), Bayes' rule
             through the styles.
@@ -79,20 +82,26 @@ def segment(
         raise ValueError(f"read_out {read_out!r} is unknown; choose one of {get_args(ReadOut)}")
     if read_out == "guide" and net.segmenter is None:
         raise ValueError("this model has no q(y | x) to read; choose 'prior' or 'posterior'")
-    parts = _for_parts(
-        net, x, samples, batch_size, lambda part, draws: _ask(net, part, draws, read_out)
-    )
-    return Answer(*(torch.cat(field) for field in zip(*parts, strict=True)))
+
+    def ask(view: Tensor) -> Tensor:
+        return _probabilities_and_styles(net, view, _draw(net, view, samples), read_out)
+
+    probabilities, styles = _asked(net, x, samples, views, batch_size, ask).unbind(1)
+    likeliest = probabilities.argmax(1, keepdim=True)
+    return Answer(probabilities, styles, styles.gather(1, likeliest).squeeze(1))
 
 
 @torch.no_grad()
-def predict(net: StitchNet, x: Tensor, *, samples: int = 1, batch_size: int = 8) -> Tensor:
+def predict(
+    net: StitchNet, x: Tensor, *, samples: int = 1, views: int = 1, batch_size: int = 8
+) -> Tensor:
     """The label probabilities of :func:`segment` alone, without the work that styles take.
 
     Args:
         net: a trained model; asked in evaluation mode, left as it was.
         x: slices (N, H, W) in [0, 1], on the model's device.
         samples: as for :func:`segment`.
+        views: as for :func:`segment`.
         batch_size: slices at a time.
 
     Returns:
@@ -102,14 +111,13 @@ def predict(net: StitchNet, x: Tensor, *, samples: int = 1, batch_size: int = 8)
         ValueError: as :func:`segment`.
     """
 
-    def ask(part: Tensor, draws: list[Tensor]) -> Tensor:
+    def ask(view: Tensor) -> Tensor:
         if net.segmenter is not None:
-            return net.log_q(part).exp()
-        return torch.stack([net.log_pi(z1).exp() for z1 in draws]).mean(0)
+            return net.log_q(view).exp().movedim(-1, 1)
+        draws = _draw(net, view, samples)
+        return torch.stack([net.log_pi(z1).exp() for z1 in draws]).mean(0).movedim(-1, 1)
 
-    # q(y | x) takes no z.
-    needed = samples if net.segmenter is None else None
-    return torch.cat(_for_parts(net, x, needed, batch_size, ask)).movedim(-1, 1)
+    return _asked(net, x, samples, views, batch_size, ask)
 
 
 @contextmanager
@@ -131,15 +139,16 @@ def style_gaps(styles: Tensor) -> dict[str, float]:
     }
 
 
-def _for_parts(
+def _asked(
     net: StitchNet,
     x: Tensor,
-    samples: int | None,
+    samples: int,
+    views: int,
     batch_size: int,
-    ask: Callable[[Tensor, list[Tensor]], Part],
-) -> list[Part]:
-    """What ``ask`` says of each batch of slices and its draws of z1 (or its mean, or none)."""
-    if (samples or 0) < 0 or batch_size < 1:
+    ask: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """What ``ask`` says of the slices, a batch of them at a time, averaged over views."""
+    if samples < 0 or batch_size < 1:
         raise ValueError("samples must be at least 0 and batch_size at least 1")
     if not x.is_floating_point() or not ((x >= 0) & (x <= 1)).all():
         raise ValueError(
@@ -151,10 +160,10 @@ def _for_parts(
     try:
         for part in x.split(batch_size):
             with net.svae.one_pass():
-                parts.append(ask(part, [] if samples is None else _draw(net, part, samples)))
+                parts.append(averaged(ask, part, views))
     finally:
         net.train(was_training)
-    return parts
+    return torch.cat(parts)
 
 
 def _draw(net: StitchNet, x: Tensor, samples: int) -> list[Tensor]:
@@ -163,9 +172,10 @@ def _draw(net: StitchNet, x: Tensor, samples: int) -> list[Tensor]:
         return [net.guide(x) for _ in range(max(samples, 1))]
 
 
-def _ask(
+def _probabilities_and_styles(
     net: StitchNet, x: Tensor, draws: list[Tensor], read_out: ReadOut
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Tensor:
+    """Averages over the draws, one beside the other: (N, 2, K, H, W)."""
     probabilities, styles = [], []
     for z1 in draws:
         picture = net.picture(z1)
@@ -177,6 +187,4 @@ def _ask(
             p = net.log_posterior(z1, x).softmax(-1)
         probabilities.append(p.movedim(-1, 1))
         styles.append(picture.styles.mean.movedim(-1, 1))
-    p, s = (torch.stack(t).mean(0) for t in (probabilities, styles))
-    stitched = s.gather(1, p.argmax(1, keepdim=True)).squeeze(1)
-    return p, s, stitched
+    return torch.stack([torch.stack(t).mean(0) for t in (probabilities, styles)], 1)

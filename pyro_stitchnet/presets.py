@@ -35,11 +35,14 @@ class ModelConfig:
             "in-chain" (the authors' program).
         weights: MobileNetV2's start: None, "imagenet" or a path.
         width: MobileNetV2's width multiplier.
+        shrink: pixels a side of the slice that make one of what the ladder of z sees and draws; its
+            answers are drawn smooth at the slice's size. Sides must be multiples of 32 times it.
         norm: normalisation of all but MobileNetV2 (which keeps its batch norm), "batch" (the
             article) or "group".
         likelihood: family of a pixel under one style.
-        style_grain: pixels a side of the blocks over which the styles' parameters are averaged, so
-            that no style can draw more of a slice than that; 1 leaves them as they are.
+        style_grain: pixels a side of the blocks over which the features that styles are made of are
+            averaged, so that no style can draw more of a slice than that; 1 leaves them as they
+            are.
         segmenter: whether the guide has q(y | x), a U-Net over a MobileNetV2 of its own.
         anchored: whether training begins with styles of each label's own grey values in the
             annotated slices, not with random ones; see
@@ -55,6 +58,7 @@ class ModelConfig:
     wiring: Wiring = "projected"
     weights: str | None = None
     width: float = 1.0
+    shrink: int = 1
     norm: Literal["batch", "group"] = "batch"
     likelihood: Likelihood = "beta"
     style_grain: int = 1
@@ -81,6 +85,10 @@ class Objective:
         dice_weight: factor on the soft Dice loss of q(y | x) beside it; "guided" only.
         guide_weight: factor on the gradient by which the bound teaches q(y | x); "guided" only. 1
             is the bound's own, 0 lets labels alone teach it.
+        posterior_weight: factor on the cross-entropy by which the posterior of y teaches q(y | x)
+            where labels leave it open, see
+            :class:`~pyro_stitchnet.training.learner.PosteriorTaught`; "guided" only. It rises with
+            the KL's weight.
         kl_weight: factor on the z sites of model and guide (1 is the ELBO).
         kl_warmup: steps over which training raises the KL weight linearly from near 0.
         free_bits: nats per pixel of a latent map that each level may use at no cost: the bound
@@ -94,6 +102,7 @@ class Objective:
     label_weight: float = 1.0
     dice_weight: float = 1.0
     guide_weight: float = 1.0
+    posterior_weight: float = 0.0
     kl_weight: float = 1.0
     kl_warmup: int = 0
     free_bits: float = 0.0
@@ -187,8 +196,22 @@ PRESETS: Mapping[str, Preset] = {
     # The project's own: the guide's q(y | x) learns labels as a U-Net does; the styles, too coarse
     # to draw a slice, say how bright each tissue is there, and so tell the lesions apart.
     "guided": Preset(
-        replace(_TINY.model, style_grain=16, segmenter=True, anchored=True),
-        Objective(labels="guided", label_weight=2, kl_warmup=200, free_bits=0.01, guide_weight=0),
+        replace(
+            _TINY.model,
+            shrink=2,
+            style_grain=16,
+            segmenter=True,
+            anchored=True,
+            tempering=2.0,
+        ),
+        Objective(
+            labels="guided",
+            label_weight=2,
+            kl_warmup=200,
+            free_bits=0.01,
+            guide_weight=0,
+            posterior_weight=1,
+        ),
         OptimiserConfig(learning_rate=1e-3, warmup=50, decay="cosine", ema=0.99),
     ),
     "tiny": _TINY,

@@ -29,8 +29,8 @@ from pyro_stitchnet.training.callbacks import (
     StateKeeper,
 )
 from pyro_stitchnet.training.health import alarms
-from pyro_stitchnet.training.learner import ElboLearner
 from pyro_stitchnet.training.loop import train
+from pyro_stitchnet.training.posterior_taught import learner_of
 from pyro_stitchnet.training.state import State
 from pyro_stitchnet.training.step import compile_networks
 
@@ -41,6 +41,8 @@ PICTURED = 4  # validation slices that TensorBoard shows
 
 def run(config: TrainConfig) -> Path:
     """Train, keep the best weights on validation, evaluate them once on the test patients.
+
+    With 0 folds nobody is held out: the last weights are kept and not evaluated.
 
     Writes ``config.yaml``, ``run.json``, ``split.csv``, ``log.csv``, ``curves.png``, under
     ``tensorboard/`` what TensorBoard reads, under ``test/`` what
@@ -73,12 +75,13 @@ def run(config: TrainConfig) -> Path:
         seed=config.seed,
         label_budget=config.label_budget,
     )
-    validation = slices["validation"].load()
-    if not (validation.labels() >= GGO).any():
+    validation = slices["validation"].load() if config.folds else None
+    if validation is not None and not (validation.labels() >= GGO).any():
         raise ValueError(
             f"{config.data}: the validation fold has no lesion to choose weights by; "
             "take another --fold, --folds or --seed"
         )
+    learner = learner_of(net, config.objective)
     fabric = make_fabric(
         config.device,
         processes=config.processes,
@@ -94,10 +97,11 @@ def run(config: TrainConfig) -> Path:
         seed=config.seed,
         augment=config.augment,
         paste=config.paste,
+        strong_views=learner.strong_views,
+        jitter=learner.jitter,
         rank=fabric.global_rank,
         processes=fabric.world_size,
     )
-    learner = ElboLearner(net, config.objective)
     if not config.resume:
         learner.begin(slices["labelled"])
     learner.to(fabric.device)
@@ -123,7 +127,7 @@ def run(config: TrainConfig) -> Path:
     if config.progress:
         callbacks.append(ProgressBar())
     if config.tensorboard:
-        pictured = validation.take(range(min(PICTURED, len(validation))))
+        pictured = validation and validation.take(range(min(PICTURED, len(validation))))
         callbacks.append(TensorBoard(config.out / "tensorboard", pictured))
     if config.compile:
         compile_networks(net)
@@ -158,7 +162,8 @@ def run(config: TrainConfig) -> Path:
         _write(config, record)
         write_atomically(config.out / "log.csv", state.log.to_csv(index=False))
         save_figure(training_curves(state.log), config.out / "curves.png")
-        evaluate(net, slices["test"].load(), config.out / "test", info=record)
+        if config.folds:
+            evaluate(net, slices["test"].load(), config.out / "test", info=record)
         checkpoint.save(net, config.out / "model.pt", **record)  # with it the run is finished
         keeper.clear()
         print(_summary(record))

@@ -1,5 +1,7 @@
 """StitchNet: a segmentation y, four styles b, h, g, c, and the slice x stitched from them."""
 
+from collections.abc import Sequence
+
 import pyro
 import pyro.distributions as dist
 import torch
@@ -72,8 +74,12 @@ class StitchNet(nn.Module):
         self.svae = SVAE(self.config)
 
         # p(y | z)'s logits, then the first and the second parameter of each style, a map each.
+        # Coarse styles have a head of their own, which never sees more than the coarse features.
         labels, c = len(LABELS), self.config
-        outputs = [3 * labels] if c.shared_heads else [labels] + [1] * 2 * labels
+        if c.style_grain > c.shrink:
+            outputs = [labels, 2 * labels]
+        else:
+            outputs = [3 * labels] if c.shared_heads else [labels] + [1] * 2 * labels
         self.heads = nn.ModuleList(
             Head(c.decoder_channels, c.head_channels, n, c.norm) for n in outputs
         )
@@ -86,6 +92,7 @@ class StitchNet(nn.Module):
         objective: Objective | None = None,
         *,
         shape: tuple[int, ...] | None = None,
+        log_q: Tensor | None = None,
     ) -> Stitched:
         """p(z) p(y | z) p(x | y, z).
 
@@ -94,6 +101,8 @@ class StitchNet(nn.Module):
             allowed: labels that each pixel may have, bool (N, H, W, K); None allows all.
             objective: how y enters and the weights; the article's if left out.
             shape: (N, H, W) of what to draw, where ``x`` is None.
+            log_q: log q(y | x), (N, H, W, K), which labels teach where y is guided; what the
+                segmenter makes of ``x`` if left out.
 
         Returns:
             The picture given z: label probabilities and styles.
@@ -106,7 +115,7 @@ class StitchNet(nn.Module):
             shape = tuple(x.shape)
         if shape is None:
             raise ValueError("model(None) draws slices: say how many and how large with shape=")
-        check_size(shape)
+        check_size(shape, self.config.shrink)
         slices, rows, columns = _plates(shape)
         with slices:
             picture = self.picture(self.svae.model(shape, objective))
@@ -134,14 +143,21 @@ class StitchNet(nn.Module):
             owed = objective.label_weight - (objective.labels not in ("relaxed", "guided"))
             if allowed is not None and owed:
                 guided = objective.labels == "guided"
-                log_p = self.log_q(x) if guided and x is not None else picture.log_pi
+                log_p = picture.log_pi
+                if guided and x is not None:
+                    log_p = self.log_q(x) if log_q is None else log_q
                 pyro.factor("label_weight", owed * log_allowed(log_p, allowed))
                 if guided:
                     pyro.factor("dice", -objective.dice_weight * dice_loss(log_p, allowed))
         return picture
 
     def guide(
-        self, x: Tensor, allowed: Tensor | None = None, objective: Objective | None = None
+        self,
+        x: Tensor,
+        allowed: Tensor | None = None,
+        objective: Objective | None = None,
+        *,
+        log_q: Tensor | None = None,
     ) -> Tensor:
         """q(z | x); where y is relaxed or guided, also q(y | x, z), Bayes' rule through the styles.
 
@@ -149,6 +165,7 @@ class StitchNet(nn.Module):
             x: slices (N, H, W) in [0, 1].
             allowed: labels that each pixel may have; only a relaxed or guided y heeds it.
             objective: as for :meth:`model`.
+            log_q: log q(y | x) of a guided y, (N, H, W, K); the segmenter's if left out.
 
         Returns:
             The value of site z1, for :meth:`picture`.
@@ -157,7 +174,7 @@ class StitchNet(nn.Module):
             ValueError: a size is not a multiple of 32; the message has the nearest right ones.
         """
         objective = objective or Objective()
-        check_size(tuple(x.shape))
+        check_size(tuple(x.shape), self.config.shrink)
         slices, rows, columns = _plates(tuple(x.shape))
         with slices:
             z1 = self.svae.guide(x, objective)
@@ -166,7 +183,7 @@ class StitchNet(nn.Module):
             with slices, rows, columns:
                 pyro.sample("y", _relaxed(picture, allowed, objective, x))
         elif objective.labels == "guided":
-            log_q = self.log_q(x)
+            log_q = self.log_q(x) if log_q is None else log_q
             taught = objective.guide_weight
             log_q = taught * log_q + (1 - taught) * log_q.detach()  # the value stays
             # Without Bayes' rule, a q that is wrong yet would have every style explain all tissues.
@@ -193,6 +210,7 @@ class StitchNet(nn.Module):
             z1: the value of site z1.
         """
         logits = self.heads[0](self.svae.features(z1), len(LABELS))
+        logits = _enlarged(logits, self.config.shrink)
         return logits.float().log_softmax(1).movedim(1, -1)
 
     @torch.no_grad()
@@ -250,7 +268,7 @@ class StitchNet(nn.Module):
 
         return self.svae.once("segmenter", x, ask)
 
-    def log_posterior(self, z1: Tensor, x: Tensor) -> Tensor:
+    def log_posterior(self, z1: Tensor, x: Tensor, log_q: Tensor | None = None) -> Tensor:
         """log p(y | x, z) but for a constant, (N, H, W, K), by Bayes' rule through the styles.
 
         With a segmenter, q(y | x) says whether there is a lesion, and Bayes' rule which: q is what
@@ -261,11 +279,13 @@ class StitchNet(nn.Module):
         Args:
             z1: the value of site z1.
             x: slices (N, H, W).
+            log_q: log q(y | x), (N, H, W, K); the segmenter's if left out.
         """
         picture = self.picture(z1)
         if self.segmenter is None:
             return picture.joint(x)
-        log_q, lesions = self.log_q(x), slice(GGO, CONSOLIDATION + 1)
+        log_q = self.log_q(x) if log_q is None else log_q
+        lesions = slice(GGO, CONSOLIDATION + 1)
         scores = picture.styles.log_prob(x.unsqueeze(-1))[..., lesions]
         infected = log_q[..., lesions].logsumexp(-1, keepdim=True)
         which = (log_q[..., lesions] + self.config.tempering * scores).log_softmax(-1)
@@ -273,11 +293,16 @@ class StitchNet(nn.Module):
 
     def _picture(self, z1: Tensor) -> Stitched:
         features = self.svae.features(z1)
-        maps = torch.cat([head(features) for head in self.heads], 1).float()
-        logits, a, b = maps.split(len(LABELS), 1)
-        if self.config.style_grain > 1:
-            a, b = (_coarse(m, self.config.style_grain) for m in (a, b))
-        logits, a, b = (m.movedim(1, -1) for m in (logits, a, b))
+        shrink, grain = self.config.shrink, self.config.style_grain
+        if grain > shrink:
+            labels, styles = self.heads
+            blocks = functional.avg_pool2d(features, grain // shrink, ceil_mode=True)
+            whole = [shrink * side for side in features.shape[-2:]]
+            maps = [_enlarged(labels(features), shrink), _resized(styles(blocks), whole)]
+        else:
+            maps = [_enlarged(head(features), shrink) for head in self.heads]
+        maps = torch.cat(maps, 1).float().movedim(1, -1)
+        logits, a, b = maps.split(len(LABELS), -1)
         return Stitched(logits, FAMILIES[self.config.likelihood](a, b))
 
 
@@ -290,10 +315,14 @@ def _plates(shape: tuple[int, ...]) -> list[pyro.plate]:
     ]
 
 
-def _coarse(maps: Tensor, grain: int) -> Tensor:
-    """Maps (N, C, H, W) averaged over blocks of ``grain`` pixels a side, drawn smooth again."""
-    blocks = functional.avg_pool2d(maps, grain, ceil_mode=True)
-    return functional.interpolate(blocks, maps.shape[-2:], mode="bilinear")
+def _enlarged(maps: Tensor, factor: int) -> Tensor:
+    """Maps (N, C, H, W) drawn smooth at ``factor`` times their size."""
+    return maps if factor == 1 else _resized(maps, [factor * side for side in maps.shape[-2:]])
+
+
+def _resized(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Maps (N, C, H, W) drawn smooth at another size."""
+    return functional.interpolate(maps, list(size), mode="bilinear")
 
 
 def _log_membership(y: Tensor, allowed: Tensor) -> Tensor:

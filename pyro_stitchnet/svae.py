@@ -10,6 +10,7 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
+from torch.nn import functional
 
 from pyro_stitchnet.distributed import all_mean
 from pyro_stitchnet.distributions import SharedNormal, product_of_normals
@@ -39,6 +40,7 @@ class SVAE(nn.Module):
         """Build the networks that ``config`` describes."""
         super().__init__()
         channels, norm_kind = config.channels, config.norm
+        self.shrink = config.shrink
         self.encoder = MobileNetPyramid(
             channels,
             wiring=config.wiring,
@@ -67,15 +69,13 @@ class SVAE(nn.Module):
         Returns:
             z1, as its site's value; :meth:`features` takes it on.
         """
-        slices, rows, columns = shape
+        slices, rows, columns = shape[0], *(side // self.shrink // STRIDE for side in shape[1:])
         z = None
         with poutine.scale(scale=objective.kl_weight):
             for level in range(LEVELS, 0, -1):
                 if z is None:
                     like = next(self.decoder.parameters())
-                    zero = torch.zeros(
-                        slices, 1, rows // STRIDE, columns // STRIDE, device=like.device
-                    )
+                    zero = torch.zeros(slices, 1, rows, columns, device=like.device)
                     prior = dist.Normal(zero, torch.ones_like(zero))
                 else:
                     prior = self.prior(level, z)
@@ -113,10 +113,10 @@ class SVAE(nn.Module):
 
     def bottom_up(self, x: Tensor) -> list[dist.Normal]:
         """The encoder's estimates of z1, ..., z5 from slices (N, H, W), each (N, 1, h, w)."""
-        check_size(tuple(x.shape))
+        check_size(tuple(x.shape), self.shrink)
 
         def ask() -> list[dist.Normal]:
-            pyramid = self.encoder(x.unsqueeze(1))
+            pyramid = self.encoder(functional.avg_pool2d(x.unsqueeze(1), self.shrink))
             return [
                 _normal(crush(d, generating=False))
                 for crush, d in zip(self.crush, pyramid, strict=True)
@@ -134,7 +134,7 @@ class SVAE(nn.Module):
         return self.once("prior", above, ask)
 
     def features(self, z1: Tensor) -> Tensor:
-        """The decoder's features at full size, (N, decoder_channels, H, W), of z1's site value."""
+        """The decoder's features of z1's site value, (N, decoder_channels, H, W) / ``shrink``."""
         return self.decoder(self.expand[0](_as_map(z1)))
 
     @contextmanager
@@ -142,8 +142,12 @@ class SVAE(nn.Module):
         """Within, model and guide ask a network about one and the same z or x once, not twice.
 
         The guide needs the priors for its posterior, and the model, replayed on the guide's z,
-        needs them again; further draws of z for the same slices need no further encoding.
+        needs them again; further draws of z for the same slices need no further encoding. Within
+        another it does nothing: the outer one ends it.
         """
+        if self._answers is not None:
+            yield
+            return
         self._answers = {}
         try:
             yield
@@ -160,23 +164,25 @@ class SVAE(nn.Module):
         return self._answers[key][1]  # type: ignore[return-value]
 
 
-def check_size(shape: tuple[int, ...]) -> None:
-    """Refuse slices whose height or width is not a positive multiple of 32.
+def check_size(shape: tuple[int, ...], shrink: int = 1) -> None:
+    """Refuse slices whose height or width is not a positive multiple of 32 (times ``shrink``).
 
     Args:
         shape: of the slices, (N, H, W) with N at least 1.
+        shrink: of the model, see :class:`~pyro_stitchnet.presets.ModelConfig`.
 
     Raises:
         ValueError: with the nearest right sizes.
     """
     if len(shape) != 3 or not shape[0]:
         raise ValueError(f"slices must have shape (N, H, W), N at least 1, got {shape}")
+    stride = STRIDE * shrink
     for name, size in zip(("height", "width"), shape[1:], strict=True):
-        if size < STRIDE or size % STRIDE:
-            below = size // STRIDE * STRIDE
-            right = f"{below} or {below + STRIDE}" if below else f"{STRIDE}"
+        if size < stride or size % stride:
+            below = size // stride * stride
+            right = f"{below} or {below + stride}" if below else f"{stride}"
             raise ValueError(
-                f"slice {name} {size} is not a positive multiple of {STRIDE}; "
+                f"slice {name} {size} is not a positive multiple of {stride}; "
                 f"resize or pad to {right}"
             )
 

@@ -20,10 +20,10 @@ class TensorBoard(Callback):
 
     Args:
         folder: for its files.
-        slices: whose segmentations and styles to draw at each validation.
+        slices: whose segmentations and styles to draw at each validation, if there are any.
     """
 
-    def __init__(self, folder: Path, slices: Slices) -> None:
+    def __init__(self, folder: Path, slices: Slices | None) -> None:
         self.folder, self.slices = folder, slices
 
     def begin(self, state: State, steps: int) -> None:
@@ -34,7 +34,7 @@ class TensorBoard(Callback):
         """Write a row; after a validation, the pictures too."""
         for name, value in row.items():
             self._writer.add_scalar(name, value, state.step)
-        if "validation/dice" not in row:
+        if self.slices is None or "validation/dice" not in row:
             return
         learner = state.answer
         assert isinstance(learner, ElboLearner)  # only they have styles to draw

@@ -99,7 +99,33 @@ def test_a_budget_of_labels_leaves_the_rest_unlabelled(
     stitchnet(monkeypatch, "train", folders / "dataset", "--out", folders / "budget",
               "--label-budget", 2, *TINY)  # fmt: skip
     _, info = checkpoint.load(folders / "budget" / "model.pt")
-    assert info["slices"] == {"labelled": 2, "unlabelled": 6, "validation": 1, "test": 2}
+    assert info["slices"] == {"labelled": 4, "unlabelled": 4, "validation": 1, "test": 2}
+
+
+def test_where_masks_mark_infection_only_that_is_scored(
+    trained: Path, folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stitchnet(monkeypatch, "prepare", f"{folders / 'partial'}@infection", "--out",
+              folders / "infection", "--size", 64, "--lungs", "none", "--workers", 1,
+              "--no-progress")  # fmt: skip
+    stitchnet(monkeypatch, "evaluate", trained / "model.pt", folders / "infection", "--out",
+              folders / "elsewhere", "--views", 2)  # fmt: skip
+    scores = pd.read_csv(folders / "elsewhere" / "scores.csv")
+    assert list(scores["lesion"]) == ["Infection"] * 2
+    assert (scores["truth_pixels"] > 0).any()
+    assert json.loads((folders / "elsewhere" / "table.json").read_text())["info"]["views"] == 2
+
+
+def test_with_no_folds_every_patient_trains(
+    folders: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = folders / "everyone"
+    stitchnet(monkeypatch, "train", folders / "dataset", "--out", out, "--folds", 0, *TINY)
+    assert str(out) in capsys.readouterr().out
+    assert not (out / "test").exists()
+    _, info = checkpoint.load(out / "model.pt")
+    assert info["slices"] == {"labelled": 8, "unlabelled": 3, "validation": 0, "test": 0}
+    assert info["best_step"] == 2
 
 
 @pytest.mark.parametrize(
@@ -159,8 +185,8 @@ def strange(folders: Path, tmp_path: Path) -> Path:
         (["inspect", "interrupted"], ["interrupted: no prepared dataset", "run the same"]),
         (["evaluate", "MODEL", "interrupted"], ["interrupted: no prepared", "run the same"]),
         (["train", "unlabelled", *TINY], ["unlabelled: no slice has a label", "label some"]),
-        (["evaluate", "MODEL", "unlabelled"], ["unlabelled: no slice has a label for every"]),
-        (["train", "whole", "--label-budget", 99, *TINY], ["whole: labels of 99", "give 1 to 5"]),
+        (["evaluate", "MODEL", "unlabelled"], ["unlabelled: no slice has labels"]),
+        (["train", "whole", "--label-budget", 99, *TINY], ["whole: labels of 99", "give 1 to 3"]),
         (["train", "whole", "--folds", 9, *TINY], ["whole: folds must be between 3", "6: 9"]),
     ],
 )

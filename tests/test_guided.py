@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from pyro_stitchnet.distributions import FROM_MOMENTS, InteriorBeta, Stitched
 from pyro_stitchnet.objective import estimator, negative_elbo
 from pyro_stitchnet.posterior import predict, segment
 from pyro_stitchnet.presets import Objective, preset
-from pyro_stitchnet.stitchnet import StitchNet, _coarse
+from pyro_stitchnet.stitchnet import StitchNet
 from pyro_stitchnet.training.learner import ElboLearner
 
 K = 4
@@ -27,7 +28,7 @@ def net() -> StitchNet:
 
 @pytest.fixture
 def x() -> Tensor:
-    return torch.rand(2, 32, 64)
+    return torch.rand(2, 64, 128)
 
 
 def one_hot(y: Tensor) -> Tensor:
@@ -42,7 +43,7 @@ class Pixels:
         self.net, self.x = net, torch.rand(1, 2, 2)
         self.picture = Stitched(torch.randn(1, 2, 2, K), InteriorBeta(a, b))
         self.log_q = torch.randn(1, 2, 2, K).log_softmax(-1)
-        monkeypatch.setattr("pyro_stitchnet.stitchnet.check_size", lambda shape: None)
+        monkeypatch.setattr("pyro_stitchnet.stitchnet.check_size", lambda shape, shrink: None)
         monkeypatch.setattr(net.svae, "model", lambda shape, objective: None)
         monkeypatch.setattr(net.svae, "guide", lambda x, objective: None)
         monkeypatch.setattr(net, "picture", lambda z1: self.picture)
@@ -142,13 +143,13 @@ def test_the_posterior_deals_the_lesions_by_bayes_rule_and_leaves_the_infection(
     torch.manual_seed(0)
     net = StitchNet(replace(preset("guided").model, tempering=0.7)).eval()
     with torch.no_grad():
-        z1, q = net.guide(x), net.log_q(x).exp()
-        density = net.picture(z1).styles.log_prob(x[..., None]).exp()
-        found = net.log_posterior(z1, x).exp()
-    assert torch.allclose(found[..., :2], q[..., :2], atol=1e-5)
-    assert torch.allclose(found.sum(-1), torch.ones(()), atol=1e-5)
-    wanted = q[..., 3] / q[..., 2] * (density[..., 3] / density[..., 2]) ** 0.7
-    torch.testing.assert_close(found[..., 3] / found[..., 2], wanted, rtol=1e-3, atol=1e-5)
+        z1, log_q = net.guide(x), net.log_q(x)
+        scores = net.picture(z1).styles.log_prob(x[..., None])
+        found = net.log_posterior(z1, x)
+    assert torch.allclose(found[..., :2], log_q[..., :2], atol=1e-5)
+    assert torch.allclose(found.exp().sum(-1), torch.ones(()), atol=1e-5)
+    odds = log_q[..., 3] - log_q[..., 2] + 0.7 * (scores[..., 3] - scores[..., 2])
+    torch.testing.assert_close(found[..., 3] - found[..., 2], odds, rtol=1e-4, atol=1e-4)
 
 
 def test_a_model_without_q_says_so(x: Tensor) -> None:
@@ -159,26 +160,39 @@ def test_a_model_without_q_says_so(x: Tensor) -> None:
         negative_elbo(net, x, None, BOUND)
 
 
-def test_coarse_styles_cannot_draw_a_slice() -> None:
-    board = (torch.arange(64)[:, None] + torch.arange(64)) % 2.0
-    left = torch.zeros(64, 64)
-    left[:, :32] = 1
-    coarse = _coarse(torch.stack([board, left])[None], 16)[0]
-    assert (coarse[0] - 0.5).abs().max() < 1e-5
-    assert coarse[1, :, :24].min() == 1
-    assert coarse[1, :, 40:].max() == 0
-    assert coarse[1].diff(dim=1).abs().max() < 0.1
+@pytest.mark.parametrize("shrink", [1, 2])
+def test_coarse_styles_cannot_draw_a_slice(shrink: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What differs within blocks alone, a chequerboard and its negative, makes the same styles."""
+    torch.manual_seed(0)
+    net = StitchNet(replace(preset("guided").model, shrink=shrink)).eval()
+    side = 64 // shrink
+    board = (torch.arange(side)[:, None] + torch.arange(side)) % 2.0
+    pictures = []
+    for features in (board, 1 - board, 2 * board):
+        maps = features.expand(1, net.config.decoder_channels, side, side)
+        monkeypatch.setattr(net.svae, "features", lambda z1, maps=maps: maps)
+        with torch.no_grad():
+            pictures.append(net._picture(torch.zeros(1)))
+    one, negative, brighter = (picture.styles.mean for picture in pictures)
+    assert one.shape == (1, 64, 64, K)
+    assert torch.allclose(one, negative, atol=1e-6)
+    assert not torch.allclose(one, brighter, atol=1e-4)
+    assert not torch.allclose(pictures[0].log_pi, pictures[1].log_pi, atol=1e-4)
 
 
 @pytest.mark.parametrize("likelihood", FROM_MOMENTS)
-@pytest.mark.parametrize("shared", [True, False])
-def test_anchored_styles_begin_at_their_labels_grey_values(likelihood: str, shared: bool) -> None:
-    """With one head or with nine; a label that is not there keeps its random start."""
+@pytest.mark.parametrize(
+    "heads", [{}, {"style_grain": 1}, {"style_grain": 1, "shared_heads": False}]
+)
+def test_anchored_styles_begin_at_their_labels_grey_values(
+    likelihood: str, heads: dict[str, Any]
+) -> None:
+    """With two heads, with one or with nine; a label that is not there keeps its random start."""
     torch.manual_seed(0)
-    config = replace(preset("guided").model, likelihood=likelihood, shared_heads=shared)  # type: ignore[arg-type]
+    config = replace(preset("guided").model, likelihood=likelihood, **heads)
     net = StitchNet(config).eval()
     means = torch.tensor([0.05, 0.2, 0.5, 0.8])
-    y = torch.randint(K - 1, (4, 32, 32))
+    y = torch.randint(K - 1, (4, 64, 64))
     x = (means[y] + 0.03 * torch.randn(y.shape)).clamp(0, 1)
     before = list(net._outputs(K + 3)[1:])
     net.anchor(x, one_hot(y))

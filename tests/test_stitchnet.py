@@ -47,7 +47,7 @@ class OnTwoByTwo:
         self.picture = Stitched(logits, InteriorBeta(a, b))
         self.x = torch.rand(1, 2, 2)
         self.net = net
-        monkeypatch.setattr("pyro_stitchnet.stitchnet.check_size", lambda shape: None)
+        monkeypatch.setattr("pyro_stitchnet.stitchnet.check_size", lambda shape, shrink: None)
         monkeypatch.setattr(net.svae, "model", lambda shape, objective: None)
         monkeypatch.setattr(net, "picture", lambda z1: self.picture)
 

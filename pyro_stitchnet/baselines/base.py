@@ -1,20 +1,18 @@
-"""What the baselines share: the loss of labels, and of label sets, and a teacher of averages."""
+"""What the baselines share: the loss of labels, and of label sets."""
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pyro_stitchnet.data.batches import Batch
 from pyro_stitchnet.data.slices import Slices
 from pyro_stitchnet.sets import dice_loss, log_allowed
 from pyro_stitchnet.training.learner import Learner
 
-__all__ = ["Reading", "Supervised", "Teacher", "ramp", "set_loss", "unlabelled"]
+__all__ = ["Reading", "Supervised", "ramp", "set_loss"]
 
 Reading = Callable[[Tensor], Tensor]
 """Slices (N, H, W) to label probabilities (N, K, H, W)."""
@@ -38,7 +36,7 @@ class Supervised(Learner):
 
     def loss(self, batch: Batch, step: int) -> Tensor:
         """The loss of the labels."""
-        told = ~unlabelled(batch)
+        told = ~batch.unlabelled
         return set_loss(self.logits(batch.x[told]), batch.allowed[told])
 
     def logits(self, x: Tensor) -> Tensor:
@@ -68,30 +66,6 @@ class Supervised(Learner):
             labelled: the training slices that have labels, for those that fit something to them.
         """
         return {"": self.predict}
-
-
-class Teacher(AveragedModel):
-    """The moving average of a network's weights, always in evaluation mode, without gradients."""
-
-    def __init__(self, network: nn.Module, decay: float) -> None:
-        """Begin with the network's own weights."""
-        super().__init__(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
-        self.requires_grad_(False)
-        self.eval()
-
-    def train(self, mode: bool = True) -> Self:
-        """Stay in evaluation mode."""
-        return super().train(False)
-
-    @torch.no_grad()
-    def probabilities(self, x: Tensor) -> Tensor:
-        """Label probabilities (N, K, H, W) of slices (N, H, W)."""
-        return self(x.unsqueeze(1)).float().softmax(1)
-
-
-def unlabelled(batch: Batch) -> Tensor:
-    """Which slices of a batch have no annotation, bool (N,)."""
-    return batch.allowed.flatten(1).all(1)
 
 
 def set_loss(logits: Tensor, allowed: Tensor) -> Tensor:

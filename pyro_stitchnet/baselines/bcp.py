@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from pyro_stitchnet.baselines.base import Supervised, Teacher, set_loss, unlabelled
+from pyro_stitchnet.baselines.base import Supervised, set_loss
 from pyro_stitchnet.data.batches import Batch
 from pyro_stitchnet.labels import LABELS
+from pyro_stitchnet.training.teacher import Teacher
 
 __all__ = ["BidirectionalCopyPaste"]
 
@@ -43,7 +44,7 @@ class BidirectionalCopyPaste(Supervised):
 
     def loss(self, batch: Batch, step: int) -> Tensor:
         """The loss of the pasted slices."""
-        mute = unlabelled(batch)
+        mute = batch.unlabelled
         x, allowed = batch.x[~mute], batch.allowed[~mute]
         box = _box(x.shape[-2:]).to(x.device)
         if step <= self.pretraining_steps or not mute.any():

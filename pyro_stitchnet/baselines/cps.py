@@ -7,7 +7,6 @@ from pyro_stitchnet.baselines.base import (
     cross_entropy,
     ramp,
     set_loss,
-    unlabelled,
 )
 from pyro_stitchnet.data.batches import Batch
 
@@ -38,7 +37,7 @@ class CrossPseudoSupervision(Supervised):
 
     def loss(self, batch: Batch, step: int) -> Tensor:
         """Both networks' loss of the labels, and what each makes of the other's."""
-        told = ~unlabelled(batch)
+        told = ~batch.unlabelled
         answers = [net(batch.x.unsqueeze(1)).float() for net in (self.network, self.other)]
         labels = sum(set_loss(logits[told], batch.allowed[told]) for logits in answers)
         one, two = (logits[~told] for logits in answers)

@@ -2,8 +2,9 @@
 
 from torch import Tensor, nn
 
-from pyro_stitchnet.baselines.base import Supervised, Teacher, ramp
+from pyro_stitchnet.baselines.base import Supervised, ramp
 from pyro_stitchnet.data.batches import Batch
+from pyro_stitchnet.training.teacher import Teacher
 
 __all__ = ["MeanTeacher"]
 

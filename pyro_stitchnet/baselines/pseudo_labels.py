@@ -2,8 +2,9 @@
 
 from torch import Tensor, nn
 
-from pyro_stitchnet.baselines.base import Supervised, Teacher, cross_entropy, unlabelled
+from pyro_stitchnet.baselines.base import Supervised, cross_entropy
 from pyro_stitchnet.data.batches import Batch
+from pyro_stitchnet.training.teacher import Teacher
 
 __all__ = ["PseudoLabels"]
 
@@ -33,7 +34,7 @@ class PseudoLabels(Supervised):
 
     def loss(self, batch: Batch, step: int) -> Tensor:
         """The labels' loss, and that of the copy's labels."""
-        supervised, mute = super().loss(batch, step), unlabelled(batch)
+        supervised, mute = super().loss(batch, step), batch.unlabelled
         if step <= self.first or not mute.any():
             return supervised
         if (step - 1 - self.first) % self.every == 0:

@@ -4,13 +4,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pyro_stitchnet.baselines.base import Supervised, cross_entropy, unlabelled
+from pyro_stitchnet.baselines.base import Supervised, cross_entropy
+from pyro_stitchnet.data.augment import random_box
 from pyro_stitchnet.data.batches import Batch
 from pyro_stitchnet.nn.unet import UNet
 
 __all__ = ["FixMatch", "UniMatch"]
-
-CUT_SIDES = 0.2, 0.7  # of the slice, of the box that CutMix moves
 
 
 class FixMatch(Supervised):
@@ -36,7 +35,7 @@ class FixMatch(Supervised):
 
     def loss(self, batch: Batch, step: int) -> Tensor:
         """The labels' loss and that of believed labels."""
-        supervised, mute = super().loss(batch, step), unlabelled(batch)
+        supervised, mute = super().loss(batch, step), batch.unlabelled
         if not mute.any():
             return supervised
         sure, labels = self.believed(batch.x[mute])
@@ -71,7 +70,7 @@ class UniMatch(FixMatch):
 
     def loss(self, batch: Batch, step: int) -> Tensor:
         """FixMatch's, and the loss of the weak view with dropped features."""
-        supervised, mute = Supervised.loss(self, batch, step), unlabelled(batch)
+        supervised, mute = Supervised.loss(self, batch, step), batch.unlabelled
         if not mute.any():
             return supervised
         sure, labels = self.believed(batch.x[mute])
@@ -86,15 +85,6 @@ def _cut_mix(x: Tensor, sure: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, T
     """A box of every slice, and what is known of it, replaced with that of another slice."""
     if len(x) < 2:
         return x, sure, labels
-    rows, columns = x.shape[-2:]
-    low, high = CUT_SIDES
-    height, width = (int(side * (low + (high - low) * torch.rand(()))) for side in (rows, columns))
-    top = int(torch.randint(rows - height + 1, ()))
-    left = int(torch.randint(columns - width + 1, ()))
-    box = (..., slice(top, top + height), slice(left, left + width))
-    mixed = []
-    for part in (x, sure, labels):
-        new = part.clone()
-        new[box] = part.roll(1, 0)[box]
-        mixed.append(new)
-    return mixed[0], mixed[1], mixed[2]
+    box = random_box(x.shape[-2:]).to(x.device)
+    x, sure, labels = (torch.where(box, part.roll(1, 0), part) for part in (x, sure, labels))
+    return x, sure, labels

@@ -17,7 +17,8 @@ from pyro_stitchnet.baselines.unimatch import FixMatch, UniMatch
 from pyro_stitchnet.nn.unet import UNet
 from pyro_stitchnet.presets import preset
 from pyro_stitchnet.stitchnet import StitchNet
-from pyro_stitchnet.training.learner import ElboLearner, Learner
+from pyro_stitchnet.training.learner import Learner
+from pyro_stitchnet.training.posterior_taught import learner_of
 
 __all__ = ["METHODS", "Method"]
 
@@ -54,7 +55,7 @@ def _stitchnet(weights: str | None, preset_name: str, **objective: Any) -> Learn
     # Only a MobileNetV2 of full width has published weights; a segmenter's is one.
     whole = chosen.model.width == 1 or chosen.model.segmenter
     model = replace(chosen.model, weights=weights if whole else None)
-    return ElboLearner(StitchNet(model), replace(chosen.objective, **objective))
+    return learner_of(StitchNet(model), replace(chosen.objective, **objective))
 
 
 def _stitchnet_method(name: str) -> Method:

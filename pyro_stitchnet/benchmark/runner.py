@@ -19,15 +19,15 @@ from pyro_stitchnet.benchmark.spec import Budget, Entry, Spec
 from pyro_stitchnet.data.batches import TwoStreams
 from pyro_stitchnet.data.dataset import Dataset
 from pyro_stitchnet.data.parts import cut
-from pyro_stitchnet.data.slices import Slices, allowed_sets
-from pyro_stitchnet.devices import choose_device
+from pyro_stitchnet.data.slices import Slices
+from pyro_stitchnet.devices import make_fabric
 from pyro_stitchnet.evaluation.calibration import calibration
 from pyro_stitchnet.evaluation.distances import hausdorff95
-from pyro_stitchnet.evaluation.metrics import slice_scores
+from pyro_stitchnet.evaluation.metrics import INFECTION, slice_scores
 from pyro_stitchnet.files import write_atomically
-from pyro_stitchnet.labels import BACKGROUND, GGO, HEALTHY
 from pyro_stitchnet.posterior import predict, seeded, segment
 from pyro_stitchnet.provenance import provenance
+from pyro_stitchnet.symmetry import averaged
 from pyro_stitchnet.training.learner import ElboLearner, Learner
 from pyro_stitchnet.training.loop import train
 from pyro_stitchnet.training.state import State
@@ -166,7 +166,7 @@ def _tested(
     rows, scores = [], []
     for reading, answer in _readings(learner, slices["labelled"]).items():
         begun = time.monotonic()
-        p = _answered(answer, slices["test"].images, device)
+        p = _answered(answer, slices["test"].images, device, spec.views)
         predicting = (time.monotonic() - begun) / len(p)
         found = _scores(p, slices["test"])
         means = found.groupby("lesion")["f1"].mean()
@@ -188,7 +188,9 @@ def _tested(
         }
         found["set"] = "test"
         if elsewhere is not None:
-            other = _infection_scores(_answered(answer, elsewhere.images, device), elsewhere)
+            other = _infection_scores(
+                _answered(answer, elsewhere.images, device, spec.views), elsewhere
+            )
             row["infection_elsewhere"] = other["f1"].mean()
             found = pd.concat([found, other.assign(set="elsewhere")], ignore_index=True)
         rows.append(row)
@@ -214,7 +216,8 @@ def fit(
     torch.manual_seed(cell.seed)
     learner = method.build(spec.weights, **options)
     learner.begin(slices["labelled"])
-    learner.to(choose_device(spec.device))
+    fabric = make_fabric(spec.device, precision=spec.precision)
+    learner.to(fabric.device)
     mute = spec.unlabelled_per_batch if _uses_unlabelled(cell.entry) else 0
     streams = TwoStreams(
         slices["labelled"],
@@ -223,8 +226,9 @@ def fit(
         seed=cell.seed,
         paste=spec.paste,
         strong_views=learner.strong_views,
+        jitter=learner.jitter,
     )
-    state = State(learner, optimiser)
+    state = State(learner, optimiser, fabric)
     train(
         state,
         streams.batches(),
@@ -257,9 +261,9 @@ def _readings(learner: Learner, labelled: Slices) -> Mapping[str, Reading]:
     return {"": own, "posterior": posterior}
 
 
-def _answered(answer: Reading, images: Tensor, device: torch.device) -> Tensor:
+def _answered(answer: Reading, images: Tensor, device: torch.device, views: int) -> Tensor:
     with seeded(0, device):
-        return answer(images.to(device)).cpu()
+        return averaged(answer, images.to(device), views).cpu()
 
 
 def _scores(p: Tensor, slices: Slices) -> pd.DataFrame:
@@ -273,12 +277,8 @@ def _scores(p: Tensor, slices: Slices) -> pd.DataFrame:
 
 def _infection_scores(p: Tensor, slices: Slices) -> pd.DataFrame:
     """Dice of GGO and consolidation together, where the masks do not tell them apart."""
-    allowed = allowed_sets(slices.label_sets)
-    truth = ~allowed[..., [BACKGROUND, HEALTHY]].any(-1)
-    predicted = p.argmax(1) >= GGO
-    infection = GGO * truth.long(), GGO * predicted.long()
-    scores = slice_scores(*infection, slices.names, slices.patients)
-    return scores[scores["lesion"] == "GGO"].assign(lesion="infection")
+    truth, predicted = slices.infection(), p.argmax(1)
+    return slice_scores(truth, predicted, slices.names, slices.patients, groups=[INFECTION])
 
 
 def _peak_memory(device: torch.device) -> float:

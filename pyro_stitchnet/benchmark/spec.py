@@ -9,8 +9,9 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from pyro_stitchnet.benchmark.methods import METHODS
-from pyro_stitchnet.config import check_keys, read_mapping
+from pyro_stitchnet.config import Precision, check_keys, read_mapping
 from pyro_stitchnet.presets import OptimiserConfig
+from pyro_stitchnet.symmetry import VIEWS
 
 __all__ = ["Budget", "Entry", "Spec", "read_spec"]
 
@@ -76,6 +77,8 @@ class Spec:
         optimiser: of every method that does not say otherwise in its options.
         validate_every: steps between two validations, by which the weights to test are chosen.
         device: "auto" takes a GPU if there is one.
+        precision: of the networks in training.
+        views: flips and quarter turns over which every method's answers are averaged in the test.
     """
 
     __pydantic_config__ = _STRICT
@@ -93,6 +96,8 @@ class Spec:
     optimiser: OptimiserConfig = field(default_factory=_optimiser)
     validate_every: int = 100
     device: str = "auto"
+    precision: Precision = "32"
+    views: int = 1
 
     def __post_init__(self) -> None:
         """Refuse what no run could do."""
@@ -107,6 +112,8 @@ class Spec:
                     f"entries.{name}: {entry.method} has no use for unlabelled slices; leave out "
                     "`unlabelled`"
                 )
+        if not 1 <= self.views <= VIEWS:
+            raise ValueError(f"views must be between 1 and {VIEWS}, got {self.views}")
         numbers = (self.steps, self.labelled_per_batch, self.unlabelled_per_batch)
         if min(*numbers, self.validate_every) < 1 or not self.entries or not self.budgets:
             raise ValueError("steps, slices a batch, entries and budgets must be at least 1")

@@ -1,5 +1,6 @@
 """Random changes of a slice and its mask; all draw from torch's global generator."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,9 +11,10 @@ from torchvision.transforms.v2 import functional
 
 from pyro_stitchnet.labels import BACKGROUND, CONSOLIDATION, GGO
 
-__all__ = ["paste_lesions", "strong_augmentation", "weak_augmentation"]
+__all__ = ["paste_lesions", "random_box", "strong_augmentation", "weak_augmentation"]
 
 BIT_OF_BACKGROUND = 1 << BACKGROUND
+BOX_SIDES = 0.2, 0.7
 BITS_OF_LESIONS = 1 << GGO | 1 << CONSOLIDATION
 
 
@@ -79,6 +81,17 @@ def paste_lesions(
     lesion = (other_sets & ~BITS_OF_LESIONS) == 0
     pasted = lung & lesion
     return torch.where(pasted, other, image), torch.where(pasted, other_sets, sets)
+
+
+def random_box(shape: Sequence[int]) -> Tensor:
+    """The box of CutMix (Yun et al., ICCV 2019), sides of .2 to .7 of the slice's; bool (H, W)."""
+    low, high = BOX_SIDES
+    height, width = (int(side * (low + (high - low) * torch.rand(()))) for side in shape)
+    top = int(torch.randint(shape[0] - height + 1, ()))
+    left = int(torch.randint(shape[1] - width + 1, ()))
+    box = torch.zeros(*shape, dtype=torch.bool)
+    box[top : top + height, left : left + width] = True
+    return box
 
 
 class _CropAndResize(v2.Transform):

@@ -42,6 +42,11 @@ class Batch(NamedTuple):
     strong: Tensor = torch.empty(0, 0, 0, 0)
     names: Sequence[str] = ()
 
+    @property
+    def unlabelled(self) -> Tensor:
+        """Which slices have no annotation, bool (N,)."""
+        return self.allowed.flatten(1).all(1)
+
     def to(self, device: torch.device | str) -> "Batch":
         """The batch on another device."""
         tensors = (self.x, self.allowed, self.strong)
@@ -53,7 +58,9 @@ class TwoStreams(TorchDataset[Batch]):
     """Batches by number, without end, the labelled slices first.
 
     Each stream goes through its slices in a new random order, again and again, so that an epoch
-    of the small labelled set does not end one of the large unlabelled set.
+    of the small labelled set does not end one of the large unlabelled set. In the labelled one,
+    slices with one label for every pixel take turns with the others, so that many of these do not
+    crowd out a few of those.
 
     Args:
         labelled: slices with label sets, or None.
@@ -65,6 +72,7 @@ class TwoStreams(TorchDataset[Batch]):
             :func:`~pyro_stitchnet.data.augment.paste_lesions`.
         strong_views: how many :func:`~pyro_stitchnet.data.augment.strong_augmentation` of each
             slice a batch holds.
+        jitter: how much these change brightness and contrast.
         rank: number of this training process. Batches hold ``per_batch`` slices for each process,
             which takes those at ``rank``, ``rank + processes``, ... of each stream's part.
         processes: how many training processes there are.
@@ -84,6 +92,7 @@ class TwoStreams(TorchDataset[Batch]):
         augment: bool = True,
         paste: float = 0.0,
         strong_views: int = 0,
+        jitter: float = 0.5,
         rank: int = 0,
         processes: int = 1,
     ) -> None:
@@ -93,6 +102,7 @@ class TwoStreams(TorchDataset[Batch]):
             raise ValueError(f"paste must be between 0 and 1, got {paste}")
         if strong_views < 0:
             raise ValueError(f"a batch cannot hold {strong_views} strong views")
+        self.groups: list[list[np.ndarray]] = []  # of each stream: what takes turns
         self.streams: list[tuple[SliceSet, int]] = []  # the labelled one is first, if wanted
         for name, slices, n in zip(
             ("labelled", "unlabelled"), (labelled, unlabelled), per_batch, strict=True
@@ -103,6 +113,7 @@ class TwoStreams(TorchDataset[Batch]):
                 raise ValueError(f"a batch is to hold {n} {name} slices, but there are none")
             if n and slices:
                 self.streams.append((slices, n))
+                self.groups.append(_groups(slices) if name == "labelled" else [_all(slices)])
         if not self.streams:
             raise ValueError("a batch holds no slices: give labelled or unlabelled ones")
         self.told = per_batch[0]  # so many slices of a batch keep their labels
@@ -110,7 +121,7 @@ class TwoStreams(TorchDataset[Batch]):
         size = self.streams[0][0][0][0].shape[-1]
         self.weak = weak_augmentation(size) if augment else v2.Identity()
         self.paste = paste
-        self.strong, self.strong_views = strong_augmentation(), strong_views
+        self.strong, self.strong_views = strong_augmentation(jitter), strong_views
 
     def __getitem__(self, number: int) -> Batch:
         """The batch of a number, from 0."""
@@ -145,9 +156,10 @@ class TwoStreams(TorchDataset[Batch]):
 
     def _place(self, stream: int, draw: int) -> int:
         """Where among a stream's slices the one of a draw is."""
-        slices, _ = self.streams[stream]
-        turn, place = divmod(draw, len(slices))
-        return int(_order(len(slices), self.seed, stream, turn)[place])
+        groups = self.groups[stream]
+        group = groups[draw % len(groups)]
+        turn, place = divmod(draw // len(groups), len(group))
+        return int(group[_order(len(group), self.seed, stream, turn)[place]])
 
     def _slice(self, stream: int, draw: int, *, told: bool) -> tuple[Tensor, Tensor]:
         """The views (1 + V, H, W) and label sets (H, W) of a stream's draw."""
@@ -167,6 +179,16 @@ class TwoStreams(TorchDataset[Batch]):
         """The weak view of a slice, (1, H, W), and its label sets, (H, W)."""
         view, mask = self.weak(tv_tensors.Image(image[None]), tv_tensors.Mask(sets))
         return view.as_subclass(Tensor), mask.as_subclass(Tensor)
+
+
+def _all(slices: SliceSet) -> np.ndarray:
+    return np.arange(len(slices))
+
+
+def _groups(slices: SliceSet) -> list[np.ndarray]:
+    """The slices with one label for every pixel, and the others, where there are both."""
+    complete = np.asarray(slices.complete, dtype=bool)
+    return [group for group in (np.flatnonzero(complete), np.flatnonzero(~complete)) if len(group)]
 
 
 def _leave_signals_to_the_parent(_: int) -> None:

@@ -81,6 +81,11 @@ class Dataset:
         """Whose slice each is."""
         return list(self.manifest["patient"])
 
+    @cached_property
+    def complete(self) -> Sequence[bool]:
+        """Whether every pixel of each slice has one label."""
+        return list(self.manifest["complete"])
+
     def __len__(self) -> int:
         """Number of slices."""
         return len(self.manifest)

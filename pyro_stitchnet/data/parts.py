@@ -18,7 +18,7 @@ def cut(
     Args:
         dataset: what `stitchnet prepare` wrote.
         fold: the fold of patients to test on; the next one validates.
-        folds: how many folds.
+        folds: how many folds; with 0 all patients train.
         seed: of the split and of which slices keep their labels.
         label_budget: how many training slices keep them; all by default.
 

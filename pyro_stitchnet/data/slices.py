@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from pyro_stitchnet.files import write_atomically
-from pyro_stitchnet.labels import LABELS
+from pyro_stitchnet.labels import GGO, LABELS
 
 __all__ = ["SliceSet", "Slices", "allowed_sets", "write_folder"]
 
@@ -23,6 +23,11 @@ class SliceSet(Protocol):
     @property
     def names(self) -> Sequence[str]:
         """What to call each slice."""
+        ...
+
+    @property
+    def complete(self) -> Sequence[bool]:
+        """Whether every pixel of each slice has one label."""
         ...
 
     def __len__(self) -> int: ...
@@ -61,6 +66,12 @@ class Slices:
         if len(self.names) != n or len(self.patients) != n:
             raise ValueError(f"{n} slices need as many names and patients")
 
+    @property
+    def complete(self) -> Sequence[bool]:
+        """Whether every pixel of each slice has one label."""
+        single = (self.label_sets & (self.label_sets - 1)) == 0
+        return list(single.flatten(1).all(1).tolist())
+
     def __len__(self) -> int:
         """Number of slices."""
         return len(self.images)
@@ -93,6 +104,23 @@ class Slices:
                 "with; give slices whose masks follow the rule 'full'"
             )
         return allowed.int().argmax(-1)
+
+    def infection(self) -> Tensor:
+        """The label map with GGO for either lesion and background for the rest, int64 (N, S, S).
+
+        Raises:
+            ValueError: some pixel's set does not tell whether there is a lesion.
+        """
+        allowed = allowed_sets(self.label_sets)
+        infected = allowed[..., GGO:].any(-1)
+        unclear = infected & allowed[..., :GGO].any(-1)
+        if unclear.any():
+            which = self.names[int(unclear.flatten(1).any(1).nonzero()[0])]
+            raise ValueError(
+                f"{which}: some of its pixels may or may not be a lesion, so there is no truth to "
+                "compare with; give slices whose masks follow the rule 'full' or 'infection'"
+            )
+        return GGO * infected.long()
 
 
 def allowed_sets(label_sets: Tensor) -> Tensor:

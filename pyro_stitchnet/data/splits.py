@@ -30,6 +30,8 @@ LESIONS = ("has_ggo", "has_consolidation")
 def assign(manifest: pd.DataFrame, *, fold: int = 0, folds: int = 5, seed: int = 0) -> pd.Series:
     """Deal the patients into ``folds``: one fold tests, the next validates, the others train.
 
+    With 0 folds all train.
+
     With 5 folds that is the article's 60 / 20 / 20 % of the patients; over all ``fold`` every
     patient is tested once. Patients without a complete slice cannot be tested on: they train. The
     numbers of the others in two folds differ by at most 1, and so do those of patients with GGO and
@@ -39,7 +41,7 @@ def assign(manifest: pd.DataFrame, *, fold: int = 0, folds: int = 5, seed: int =
     Args:
         manifest: see this module's head.
         fold: the fold to test on, 0 to ``folds`` - 1.
-        folds: how many folds, at least 3 and at most as many as there are patients to deal.
+        folds: how many folds, 0 or at least 3 and at most as many as there are patients to deal.
         seed: shuffles the patients.
 
     Returns:
@@ -49,6 +51,8 @@ def assign(manifest: pd.DataFrame, *, fold: int = 0, folds: int = 5, seed: int =
         ValueError: the manifest is unfit, or ``fold`` or ``folds`` is out of range.
     """
     _check(manifest)
+    if folds == 0:
+        return pd.Series("train", index=manifest.index, name="part")
     patients = manifest.groupby("patient")[["complete", *LESIONS]].any()
     patients = patients[patients["complete"]]
     if not manifest["labelled"].any():
@@ -92,12 +96,13 @@ def keep_labels(
 
     For one seed every budget holds all smaller ones, so that curves over budgets are paired. The
     first two have GGO and consolidation where training has them; the others come as shuffled.
+    Only slices with one label for every pixel count: those with sets of labels keep them.
 
     Args:
         manifest: see this module's head.
         parts: what :func:`assign` gave for it.
-        n: at least 1 and at most as many as training has labelled.
-        by: what ``n`` counts: labelled slices, or patients with all their labelled slices.
+        n: at least 1 and at most as many as training has.
+        by: what ``n`` counts: slices, or patients with all their slices.
         seed: shuffles.
 
     Returns:
@@ -108,16 +113,18 @@ def keep_labels(
     """
     _check(manifest, parts)
     training = parts == "train"
-    units = manifest[training & manifest["labelled"]].groupby(by)[[*LESIONS]].any()
+    counted = training & manifest["complete"]
+    units = manifest[counted].groupby(by)[[*LESIONS]].any()
     if not 1 <= n <= len(units):
         raise ValueError(
-            f"labels of {n} {by}s cannot be kept: training has {len(units)} labelled {by}s; give "
+            f"labels of {n} {by}s cannot be kept: training has {len(units)} {by}s with one label "
+            f"for every pixel; give "
             f"1 to {len(units)}"
         )
     units = units.loc[_shuffled(units.index, seed)]
     first = [unit for lesion in LESIONS for unit in units.index[units[lesion]][:1]]
     kept = list(dict.fromkeys([*first, *units.index]))[:n]
-    return manifest["labelled"] & (~training | manifest[by].isin(kept))
+    return manifest["labelled"] & (~counted | manifest[by].isin(kept))
 
 
 def write_split(path: str | Path, manifest: pd.DataFrame, parts: pd.Series) -> None:

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pyro_stitchnet.labels import BACKGROUND, CONSOLIDATION, GGO, HEALTHY, LABELS
 
-__all__ = ["LESIONS", "SCORES", "slice_scores"]
+__all__ = ["GROUPS", "INFECTION", "LESIONS", "SCORES", "slice_scores"]
 
 LESIONS: Mapping[str, tuple[int, ...]] = {
     "GGO": (GGO,),
@@ -17,6 +17,10 @@ LESIONS: Mapping[str, tuple[int, ...]] = {
     "Background": (BACKGROUND, HEALTHY),
 }
 """The article's three groups of labels, in its order."""
+
+INFECTION = "Infection"
+GROUPS = {**LESIONS, INFECTION: (GGO, CONSOLIDATION)}
+"""These, and either lesion, as datasets mark it that do not tell GGO from consolidation."""
 
 SCORES = ("iou", "f1", "recall", "precision")
 """The four ratios of eq. 1, as columns of `slice_scores`."""
@@ -27,8 +31,9 @@ def slice_scores(
     predicted: ArrayLike,
     names: Sequence[str] | None = None,
     patients: Sequence[str] | None = None,
+    groups: Sequence[str] = tuple(GROUPS),
 ) -> pd.DataFrame:
-    r"""Scores every slice for GGO, consolidation (CON) and Background (background and healthy).
+    r"""Scores every slice for GGO, consolidation (CON), Background (or healthy), and Infection.
 
     With T the true and P the predicted pixels of a group in a slice (Zammit et al. 2022, eq. 1)::
 
@@ -52,10 +57,12 @@ def slice_scores(
         predicted: The same, of the same shape. Tensors must be on the CPU.
         names: One name a slice. By default "0", "1", ...
         patients: One patient a slice. By default unknown (missing in the result).
+        groups: Which of `GROUPS` to score. Where the truth does not tell the lesions apart, only
+            `INFECTION` can be.
 
     Returns:
         One row per slice and group, slice by slice, with the columns ``name``, ``patient``,
-        ``lesion`` (a key of `LESIONS`), ``iou``, ``f1``, ``recall``, ``precision``,
+        ``lesion`` (one of ``groups``), ``iou``, ``f1``, ``recall``, ``precision``,
         ``truth_pixels`` = \|T\|, ``predicted_pixels`` = \|P\| and ``common_pixels`` = \|T ∩ P\|.
 
     Raises:
@@ -76,11 +83,11 @@ def slice_scores(
         if given is not None and len(given) != slices:
             raise ValueError(f"{slices} slices but {len(given)} {what}; give one a slice")
 
-    groups = []
-    for lesion, labels in LESIONS.items():
-        t, p = np.isin(true, labels), np.isin(guess, labels)
+    found = []
+    for lesion in groups:
+        t, p = np.isin(true, GROUPS[lesion]), np.isin(guess, GROUPS[lesion])
         t_pixels, p_pixels, common = (np.count_nonzero(m, axis=(1, 2)) for m in (t, p, t & p))
-        groups.append(
+        found.append(
             pd.DataFrame(
                 {
                     "name": list(names),
@@ -96,8 +103,8 @@ def slice_scores(
                 }
             )
         )
-    # A stable sort by position puts the three rows of a slice together, in the order of LESIONS.
-    return pd.concat(groups).sort_index(kind="stable").reset_index(drop=True)
+    # A stable sort by position puts the rows of a slice together, in the order of the groups.
+    return pd.concat(found).sort_index(kind="stable").reset_index(drop=True)
 
 
 def _ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> NDArray[np.float64]:

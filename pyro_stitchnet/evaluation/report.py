@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from pyro_stitchnet.data.slices import Slices
-from pyro_stitchnet.evaluation.metrics import slice_scores
+from pyro_stitchnet.evaluation.metrics import GROUPS, INFECTION, slice_scores
 from pyro_stitchnet.evaluation.tables import save
 from pyro_stitchnet.pictures import save_figure, segmentations, styles
 from pyro_stitchnet.posterior import ReadOut, seeded, segment, style_gaps
@@ -26,6 +26,7 @@ def evaluate(
     *,
     read_out: ReadOut | None = None,
     samples: int = 8,
+    views: int = 1,
     seed: int = 0,
     info: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
@@ -33,11 +34,13 @@ def evaluate(
 
     Args:
         net: a trained model.
-        slices: fully labelled.
+        slices: with one label for every pixel; or with sets that tell infection from the rest, of
+            which infection alone is scored.
         out: folder for ``scores.csv``, ``table.csv``, ``table.json``, ``table.md``,
             ``segmentations.png`` and ``styles.png``; made where missing.
         read_out: see :func:`~pyro_stitchnet.posterior.segment`.
         samples: see :func:`~pyro_stitchnet.posterior.segment`.
+        views: see :func:`~pyro_stitchnet.posterior.segment`.
         seed: of the draws.
         info: plain data on the run, kept in ``table.json`` beside the style gaps.
 
@@ -45,21 +48,26 @@ def evaluate(
         The scores of every slice, see :func:`~pyro_stitchnet.evaluation.metrics.slice_scores`.
 
     Raises:
-        ValueError: a pixel of ``slices`` has not exactly one label.
+        ValueError: a pixel of ``slices`` does not tell whether there is a lesion.
     """
-    truth = slices.labels()
+    told = all(slices.complete)  # else the lesions at most together
+    truth = slices.labels() if told else slices.infection()
     device = next(net.parameters()).device
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     with seeded(seed, device):
-        answer = segment(net, slices.images.to(device), read_out=read_out, samples=samples)
+        answer = segment(
+            net, slices.images.to(device), read_out=read_out, samples=samples, views=views
+        )
     labels = answer.labels.cpu()
-    scores = slice_scores(truth, labels, slices.names, slices.patients)
+    groups = tuple(GROUPS) if told else (INFECTION,)
+    scores = slice_scores(truth, labels, slices.names, slices.patients, groups)
     save(
         scores,
         out,
         read_out=read_out,
         samples=samples,
+        views=views,
         seed=seed,
         style_gap=style_gaps(answer.styles.movedim(1, -1)),
         **(info or {}),

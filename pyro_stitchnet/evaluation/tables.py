@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pyro_stitchnet.evaluation.metrics import LESIONS, SCORES
+from pyro_stitchnet.evaluation.metrics import GROUPS, LESIONS, SCORES
 from pyro_stitchnet.files import write_atomically
 
 __all__ = ["per_patient", "save", "table_one", "to_markdown"]
@@ -21,14 +21,15 @@ def table_one(scores: pd.DataFrame) -> pd.DataFrame:
     """Averages scores over images, in the form of the article's Table 1.
 
     A score that is undefined on an image (see `slice_scores`) is left out of the mean and of the
-    deviation; the counts say how many images remain. The row Overall is the mean of the three
-    groups' means; as in the article it has no deviation. It is undefined where one of the three is.
+    deviation; the counts say how many images remain. The row Overall is the mean of the article's
+    three groups' means; as there it has no deviation. It is undefined where one of the three is.
 
     Args:
         scores: The result of `slice_scores`, or several of them concatenated.
 
     Returns:
-        One row each for GGO, CON, Background and Overall (the index, called ``lesion``), with
+        One row each for GGO, CON, Background, Overall and Infection (the index, called
+        ``lesion``), or for Infection alone where nothing else was scored, with
 
         - ``averaged_over``: "images" (in the result of `per_patient`: "patients");
         - for each of iou, f1, recall and precision: ``iou_mean``, ``iou_std`` (the population's,
@@ -72,17 +73,21 @@ def _check(scores: pd.DataFrame) -> None:
     needed = ("patient", "lesion", *SCORES, "truth_pixels", "predicted_pixels", "common_pixels")
     if missing := [column for column in needed if column not in scores]:
         raise ValueError(f"scores lack {', '.join(missing)}; make them with `slice_scores`")
-    if absent := [lesion for lesion in LESIONS if not (scores["lesion"] == lesion).any()]:
-        raise ValueError(f"no scores for {', '.join(absent)}; score at least one slice")
+    if not len(scores):
+        raise ValueError("no scores; score at least one slice")
 
 
 def _table(scores: pd.DataFrame, by: str | None) -> pd.DataFrame:
-    rows = {lesion: _row(scores[scores["lesion"] == lesion], by) for lesion in LESIONS}
+    scored = set(scores["lesion"])
+    rows = {g: _row(scores[scores["lesion"] == g], by) for g in GROUPS if g in scored}
     table = pd.DataFrame.from_dict(rows, orient="index")
-    means = [c for c in table if c.endswith("_mean") or c == "pooled_dice"]
-    overall = table[means].mean(skipna=False)
-    table.loc["Overall", means] = overall
-    table.loc["Overall", "images"] = table["images"].iloc[0]
+    if scored >= set(LESIONS):
+        means = [c for c in table if c.endswith("_mean") or c == "pooled_dice"]
+        overall = table.loc[list(LESIONS), means].mean(skipna=False)
+        table.loc["Overall", means] = overall
+        table.loc["Overall", "images"] = table["images"].iloc[0]
+        order = [*LESIONS, "Overall", *(g for g in rows if g not in LESIONS)]
+        table = table.loc[order]
     table.insert(0, "averaged_over", "images" if by is None else "patients")
     counts = [c for c in table if c.endswith(("_defined", "images"))]
     return table.astype(dict.fromkeys(counts, "Int64")).rename_axis("lesion")

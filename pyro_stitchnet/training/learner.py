@@ -24,9 +24,12 @@ class Learner(nn.Module):
 
     Attributes:
         strong_views: how many strongly augmented views of each slice its batches must hold.
+        jitter: how much these change brightness and contrast, see
+            :func:`~pyro_stitchnet.data.augment.strong_augmentation`.
     """
 
     strong_views = 0
+    jitter = 0.5
 
     def begin(self, labelled: SliceSet) -> None:
         """Training is to begin, from new weights, with these annotated slices."""

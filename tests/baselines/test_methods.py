@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from pyro_stitchnet.baselines.base import Supervised, set_loss, unlabelled
+from pyro_stitchnet.baselines.base import Supervised, set_loss
 from pyro_stitchnet.baselines.mean_teacher import MeanTeacher
 from pyro_stitchnet.baselines.networks import SegNet, plain_unet
 from pyro_stitchnet.baselines.pseudo_labels import PseudoLabels
@@ -79,9 +79,9 @@ def test_unlabelled_slices_change_the_loss(name: str, slices: Slices) -> None:
     """Their pixels, though never their labels."""
     batch = next(batches(slices, new(name), 2))
     other = batch.x.clone()
-    other[unlabelled(batch)] = 0.2
+    other[batch.unlabelled] = 0.2
     strong = batch.strong.clone()
-    strong[:, unlabelled(batch)] = 0.2
+    strong[:, batch.unlabelled] = 0.2
     losses = []
     for x, views in ((batch.x, batch.strong), (other, strong)):
         learner = METHODS[name].build(None, **{**EARLY.get(name, {}), **EAGER.get(name, {})})

@@ -80,8 +80,8 @@ def test_every_reading_is_a_row_with_its_figures_and_origin(results: Path) -> No
     assert rows[["ece_ggo", "brier_con", "infection_elsewhere"]].notna().all(axis=None)
     scores = Tables(results).scores
     assert set(scores["set"]) == {"test", "elsewhere"}
-    assert set(scores.loc[scores["set"] == "elsewhere", "lesion"]) == {"infection"}
-    assert len(scores[(scores["set"] == "test") & (scores["reading"] == "posterior")]) == 4 * 3
+    assert set(scores.loc[scores["set"] == "elsewhere", "lesion"]) == {"Infection"}
+    assert len(scores[(scores["set"] == "test") & (scores["reading"] == "posterior")]) == 4 * 4
 
 
 def test_what_is_done_is_not_done_again(

@@ -63,6 +63,25 @@ def test_a_batch_holds_the_labelled_slices_first() -> None:
         assert [number >= 100 for number in numbers(batch)] == [False] * 2 + [True] * 3
 
 
+def test_sets_of_labels_take_turns_with_labels() -> None:
+    """However many there are, every second labelled slice has one label for every pixel."""
+    few, many = numbered(3), numbered(30, first=100)
+    slices = Slices(
+        torch.cat([few.images, many.images]),
+        torch.cat([few.label_sets, torch.full_like(many.label_sets, 0b1100)]),
+        [*few.names, *many.names],
+        [*few.patients, *many.patients],
+    )
+    drawn = [
+        number
+        for batch in islice(TwoStreams(slices, None, (2, 0), augment=False).batches(), 30)
+        for number in numbers(batch)
+    ]
+    assert [number >= 100 for number in drawn] == [False, True] * 30
+    assert Counter(drawn[::2]) == {0: 10, 1: 10, 2: 10}
+    assert set(Counter(drawn[1::2]).values()) == {1}
+
+
 def test_labelled_slices_keep_their_labels_and_unlabelled_lose_theirs() -> None:
     batches = TwoStreams(numbered(5), numbered(7, first=100), (2, 3)).batches()
     for batch in islice(batches, 20):

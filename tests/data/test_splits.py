@@ -57,6 +57,10 @@ def plain(n: int, *, per_patient: int = 2) -> pd.DataFrame:
 # --- Parts ----------------------------------------------------------------------------------------
 
 
+def test_with_no_folds_all_train() -> None:
+    assert (assign(plain(2), folds=0) == "train").all()
+
+
 def test_five_folds_are_the_articles_shares() -> None:
     table = plain(50, per_patient=5)
     for fold in range(5):
@@ -67,7 +71,7 @@ def test_five_folds_are_the_articles_shares() -> None:
         }
 
 
-@pytest.mark.parametrize("folds", [-1, 0, 1, 2, 7])
+@pytest.mark.parametrize("folds", [-1, 1, 2, 7])
 def test_a_wrong_number_of_folds_is_refused(folds: int) -> None:
     with pytest.raises(ValueError, match=f"between 3 and the number of patients .*, 6: {folds}"):
         assign(plain(6), folds=folds)
@@ -212,6 +216,16 @@ def test_budgets_are_nested_exact_and_have_both_lesions(
         assert smaller.equals(labelled)
 
 
+def test_sets_of_labels_do_not_count_and_are_kept() -> None:
+    table = plain(10)
+    table["complete"] &= ~table["patient"].isin(["p2", "p5"])
+    parts = assign(table)
+    training = parts == "train"
+    kept = keep_labels(table, parts, 3)
+    assert kept[training & table["complete"]].sum() == 3
+    assert kept[training & ~table["complete"]].all()
+
+
 def test_another_seed_keeps_other_labels() -> None:
     table = plain(30)
     parts = assign(table)
@@ -222,7 +236,7 @@ def test_another_seed_keeps_other_labels() -> None:
 @pytest.mark.parametrize("n", [-1, 0, 13])
 def test_a_budget_out_of_range_is_refused(n: int) -> None:
     table = plain(10)
-    with pytest.raises(ValueError, match=f"labels of {n} slices .* 12 labelled slices; give 1 to"):
+    with pytest.raises(ValueError, match=f"labels of {n} slices .* 12 slices with .*; give 1 to"):
         keep_labels(table, assign(table), n)
 
 

@@ -15,7 +15,7 @@ from monai.metrics import (
     get_confusion_matrix,
 )
 
-from pyro_stitchnet.evaluation.metrics import LESIONS, SCORES, slice_scores
+from pyro_stitchnet.evaluation.metrics import GROUPS, INFECTION, SCORES, slice_scores
 from pyro_stitchnet.labels import CONSOLIDATION, GGO, HEALTHY
 
 NAN = float("nan")
@@ -64,7 +64,7 @@ def test_ggo_and_consolidation_are_told_apart() -> None:
 @settings(deadline=None, max_examples=50)
 @given(truth=label_maps, predicted=label_maps)
 def test_scores_agree_with_monai(truth: np.ndarray, predicted: np.ndarray) -> None:
-    groups = list(LESIONS.values())
+    groups = list(GROUPS.values())
     t, p = (
         torch.from_numpy(np.stack([np.isin(a, labels) for labels in groups], 1)).float()
         for a in (truth, predicted)
@@ -81,7 +81,7 @@ def test_scores_agree_with_monai(truth: np.ndarray, predicted: np.ndarray) -> No
     for name in ("recall", "precision"):
         theirs = compute_confusion_matrix_metric(name, confusion)
         np.testing.assert_allclose(
-            ours[name].to_numpy().reshape(n, 3), theirs.numpy(), rtol=1e-6, err_msg=name
+            ours[name].to_numpy().reshape(n, len(groups)), theirs.numpy(), rtol=1e-6, err_msg=name
         )
 
 
@@ -100,11 +100,18 @@ def test_rows_come_slice_by_slice_with_their_names() -> None:
     truth = np.zeros((2, 2, 2), dtype=np.uint8)
     truth[1, 0, 0] = CONSOLIDATION
     scores = slice_scores(truth, truth, names=["b", "a"], patients=["p", "q"])
-    assert list(scores["name"]) == ["b"] * 3 + ["a"] * 3
-    assert list(scores["patient"]) == ["p"] * 3 + ["q"] * 3
-    assert list(scores["lesion"]) == ["GGO", "CON", "Background"] * 2
-    assert list(scores["truth_pixels"]) == [0, 0, 4, 0, 1, 3]
-    assert list(scores.index) == list(range(6))
+    assert list(scores["name"]) == ["b"] * 4 + ["a"] * 4
+    assert list(scores["patient"]) == ["p"] * 4 + ["q"] * 4
+    assert list(scores["lesion"]) == ["GGO", "CON", "Background", "Infection"] * 2
+    assert list(scores["truth_pixels"]) == [0, 0, 4, 0, 0, 1, 3, 1]
+    assert list(scores.index) == list(range(8))
+
+
+def test_infection_is_either_lesion_and_may_be_scored_alone() -> None:
+    truth, predicted = np.array([[[2, 2, 1, 0]]]), np.array([[[3, 1, 2, 0]]])
+    scores = slice_scores(truth, predicted, groups=[INFECTION])
+    assert list(scores["lesion"]) == ["Infection"]
+    assert scores["f1"].iloc[0] == pytest.approx(1 / 2)
 
 
 def test_tensors_do_as_well_as_arrays_and_small_integers_do_not_overflow() -> None:
@@ -112,7 +119,7 @@ def test_tensors_do_as_well_as_arrays_and_small_integers_do_not_overflow() -> No
     scores = slice_scores(torch.from_numpy(ones), ones)
     assert scores["truth_pixels"].iloc[2] == 900
     assert scores["f1"].iloc[2] == 1
-    assert list(scores["name"]) == ["0"] * 3
+    assert list(scores["name"]) == ["0"] * 4
     assert scores["patient"].isna().all()
 
 

@@ -31,7 +31,7 @@ def four() -> pd.DataFrame:
 
 def test_means_and_deviations_are_numpys(scores: pd.DataFrame) -> None:
     table = table_one(scores)
-    assert list(table.index) == ["GGO", "CON", "Background", "Overall"]
+    assert list(table.index) == ["GGO", "CON", "Background", "Overall", "Infection"]
     for lesion in ("GGO", "CON", "Background"):
         rows = scores[scores["lesion"] == lesion]
         for score in SCORES:
@@ -75,7 +75,7 @@ def test_pooled_dice_is_the_dice_of_all_pixels() -> None:
     truth, predicted = np.random.default_rng(1).integers(0, 4, (2, 5, 4, 4))
     whole = slice_scores(truth.reshape(1, 20, 4), predicted.reshape(1, 20, 4))
     table = table_one(slice_scores(truth, predicted))
-    np.testing.assert_allclose(table["pooled_dice"].iloc[:3], whole["f1"])
+    assert table.loc[whole["lesion"], "pooled_dice"].tolist() == pytest.approx(whole["f1"].tolist())
 
 
 def test_every_patient_counts_alike(scores: pd.DataFrame) -> None:
@@ -114,9 +114,10 @@ def test_markdown_is_the_articles_form() -> None:
     assert lines[2].endswith("| .333 | .500 | 2 / 2 / 1 | 2 | 2 | 0 | 1 |")
     assert lines[5].startswith("| Overall | .625 |")  # (.25 + 1 + (1/2 + 3/4) / 2) / 3
     assert lines[5].endswith("| – | 2 | – | – | – |")
-    assert len({line.count("|") for line in lines[:6]}) == 1
-    assert lines[7].startswith("Mean ± population standard deviation over images; a ratio 0/0")
-    assert len(lines) == 8
+    assert lines[6].startswith("| Infection | .333 ± .333 |")  # 2 of 3 pixels, 0 of 1
+    assert len({line.count("|") for line in lines[:7]}) == 1
+    assert lines[8].startswith("Mean ± population standard deviation over images; a ratio 0/0")
+    assert len(lines) == 9
 
 
 def test_markdown_shows_undefined_as_a_dash(four: pd.DataFrame) -> None:
@@ -159,8 +160,16 @@ def test_without_patients_there_is_no_table_of_patients(tmp_path: Path) -> None:
     assert set(json.loads((tmp_path / "table.json").read_text())) == {"info", "per_image"}
 
 
+def test_infection_alone_has_no_overall() -> None:
+    scores = slice_scores(np.full((1, 2, 2), 2), np.full((1, 2, 2), 3), groups=["Infection"])
+    table = table_one(scores)
+    assert list(table.index) == ["Infection"]
+    assert table.loc["Infection", "f1_mean"] == 1
+    assert to_markdown(table).splitlines()[2].startswith("| Infection | 1.000 ± .000 |")
+
+
 def test_wrong_scores_are_refused(four: pd.DataFrame) -> None:
     with pytest.raises(ValueError, match="scores lack f1"):
         table_one(four.drop(columns="f1"))
-    with pytest.raises(ValueError, match="no scores for GGO, CON, Background"):
+    with pytest.raises(ValueError, match="no scores; score at least one"):
         table_one(four.iloc[:0])

@@ -1,0 +1,97 @@
+"""A StitchNet whose posterior of y teaches q(y | x) what labels leave open."""
+
+from typing import Any
+
+import torch
+from pyro.poutine.messenger import Messenger
+from torch import Tensor, nn
+
+from pyro_stitchnet.data.augment import random_box
+from pyro_stitchnet.data.batches import Batch
+from pyro_stitchnet.objective import negative_elbo
+from pyro_stitchnet.presets import Objective
+from pyro_stitchnet.stitchnet import StitchNet
+from pyro_stitchnet.training.learner import ElboLearner, warmed_up
+from pyro_stitchnet.training.teacher import Teacher
+
+__all__ = ["PosteriorTaught", "learner_of"]
+
+DECAY = 0.99  # of the teacher's average
+TEMPERATURE = 0.5  # of what is taught: below 1 it is surer than the posterior
+
+
+class PosteriorTaught(ElboLearner):
+    """The bound, and beside it the posterior of y as the truth of what labels leave open.
+
+    Where a pixel may have several labels A, q(y | x) of a strong view of the slice is drawn to ::
+
+        r(y)  in proportion to  1[y in A] q'(y | x) p(x | y, z)
+
+    of its weak view, with q' the moving average of q, as
+    :meth:`~pyro_stitchnet.stitchnet.StitchNet.log_posterior` weighs the two, sharpened. This is
+    expectation maximisation with q(y | x) for the model's own label prior, or the wake phase of
+    reweighted wake-sleep (Bornschein & Bengio, ICLR 2015) for y; the average and the strong views
+    are Mean Teacher's and FixMatch's, which take r = q'. Unlabelled slices and sets of labels, such
+    as "infection", are one and the same case.
+    """
+
+    strong_views = 1
+    jitter = 0.1  # density tells ground glass from consolidation
+
+    def __init__(self, net: StitchNet, objective: Objective) -> None:
+        """Take the model, which must have q(y | x), and what it maximises.
+
+        Raises:
+            ValueError: the model has no q(y | x).
+        """
+        super().__init__(net, objective)
+        if net.segmenter is None:
+            raise ValueError("posterior_weight needs a guide with q(y | x); set segmenter=True")
+        self.segmenter: nn.Module = net.segmenter
+        self.teacher = Teacher(net.segmenter, DECAY)
+
+    def loss(self, batch: Batch, step: int) -> Tensor:
+        """The negative bound in nats per pixel, and what the posterior teaches."""
+        objective, net, mute = warmed_up(self.objective, step), self.net, batch.unlabelled
+        several = batch.allowed.sum(-1) > 1
+        if not several.any():
+            return super().loss(batch, step)
+        # Annotated slices are seen as they are, the others strongly augmented, with a box of
+        # another slice of either kind.
+        box = random_box(batch.x.shape[-2:]).to(mute.device) & mute[:, None, None]
+        views = torch.where(mute[:, None, None], batch.strong[0], batch.x)
+        views = torch.where(box, batch.strong[0].roll(1, 0), views)
+        log_q = self.segmenter(views.unsqueeze(1)).float().log_softmax(1).movedim(1, -1)
+        with net.svae.one_pass(), _Drawn() as drawn:
+            # Where every pixel has one label, nobody needs the teacher.
+            asked = several.flatten(1).any(1)
+            lagging = log_q.detach().clone()
+            lagging[asked] = self.teacher.log_probabilities(batch.x[asked]).movedim(1, -1)
+            known = torch.where(mute[:, None, None, None], lagging, log_q)
+            bound = negative_elbo(net, batch.x, batch.allowed, objective, log_q=known)
+            with torch.no_grad():
+                scores = net.log_posterior(drawn.z1, batch.x, lagging) / TEMPERATURE
+        target = scores.masked_fill(~batch.allowed, -torch.inf).softmax(-1)
+        target = torch.where(box[..., None], target.roll(1, 0), target)
+        rise = objective.kl_weight / self.objective.kl_weight
+        cross_entropy = -(target * log_q).sum(-1)[several | mute[:, None, None]].mean()
+        return bound + self.objective.posterior_weight * rise * cross_entropy
+
+    def stepped(self) -> None:
+        """Move the average."""
+        self.teacher.update_parameters(self.segmenter)
+
+
+class _Drawn(Messenger):
+    """Keeps the draw of z1 that the programs within make."""
+
+    z1: Tensor
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if msg["name"] == "z1":
+            self.z1 = msg["value"]
+
+
+def learner_of(net: StitchNet, objective: Objective) -> ElboLearner:
+    """What trains a model by an objective."""
+    return (PosteriorTaught if objective.posterior_weight else ElboLearner)(net, objective)
