@@ -22,7 +22,7 @@ from pyro_stitchnet.labels import LABELS
 from pyro_stitchnet.presets import preset
 from pyro_stitchnet.provenance import provenance
 from pyro_stitchnet.stitchnet import StitchNet
-from pyro_stitchnet.training.learner import ElboLearner
+from pyro_stitchnet.training.posterior_taught import learner_of
 from pyro_stitchnet.training.state import State
 from pyro_stitchnet.training.step import Stepper
 
@@ -41,11 +41,12 @@ class Config:
 
 
 def random_batch(size: int, batch: int, device: torch.device) -> Batch:
-    """Random slices; the first half has labels."""
+    """Random slices and a strong view of each; the first half has labels."""
     allowed = torch.ones(batch, size, size, len(LABELS), dtype=torch.bool)
     y = torch.randint(len(LABELS), (batch // 2, size, size))
     allowed[: batch // 2] = torch.nn.functional.one_hot(y, len(LABELS)).bool()
-    return Batch(torch.rand(batch, size, size), allowed).to(device)
+    x = torch.rand(batch, size, size)
+    return Batch(x, allowed, x.sqrt()[None]).to(device)
 
 
 def main(config: Config) -> None:
@@ -53,7 +54,7 @@ def main(config: Config) -> None:
     fabric = make_fabric(config.device, precision=config.precision)
     chosen = preset(config.preset)
     net = StitchNet(chosen.model).to(fabric.device)
-    state = State(ElboLearner(net, chosen.objective), chosen.optimiser, fabric)
+    state = State(learner_of(net, chosen.objective), chosen.optimiser, fabric)
     batch = random_batch(config.size, config.batch, fabric.device)
     step = Stepper(state)
     gpu = fabric.device.type == "cuda"

@@ -146,7 +146,10 @@ class StitchNet(nn.Module):
                 log_p = picture.log_pi
                 if guided and x is not None:
                     log_p = self.log_q(x) if log_q is None else log_q
-                pyro.factor("label_weight", owed * log_allowed(log_p, allowed))
+                factor = owed * log_allowed(log_p, allowed)
+                if guided:  # as a mean over the slices with labels, however many have none
+                    factor = factor / _labelled_share(allowed)
+                pyro.factor("label_weight", factor)
                 if guided:
                     pyro.factor("dice", -objective.dice_weight * dice_loss(log_p, allowed))
         return picture
@@ -301,8 +304,8 @@ class StitchNet(nn.Module):
             maps = [_enlarged(labels(features), shrink), _resized(styles(blocks), whole)]
         else:
             maps = [_enlarged(head(features), shrink) for head in self.heads]
-        maps = torch.cat(maps, 1).float().movedim(1, -1)
-        logits, a, b = maps.split(len(LABELS), -1)
+        parameters = torch.cat(maps, 1).float().movedim(1, -1)
+        logits, a, b = parameters.split(len(LABELS), -1)
         return Stitched(logits, FAMILIES[self.config.likelihood](a, b))
 
 
@@ -354,7 +357,11 @@ def _focal(log_pi: Tensor, allowed: Tensor, objective: Objective) -> Tensor:
     The factor makes up for the slices without labels, over which the loss as a whole is a mean too.
     """
     log_p = log_allowed(log_pi, allowed)
-    labelled = ~allowed.all(-1).flatten(1).all(1)
-    share = labelled.float().mean().clamp_min(1 / len(labelled))
     focal = (1 - log_p.exp()) ** objective.focal_gamma * -log_p
-    return objective.focal_weight / share * focal
+    return objective.focal_weight / _labelled_share(allowed) * focal
+
+
+def _labelled_share(allowed: Tensor) -> Tensor:
+    """Which part of the slices have any annotation; that of one slice where none has."""
+    labelled = ~allowed.flatten(1).all(1)
+    return labelled.float().mean().clamp_min(1 / len(labelled))

@@ -189,7 +189,7 @@ def test_anchored_styles_begin_at_their_labels_grey_values(
 ) -> None:
     """With two heads, with one or with nine; a label that is not there keeps its random start."""
     torch.manual_seed(0)
-    config = replace(preset("guided").model, likelihood=likelihood, **heads)
+    config = replace(preset("guided").model, likelihood=likelihood, **heads)  # type: ignore[arg-type]
     net = StitchNet(config).eval()
     means = torch.tensor([0.05, 0.2, 0.5, 0.8])
     y = torch.randint(K - 1, (4, 64, 64))

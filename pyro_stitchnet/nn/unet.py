@@ -1,5 +1,7 @@
 """The U-Net over MobileNetV2: the guide's q(y | x), and the baselines' network."""
 
+from typing import Self
+
 import segmentation_models_pytorch as smp
 from torch import Tensor, nn
 
@@ -10,7 +12,11 @@ __all__ = ["UNet"]
 
 
 class UNet(nn.Module):
-    """segmentation_models_pytorch's U-Net (Ronneberger et al. 2015) over MobileNetV2."""
+    """segmentation_models_pytorch's U-Net (Ronneberger et al. 2015) over MobileNetV2.
+
+    An encoder that starts from weights keeps their batch norm's averages in training: the
+    statistics of a batch of few slices, of two sources, would be those of neither.
+    """
 
     def __init__(self, weights: str | None = None) -> None:
         """Build it.
@@ -30,8 +36,18 @@ class UNet(nn.Module):
             stem = "0.0.weight"
             state[stem] = state[stem].sum(1, keepdim=True)  # one channel: as if grey came thrice
             whole.encoder.features.load_state_dict(state)
+        self.fixed_averages = weights is not None
         self.encoder, self.decoder = whole.encoder, whole.decoder
         self.head = whole.segmentation_head
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of all but what keeps its averages."""
+        super().train(mode)
+        if self.fixed_averages:
+            for module in self.encoder.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
         """Grey slices (N, 1, H, W) to logits (N, K, H, W); sides multiples of 32."""

@@ -47,8 +47,13 @@ class PosteriorTaught(ElboLearner):
         super().__init__(net, objective)
         if net.segmenter is None:
             raise ValueError("posterior_weight needs a guide with q(y | x); set segmenter=True")
-        self.segmenter: nn.Module = net.segmenter
         self.teacher = Teacher(net.segmenter, DECAY)
+
+    @property
+    def segmenter(self) -> nn.Module:
+        """The network of q(y | x)."""
+        assert self.net.segmenter is not None
+        return self.net.segmenter
 
     def loss(self, batch: Batch, step: int) -> Tensor:
         """The negative bound in nats per pixel, and what the posterior teaches."""
