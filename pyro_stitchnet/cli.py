@@ -53,7 +53,7 @@ class Start:
     """Where the options of `train` start from.
 
     Attributes:
-        preset: article, reference, tiny or tiny-logistic; what the options below start from.
+        preset: what the options below start from; the project's own, guided, if left out.
         config: a YAML file of options, over the preset's; config.yaml of a run is one.
     """
 
@@ -94,8 +94,8 @@ def evaluate(
             there are none, those whose masks mark infection do, and infection alone is scored.
         out: folder for tables and pictures.
         patients: all of the dataset, or those that the checkpoint's run held out.
-        read_out: segmentation by q(y | x), p(y | z) or p(y | x, z); by default the first of them
-            that the model has.
+        read_out: segmentation by q(y | x), p(y | z) or p(y | x, z); by default the last where the
+            model has q(y | x), else p(y | z).
         samples: draws of z to average over; 0 takes the mean of each level.
         views: flips and quarter turns of each slice to average over, 1 to 8.
         seed: of the draws.

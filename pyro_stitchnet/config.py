@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from pyro_stitchnet.presets import PRESETS, ModelConfig, Objective, OptimiserConfig, preset
 
 __all__ = [
+    "DEFAULT",
     "Precision",
     "TrainConfig",
     "check_keys",
@@ -22,6 +23,9 @@ __all__ = [
     "read_mapping",
     "to_yaml",
 ]
+
+DEFAULT = "guided"
+"""The preset of a run that names none."""
 
 Precision = Literal["32", "bf16-mixed", "16-mixed"]
 
@@ -44,6 +48,7 @@ class TrainConfig:
             some; 0 leaves them out.
         accumulate: batches whose gradients make one step.
         augment: crop, flip and turn the training slices.
+        affine: turn by any angle, scale, shear and change grey values instead; for long runs.
         paste: share of annotated slices that get the lesions of another one.
         fold: the fold of patients to test on; the next one validates.
         folds: how many folds; with 0 nobody is held out, and the last weights are kept.
@@ -67,15 +72,16 @@ class TrainConfig:
 
     data: tyro.conf.Positional[Path]
     out: Path
-    model: ModelConfig = PRESETS["article"].model
-    objective: Objective = PRESETS["article"].objective
-    optimiser: OptimiserConfig = PRESETS["article"].optimiser
+    model: ModelConfig = PRESETS[DEFAULT].model
+    objective: Objective = PRESETS[DEFAULT].objective
+    optimiser: OptimiserConfig = PRESETS[DEFAULT].optimiser
     label_budget: int | None = None
     steps: int = 1000
     labelled_per_batch: int = 4
     unlabelled_per_batch: int = 4
     accumulate: int = 1
     augment: bool = True
+    affine: bool = False
     paste: float = 0.0
     fold: int = 0
     folds: int = 5
@@ -133,7 +139,7 @@ def from_yaml(path: Path | None = None, name: str | None = None) -> TrainConfig:
     Args:
         path: a YAML file of :class:`TrainConfig`'s fields, any of them, those of ``model``,
             ``objective`` and ``optimiser`` one level deeper; and ``preset``, what to start from.
-        name: the preset, instead of the file's; the article's if neither names one.
+        name: the preset, instead of the file's; the default if neither names one.
 
     Returns:
         The configuration; ``data`` and ``out`` are `tyro.MISSING` where the file has none.
@@ -146,7 +152,7 @@ def from_yaml(path: Path | None = None, name: str | None = None) -> TrainConfig:
     said = {} if path is None else read_mapping(path)
     start = said.pop("preset", None)
     try:
-        base = preset(name or start or "article")
+        base = preset(name or start or DEFAULT)
     except ValueError as error:
         raise ValueError(f"{path}: {error}" if path else str(error)) from None
     known = asdict(TrainConfig(data=Path(), out=Path(), **vars(base)))

@@ -68,16 +68,16 @@ def segment(
             batch norm (in the presets that have it) expects their spread.
         views: flips and quarter turns to average over, 1 to 8, see
             :func:`~pyro_stitchnet.symmetry.averaged`; each costs as much as the first.
-        read_out: ``"guide"`` is q(y | x), for a model that has it, and then the default;
-            ``"prior"`` is p(y | z), else the default; ``"posterior"`` is p(y | x, z), Bayes' rule
-            through the styles.
+        read_out: ``"guide"`` is q(y | x), for a model that has it; ``"prior"`` is p(y | z);
+            ``"posterior"`` is p(y | x, z), Bayes' rule through the styles. By default the last for
+            a model that has q(y | x), else p(y | z).
         batch_size: slices at a time.
 
     Raises:
         ValueError: ``x`` is not in [0, 1], a size is not a multiple of 32, or an option is out of
             its range.
     """
-    read_out = read_out or ("guide" if net.segmenter else "prior")
+    read_out = read_out or ("posterior" if net.segmenter else "prior")
     if read_out not in get_args(ReadOut):
         raise ValueError(f"read_out {read_out!r} is unknown; choose one of {get_args(ReadOut)}")
     if read_out == "guide" and net.segmenter is None:

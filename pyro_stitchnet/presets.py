@@ -87,8 +87,8 @@ class Objective:
             is the bound's own, 0 lets labels alone teach it.
         posterior_weight: factor on the cross-entropy by which the posterior of y teaches q(y | x)
             where labels leave it open, see
-            :class:`~pyro_stitchnet.training.learner.PosteriorTaught`; "guided" only. It rises with
-            the KL's weight.
+            :class:`~pyro_stitchnet.training.posterior_taught.PosteriorTaught`; "guided" only.
+        posterior_after: steps on annotated slices alone, after which it does.
         kl_weight: factor on the z sites of model and guide (1 is the ELBO).
         kl_warmup: steps over which training raises the KL weight linearly from near 0.
         free_bits: nats per pixel of a latent map that each level may use at no cost: the bound
@@ -103,6 +103,7 @@ class Objective:
     dice_weight: float = 1.0
     guide_weight: float = 1.0
     posterior_weight: float = 0.0
+    posterior_after: int = 0
     kl_weight: float = 1.0
     kl_warmup: int = 0
     free_bits: float = 0.0
@@ -114,6 +115,8 @@ class Objective:
         """Refuse weights outside their range."""
         if self.labels not in get_args(LabelTerm):
             raise ValueError(f"labels={self.labels!r} is not one of {get_args(LabelTerm)}")
+        if self.posterior_weight and self.posterior_after < 1:
+            raise ValueError("posterior_after must be at least 1: first labels have to teach it")
         if self.kl_weight <= 0:
             # poutine.scale refuses 0; a warm-up starts at 1e-6.
             raise ValueError(f"kl_weight must be above 0, got {self.kl_weight}")
@@ -211,6 +214,7 @@ PRESETS: Mapping[str, Preset] = {
             free_bits=0.01,
             guide_weight=0,
             posterior_weight=1,
+            posterior_after=200,
         ),
         OptimiserConfig(learning_rate=1e-3, warmup=50, decay="cosine", ema=0.99),
     ),

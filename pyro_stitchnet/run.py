@@ -96,6 +96,7 @@ def run(config: TrainConfig) -> Path:
         (config.labelled_per_batch, config.unlabelled_per_batch if slices["unlabelled"] else 0),
         seed=config.seed,
         augment=config.augment,
+        affine=config.affine,
         paste=config.paste,
         strong_views=learner.strong_views,
         jitter=learner.jitter,

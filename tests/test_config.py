@@ -32,7 +32,7 @@ def test_a_preset_on_the_command_line_is_stronger_than_the_files(tmp_path: Path)
     path = written(tmp_path, "preset: tiny\nsteps: 7\n")
     config = from_yaml(path, "article")
     assert (config.model, config.steps) == (preset("article").model, 7)
-    assert from_yaml().model == preset("article").model
+    assert from_yaml().model == preset("guided").model
 
 
 def test_what_a_run_writes_makes_the_same_run(tmp_path: Path) -> None:

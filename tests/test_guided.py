@@ -130,11 +130,11 @@ def test_labels_teach_q_as_they_teach_a_unet(net: StitchNet, x: Tensor) -> None:
     torch.testing.assert_close(found, last.grad, rtol=1e-3, atol=1e-6)
 
 
-def test_q_is_read_by_default_and_needs_no_z(
+def test_q_is_what_is_predicted_and_needs_no_z(
     net: StitchNet, x: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     q = net.log_q(x).exp().movedim(-1, 1)
-    assert torch.allclose(segment(net, x).probabilities, q, atol=1e-6)
+    assert torch.allclose(segment(net, x, read_out="guide").probabilities, q, atol=1e-6)
     monkeypatch.setattr(net.svae, "guide", lambda *_: pytest.fail("z was drawn"))
     assert torch.allclose(predict(net, x), q, atol=1e-6)
 
@@ -150,6 +150,14 @@ def test_the_posterior_deals_the_lesions_by_bayes_rule_and_leaves_the_infection(
     assert torch.allclose(found.exp().sum(-1), torch.ones(()), atol=1e-5)
     odds = log_q[..., 3] - log_q[..., 2] + 0.7 * (scores[..., 3] - scores[..., 2])
     torch.testing.assert_close(found[..., 3] - found[..., 2], odds, rtol=1e-4, atol=1e-4)
+
+
+def test_the_posterior_is_read_by_default(net: StitchNet, x: Tensor) -> None:
+    answers = []
+    for read_out in (None, "posterior"):
+        torch.manual_seed(1)
+        answers.append(segment(net, x, read_out=read_out).probabilities)
+    assert torch.equal(*answers)
 
 
 def test_a_model_without_q_says_so(x: Tensor) -> None:

@@ -136,7 +136,7 @@ def run(spec: Spec, out: Path, only: Sequence[str] = ()) -> Tables:
 def _cells(spec: Spec) -> Iterator[Cell]:
     """All methods of one split before the next split, so that early tables compare them."""
     for seed, budget in product(spec.seeds, spec.budgets):
-        for fold in range(budget.folds):
+        for fold in range(budget.tested or budget.folds):
             for name, entry in spec.entries.items():
                 yield Cell(name, entry, budget, fold, seed)
 
@@ -224,6 +224,7 @@ def fit(
         slices["unlabelled"],
         (spec.labelled_per_batch, mute),
         seed=cell.seed,
+        affine=spec.affine,
         paste=spec.paste,
         strong_views=learner.strong_views,
         jitter=learner.jitter,

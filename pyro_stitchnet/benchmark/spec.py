@@ -49,14 +49,21 @@ class Budget:
     """How many training slices keep their labels, and in how many folds the patients are tested.
 
     Attributes:
-        labels: slices; all where None.
+        labels: slices with one label for every pixel; all where None.
         folds: into which the patients are dealt; each is tested once for every seed.
+        tested: how many of them are, where not all.
     """
 
     __pydantic_config__ = _STRICT
 
     labels: int | None
     folds: int = 5
+    tested: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse folds that are not there."""
+        if self.tested is not None and not 1 <= self.tested <= self.folds:
+            raise ValueError(f"tested must be between 1 and {self.folds} folds, got {self.tested}")
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,7 @@ class Spec:
         steps: optimiser steps of every method.
         labelled_per_batch: slices with labels in a batch.
         unlabelled_per_batch: slices without, for the methods that use them.
+        affine: whether training slices are turned, scaled and sheared freely.
         paste: share of labelled slices that get another one's lesions.
         optimiser: of every method that does not say otherwise in its options.
         validate_every: steps between two validations, by which the weights to test are chosen.
@@ -92,6 +100,7 @@ class Spec:
     steps: int = 800
     labelled_per_batch: int = 4
     unlabelled_per_batch: int = 4
+    affine: bool = False
     paste: float = 0.5
     optimiser: OptimiserConfig = field(default_factory=_optimiser)
     validate_every: int = 100

@@ -19,7 +19,12 @@ from torch.utils.data import Dataset as TorchDataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from pyro_stitchnet.data.augment import paste_lesions, strong_augmentation, weak_augmentation
+from pyro_stitchnet.data.augment import (
+    affine_augmentation,
+    paste_lesions,
+    strong_augmentation,
+    weak_augmentation,
+)
 from pyro_stitchnet.data.slices import SliceSet, allowed_sets
 from pyro_stitchnet.labels import ALL_LABELS
 
@@ -47,6 +52,15 @@ class Batch(NamedTuple):
         """Which slices have no annotation, bool (N,)."""
         return self.allowed.flatten(1).all(1)
 
+    def annotated(self) -> "Batch":
+        """The batch without its unlabelled slices; as it is where it has no others."""
+        told = ~self.unlabelled
+        if told.all() or not told.any():
+            return self
+        names = [name for name, kept in zip(self.names, told.tolist(), strict=False) if kept]
+        strong = self.strong[:, told] if self.strong.numel() else self.strong
+        return Batch(self.x[told], self.allowed[told], strong, names)
+
     def to(self, device: torch.device | str) -> "Batch":
         """The batch on another device."""
         tensors = (self.x, self.allowed, self.strong)
@@ -68,6 +82,8 @@ class TwoStreams(TorchDataset[Batch]):
         per_batch: how many of each in a batch.
         seed: of the order and the augmentation.
         augment: whether to apply :func:`~pyro_stitchnet.data.augment.weak_augmentation`.
+        affine: whether to apply :func:`~pyro_stitchnet.data.augment.affine_augmentation` in its
+            place.
         paste: the share of annotated slices that get the lesions of another one, see
             :func:`~pyro_stitchnet.data.augment.paste_lesions`.
         strong_views: how many :func:`~pyro_stitchnet.data.augment.strong_augmentation` of each
@@ -90,6 +106,7 @@ class TwoStreams(TorchDataset[Batch]):
         *,
         seed: int = 0,
         augment: bool = True,
+        affine: bool = False,
         paste: float = 0.0,
         strong_views: int = 0,
         jitter: float = 0.5,
@@ -119,7 +136,9 @@ class TwoStreams(TorchDataset[Batch]):
         self.told = per_batch[0]  # so many slices of a batch keep their labels
         self.seed, self.rank, self.processes = seed, rank, processes
         size = self.streams[0][0][0][0].shape[-1]
-        self.weak = weak_augmentation(size) if augment else v2.Identity()
+        self.weak: v2.Transform = v2.Identity()
+        if augment:
+            self.weak = affine_augmentation() if affine else weak_augmentation(size)
         self.paste = paste
         self.strong, self.strong_views = strong_augmentation(jitter), strong_views
 
@@ -165,10 +184,11 @@ class TwoStreams(TorchDataset[Batch]):
         """The views (1 + V, H, W) and label sets (H, W) of a stream's draw."""
         slices, _ = self.streams[stream]
         image, sets = slices[self._place(stream, draw)]
-        known = sets if told else torch.full_like(sets, ALL_LABELS)
         with torch.random.fork_rng(devices=[]):  # the transforms know no generator but the global
             torch.default_generator.manual_seed(_number(self.seed, stream, draw))
-            weak, mask = self._weak(image, known)
+            weak, mask = self._weak(image, sets)
+            if not told:
+                mask = torch.full_like(mask, ALL_LABELS)
             if told and self.paste and torch.rand(()) < self.paste:
                 other = int(torch.randint(len(slices), ()))
                 weak, mask = paste_lesions(weak, mask, *self._weak(*slices[other]))

@@ -4,10 +4,11 @@ from typing import Any
 
 import torch
 from pyro.poutine.messenger import Messenger
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_stitchnet.data.augment import random_box
 from pyro_stitchnet.data.batches import Batch
+from pyro_stitchnet.nn.unet import UNet
 from pyro_stitchnet.objective import negative_elbo
 from pyro_stitchnet.presets import Objective
 from pyro_stitchnet.stitchnet import StitchNet
@@ -23,16 +24,20 @@ TEMPERATURE = 0.5  # of what is taught: below 1 it is surer than the posterior
 class PosteriorTaught(ElboLearner):
     """The bound, and beside it the posterior of y as the truth of what labels leave open.
 
-    Where a pixel may have several labels A, q(y | x) of a strong view of the slice is drawn to ::
+    First, for ``posterior_after`` steps, annotated slices alone teach. Then, where a pixel may have
+    several labels A, q(y | x) of a strong view of the slice is drawn to ::
 
         r(y)  in proportion to  1[y in A] q'(y | x) p(x | y, z)
 
-    of its weak view, with q' the moving average of q, as
-    :meth:`~pyro_stitchnet.stitchnet.StitchNet.log_posterior` weighs the two, sharpened. This is
-    expectation maximisation with q(y | x) for the model's own label prior, or the wake phase of
-    reweighted wake-sleep (Bornschein & Bengio, ICLR 2015) for y; the average and the strong views
-    are Mean Teacher's and FixMatch's, which take r = q'. Unlabelled slices and sets of labels, such
-    as "infection", are one and the same case.
+    of its weak view, with q' the moving average of q as the first steps left it, as
+    :meth:`~pyro_stitchnet.stitchnet.StitchNet.log_posterior` weighs the two, sharpened. This is a
+    step of expectation maximisation with q' as the prior of y. Unlabelled slices and sets of
+    labels, such as "infection", are one and the same case.
+
+    q' stays as it is, and so do the averages of batch norm from then on: a teacher that followed
+    its pupil called the dark surroundings of the other source's slices healthy lung, a little more
+    at every step (docs/study.md). What makes strong views, brightness, blur and boxes of other
+    slices, is FixMatch's with CutMix (Sohn et al., NeurIPS 2020), brightness much less.
     """
 
     strong_views = 1
@@ -48,19 +53,26 @@ class PosteriorTaught(ElboLearner):
         if net.segmenter is None:
             raise ValueError("posterior_weight needs a guide with q(y | x); set segmenter=True")
         self.teacher = Teacher(net.segmenter, DECAY)
+        self._alone = True
 
     @property
-    def segmenter(self) -> nn.Module:
+    def segmenter(self) -> UNet:
         """The network of q(y | x)."""
         assert self.net.segmenter is not None
         return self.net.segmenter
 
     def loss(self, batch: Batch, step: int) -> Tensor:
         """The negative bound in nats per pixel, and what the posterior teaches."""
-        objective, net, mute = warmed_up(self.objective, step), self.net, batch.unlabelled
+        self._alone = step <= self.objective.posterior_after
+        if self._alone:
+            return super().loss(batch.annotated(), step)
+        if self.segmenter.fixed_averages != "all":
+            self.segmenter.fixed_averages = "all"
+            self.segmenter.train()
         several = batch.allowed.sum(-1) > 1
         if not several.any():
             return super().loss(batch, step)
+        net, mute = self.net, batch.unlabelled
         # Annotated slices are seen as they are, the others strongly augmented, with a box of
         # another slice of either kind.
         box = random_box(batch.x.shape[-2:]).to(mute.device) & mute[:, None, None]
@@ -70,21 +82,22 @@ class PosteriorTaught(ElboLearner):
         with net.svae.one_pass(), _Drawn() as drawn:
             # Where every pixel has one label, nobody needs the teacher.
             asked = several.flatten(1).any(1)
-            lagging = log_q.detach().clone()
-            lagging[asked] = self.teacher.log_probabilities(batch.x[asked]).movedim(1, -1)
-            known = torch.where(mute[:, None, None, None], lagging, log_q)
+            taught = log_q.detach().clone()
+            taught[asked] = self.teacher.log_probabilities(batch.x[asked]).movedim(1, -1)
+            known = torch.where(mute[:, None, None, None], taught, log_q)
+            objective = warmed_up(self.objective, step)
             bound = negative_elbo(net, batch.x, batch.allowed, objective, log_q=known)
             with torch.no_grad():
-                scores = net.log_posterior(drawn.z1, batch.x, lagging) / TEMPERATURE
+                scores = net.log_posterior(drawn.z1, batch.x, taught) / TEMPERATURE
         target = scores.masked_fill(~batch.allowed, -torch.inf).softmax(-1)
         target = torch.where(box[..., None], target.roll(1, 0), target)
-        rise = objective.kl_weight / self.objective.kl_weight
         cross_entropy = -(target * log_q).sum(-1)[several | mute[:, None, None]].mean()
-        return bound + self.objective.posterior_weight * rise * cross_entropy
+        return bound + self.objective.posterior_weight * cross_entropy
 
     def stepped(self) -> None:
-        """Move the average."""
-        self.teacher.update_parameters(self.segmenter)
+        """Move the average, until it teaches."""
+        if self._alone:
+            self.teacher.update_parameters(self.segmenter)
 
 
 class _Drawn(Messenger):

@@ -39,6 +39,8 @@ def test_reads_what_is_said_and_defaults_for_the_rest(tmp_path: Path) -> None:
         (WHOLE.replace("method: unet", "method: unet, unlabelled: true"), "has no use for"),
         (WHOLE.replace("folds: 5", "folds: five"), "folds"),
         (WHOLE + "steps: 0\n", "at least 1"),
+        (WHOLE + "views: 9\n", "views"),
+        (WHOLE.replace("folds: 5", "folds: 5, tested: 6"), "between 1 and 5"),
         ("- 1\n", "must be a mapping"),
     ],
 )

@@ -7,8 +7,14 @@ import torch
 from scipy.ndimage import maximum_filter, minimum_filter
 from torch import Tensor
 from torchvision import tv_tensors
+from torchvision.transforms import v2
 
-from pyro_stitchnet.data.augment import paste_lesions, strong_augmentation, weak_augmentation
+from pyro_stitchnet.data.augment import (
+    affine_augmentation,
+    paste_lesions,
+    strong_augmentation,
+    weak_augmentation,
+)
 
 SIZE = 64
 
@@ -22,8 +28,10 @@ def lopsided() -> Tensor:
     return labels
 
 
-def weak_views(n: int, picture: Tensor, mask: Tensor) -> list[tuple[Tensor, Tensor]]:
-    transform = weak_augmentation(SIZE)
+def weak_views(
+    n: int, picture: Tensor, mask: Tensor, transform: v2.Transform | None = None
+) -> list[tuple[Tensor, Tensor]]:
+    transform = transform or weak_augmentation(SIZE)
     pairs = [transform(tv_tensors.Image(picture[None]), tv_tensors.Mask(mask)) for _ in range(n)]
     return [(x.as_subclass(Tensor)[0], y.as_subclass(Tensor)) for x, y in pairs]
 
@@ -39,6 +47,21 @@ def test_picture_and_mask_move_together() -> None:
         inside = torch.from_numpy(flat)
         assert inside.float().mean() > 0.4
         assert (x - moved / 3)[inside].abs().max() < 1e-5
+
+
+def test_affine_views_move_together_and_what_comes_in_is_background() -> None:
+    labels, sets = lopsided(), 1 << lopsided()
+    turned = 0
+    for x, moved in weak_views(100, 0.2 + labels / 5, sets, affine_augmentation()):
+        assert moved.dtype == torch.uint8
+        assert set(moved.unique().tolist()) <= {1, 2, 4, 8}
+        flat = maximum_filter(moved.numpy(), 5) == minimum_filter(moved.numpy(), 5)
+        for bit in (2, 4, 8):  # a grey value each, whatever gamma made of it
+            inside = x[torch.from_numpy(flat) & (moved == bit)]
+            assert not len(inside) or ((inside - inside.median()).abs() < 0.01).float().mean() > 0.9
+        turned += bool((x == 0).any())
+        assert (moved[x == 0] == 1).all()
+    assert turned > 50
 
 
 def test_no_value_is_invented() -> None:

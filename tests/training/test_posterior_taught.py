@@ -16,7 +16,7 @@ from pyro_stitchnet.training.posterior_taught import TEMPERATURE, PosteriorTaugh
 
 K = 4
 GUIDED = preset("guided")
-TAUGHT = replace(GUIDED.objective, kl_warmup=0, posterior_weight=3.0)
+TAUGHT = replace(GUIDED.objective, kl_warmup=0, posterior_weight=3.0, posterior_after=10)
 
 
 @pytest.fixture
@@ -96,18 +96,47 @@ def test_q_learns_from_slices_without_labels_and_the_teacher_does_not(
     loss(learner, batch_of([[0, 1, 2, 3], [0, 1, 2, 3]])).backward()
     assert any(p.grad is not None and p.grad.any() for p in learner.segmenter.parameters())
     assert all(p.grad is None for p in learner.teacher.parameters())
+
+
+def test_the_teacher_is_the_average_of_the_steps_on_annotated_slices(
+    learner: PosteriorTaught,
+) -> None:
     learner.stepped()  # the first step's weights are where the average begins
-    before = [p.clone() for p in learner.teacher.parameters()]
+    first = [p.clone() for p in learner.teacher.parameters()]
     for p in learner.segmenter.parameters():
         p.data.add_(1)
+    learner.loss(batch_of([[1]]), 10)
     learner.stepped()
-    for old, new in zip(before, learner.teacher.parameters(), strict=True):
+    for old, new in zip(first, learner.teacher.parameters(), strict=True):
         torch.testing.assert_close(new, old + 0.01, atol=1e-4, rtol=1e-3)
+    before = [p.clone() for p in learner.teacher.parameters()]
+    learner.loss(batch_of([[1]]), 11)
+    learner.stepped()
+    assert all(map(torch.equal, before, learner.teacher.parameters()))
+
+
+def test_at_first_only_annotated_slices_count_and_then_no_average_moves(
+    learner: PosteriorTaught,
+) -> None:
+    learner.train()
+    batch = batch_of([[1], [0, 1, 2, 3], [2, 3]])
+    torch.manual_seed(1)
+    found = learner.loss(batch, 10)
+    torch.manual_seed(1)
+    wanted = ElboLearner(learner.net, TAUGHT).loss(batch.annotated(), 10)
+    assert float(found) == pytest.approx(float(wanted), rel=1e-4)
+    learner.loss(batch, 11)
+    averages = [b.clone() for b in learner.segmenter.buffers()]
+    learner.train()  # as after a validation
+    learner.loss(batch, 12)
+    assert all(map(torch.equal, averages, learner.segmenter.buffers()))
 
 
 def test_the_objective_says_who_teaches() -> None:
     net = StitchNet(GUIDED.model)
     assert type(learner_of(net, replace(TAUGHT, posterior_weight=0))) is ElboLearner
     assert type(learner_of(net, TAUGHT)) is PosteriorTaught
+    with pytest.raises(ValueError, match="posterior_after"):
+        replace(TAUGHT, posterior_after=0)
     with pytest.raises(ValueError, match="segmenter=True"):
         learner_of(StitchNet(preset("tiny").model), TAUGHT)
