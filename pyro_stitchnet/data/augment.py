@@ -45,7 +45,7 @@ def weak_augmentation(size: int) -> v2.Transform:
 
 
 def affine_augmentation() -> v2.Transform:
-    """Flips; any turn, scaling to .75-1.35, shear of 8 degrees, shifts of 6 % (p .85); gamma (p .5).
+    """Flips; any turn, scaling to .75-1.35, shear of 8 degrees, shifts of 6 % (p .85), gamma.
 
     Moves a picture and its mask together; what comes in from outside is black and background. For
     long runs on few slices, after nnU-Net's (Isensee et al., Nature Methods 2021).
