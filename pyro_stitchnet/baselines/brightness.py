@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
@@ -29,7 +30,8 @@ class SplitByBrightness(Supervised):
 
     def readings(self, labelled: Slices) -> Mapping[str, Reading]:
         """The network itself, ``threshold`` and ``gaussian``."""
-        truth, grey = labelled.labels(), _blurred(labelled.images)
+        told = labelled.take(np.flatnonzero(labelled.complete))
+        truth, grey = told.labels(), _blurred(told.images)
         lesions = [grey[truth == label] for label in LESIONS]
         if min(map(len, lesions)) < 2:
             return {"": self.predict}

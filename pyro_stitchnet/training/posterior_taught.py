@@ -36,7 +36,7 @@ class PosteriorTaught(ElboLearner):
 
     q' stays as it is, and so do the averages of batch norm from then on: a teacher that followed
     its pupil called the dark surroundings of the other source's slices healthy lung, a little more
-    at every step (docs/study.md). What makes strong views, brightness, blur and boxes of other
+    at every step (docs/model.md). What makes strong views, brightness, blur and boxes of other
     slices, is FixMatch's with CutMix (Sohn et al., NeurIPS 2020), brightness much less.
     """
 
