@@ -40,3 +40,18 @@ def test_without_both_lesions_there_is_nothing_to_split_by() -> None:
     labelled = slices()
     only = Slices(labelled.images, labelled.label_sets.clamp_max(4), ["a"], ["a"])
     assert list(SplitByBrightness(Blind()).readings(only)) == [""]
+
+
+def test_slices_with_sets_of_labels_are_not_fitted_to() -> None:
+    whole = slices()
+    both = Slices(
+        torch.cat([whole.images, 1 - whole.images]),
+        torch.cat([whole.label_sets, torch.full_like(whole.label_sets, 0b1100)]),
+        ["a", "b"],
+        ["a", "b"],
+    )
+    answers = [
+        SplitByBrightness(Blind()).readings(labelled)["gaussian"](whole.images)
+        for labelled in (whole, both)
+    ]
+    assert torch.equal(*answers)
