@@ -21,27 +21,32 @@ from pyro_stitchnet.files import write_atomically
 from pyro_stitchnet.provenance import provenance
 
 HERE = Path(__file__).parent
+ROOMS = {  # presets, and sizes that suit them
+    ("article", "tiny"): (128, 192, 256, 352),
+    ("guided",): (128, 192, 256, 384),
+}
 
 
 @dataclass
 class Config:
     out: Path = Path("gpu.md")
     batch: int = 8
-    sizes: tuple[int, ...] = (128, 192, 256, 352)  # multiples of 32
     minutes: float = 20  # for one part at most
 
 
 def parts(config: Config, scratch: Path) -> dict[str, list[str]]:
     speed = [
         sys.executable, str(HERE / "step_speed.py"), "--device", "cuda",
-        "--batch", str(config.batch), "--sizes", *map(str, config.sizes),
+        "--batch", str(config.batch),
     ]  # fmt: skip
     tables = {
-        f"Step speed, {precision}{', compiled' * compiled}": [
-            *speed, "--precision", precision, *["--compile"] * compiled,
+        f"Step speed, {', '.join(presets)}, {precision}{', compiled' * compiled}": [
+            *speed, "--presets", *presets, "--sizes", *map(str, sizes), "--precision", precision,
+            *["--compile"] * compiled,
         ]
         for compiled in (False, True)
         for precision in ("32", "bf16-mixed", "16-mixed")
+        for presets, sizes in ROOMS.items()
     }  # fmt: skip
     return {
         "Tests": [sys.executable, "-m", "pytest", "-q", "-m", "cuda", str(HERE.parent / "tests")],

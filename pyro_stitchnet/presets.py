@@ -205,7 +205,7 @@ PRESETS: Mapping[str, Preset] = {
             style_grain=16,
             segmenter=True,
             anchored=True,
-            tempering=2.0,
+            tempering=4.0,
         ),
         Objective(
             labels="guided",
