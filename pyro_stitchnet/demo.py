@@ -1,7 +1,6 @@
 """The demonstration: phantoms in, a trained model with its tables and pictures out."""
 
 import time
-from dataclasses import replace
 from pathlib import Path
 
 from pyro_stitchnet.config import TrainConfig
@@ -14,7 +13,7 @@ from pyro_stitchnet.run import run
 
 __all__ = ["demo"]
 
-SIZE = 128
+SIZE = 96
 LABELLED = (20, 2)  # patients, slices of each; three fifths of the patients train
 UNLABELLED = (40, 5)
 
@@ -33,13 +32,10 @@ def demo(out: str | Path, *, steps: int, seed: int = 0) -> None:
     out = Path(out)
     if out.exists():
         raise FileExistsError(f"{out}: exists; remove it or choose another --out")
-    guided = preset("guided")
     config = TrainConfig(
         data=out / "dataset",
         out=out / "run",
-        model=guided.model,
-        objective=replace(guided.objective, posterior_after=max(1, steps // 2)),
-        optimiser=guided.optimiser,
+        **vars(preset("tiny")),
         steps=steps,
         labelled_per_batch=3,
         unlabelled_per_batch=3,

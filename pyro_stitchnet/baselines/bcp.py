@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from pyro_stitchnet.baselines.base import Supervised, set_loss
 from pyro_stitchnet.data.batches import Batch
 from pyro_stitchnet.labels import LABELS
-from pyro_stitchnet.training.teacher import Teacher
+from pyro_stitchnet.training.average import Teacher
 
 __all__ = ["BidirectionalCopyPaste"]
 

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from pyro_stitchnet.baselines.base import Supervised, cross_entropy
 from pyro_stitchnet.data.batches import Batch
-from pyro_stitchnet.training.teacher import Teacher
+from pyro_stitchnet.training.average import Teacher
 
 __all__ = ["PseudoLabels"]
 

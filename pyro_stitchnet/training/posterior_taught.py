@@ -12,8 +12,8 @@ from pyro_stitchnet.nn.unet import UNet
 from pyro_stitchnet.objective import negative_elbo
 from pyro_stitchnet.presets import Objective
 from pyro_stitchnet.stitchnet import StitchNet
+from pyro_stitchnet.training.average import Teacher
 from pyro_stitchnet.training.learner import ElboLearner, warmed_up
-from pyro_stitchnet.training.teacher import Teacher
 
 __all__ = ["PosteriorTaught", "learner_of"]
 

@@ -9,16 +9,16 @@ import pandas as pd
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pyro_stitchnet.devices import make_fabric
 from pyro_stitchnet.presets import OptimiserConfig
 from pyro_stitchnet.training import checkpoint
+from pyro_stitchnet.training.average import Average
 from pyro_stitchnet.training.learner import Learner
 
 __all__ = ["State"]
 
-FORMAT = "state 3"
+FORMAT = "state 4"
 
 
 class State:
@@ -56,10 +56,9 @@ class State:
         scaled = bool(self.fabric.strategy.precision.state_dict())
         trained = [p for p in learner.parameters() if p.requires_grad]
         self.adam = torch.optim.Adam(trained, lr=optimiser.learning_rate, fused=not scaled)
-        self.average: AveragedModel | None = None
+        self.average: Average | None = None
         if optimiser.ema:
-            average = get_ema_multi_avg_fn(optimiser.ema)
-            self.average = AveragedModel(learner, multi_avg_fn=average, use_buffers=True)
+            self.average = Average(learner, optimiser.ema)
         self.step = self.skipped = self.in_a_row = 0
         self.rows: list[dict[str, float]] = []
         self.resumed: list[int] = []

@@ -117,7 +117,7 @@ def test_a_model_is_no_state(tmp_path: Path) -> None:
     state = new_state()
     checkpoint.save(StitchNet(TINY.model), tmp_path / "model.pt")
     with pytest.raises(
-        ValueError, match=r"model\.pt: not a stitchnet checkpoint of format 'state 3'"
+        ValueError, match=r"model\.pt: not a stitchnet checkpoint of format 'state 4'"
     ):
         state.load(tmp_path / "model.pt", {})
 
