@@ -109,7 +109,8 @@ def _clip(state: State) -> Tensor:
 
 
 def compile_networks(net: StitchNet) -> None:
-    """Compile encoder and decoder where they stand; the names of their weights stay."""
+    """Compile the networks where they stand; the names of their weights stay."""
     svae = net.svae
-    for module in (svae.encoder, *svae.crush, *svae.expand, *svae.up, svae.decoder, *net.heads):
+    whole = (svae.encoder, *svae.crush, *svae.expand, *svae.up, svae.decoder, *net.heads)
+    for module in (*whole, *filter(None, [net.segmenter])):
         module.compile()
