@@ -65,7 +65,7 @@ def parts(room: Room) -> dict[str, Work]:
     def maps(f: int, n: int) -> Tensor:
         side = room.size >> n
         return torch.randn(room.batch, f, side, side, device=room.device).to(
-            memory_format=room.layout
+            memory_format=torch.channels_last
         )
 
     works = {"encoder": of((svae.encoder, room.data.x[:, None]))}

@@ -82,9 +82,7 @@ class Room:
 
     def net(self) -> StitchNet:
         torch.manual_seed(self.config.seed)
-        net = StitchNet(preset(self.preset).model).to(
-            self.device, memory_format=torch.channels_last
-        )
+        net = StitchNet(preset(self.preset).model).to(self.device)
         if self.config.compile:
             compile_networks(net)
         return net

@@ -303,6 +303,7 @@ def test_networks_in_half_precision_likelihood_and_kl_in_float32(
     if labels == "guided" and net.segmenter is None:
         pytest.skip(f"the preset {name} has no q(y | x)")
     objective = Objective(labels=labels, free_bits=0.1, label_weight=2)  # type: ignore[arg-type]
+    x = x.repeat(1, net.config.shrink, net.config.shrink)
     sets = one_hot(torch.randint(0, K, x.shape))
     seen = []
     net.svae.decoder.register_forward_hook(lambda module, args, out: seen.append(out.dtype))

@@ -48,7 +48,6 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> tuple[StitchNe
     net = StitchNet(replace(config, weights=None)).to(device)
     net.config = config
     net.load_state_dict(content["weights"])
-    net.to(memory_format=torch.channels_last)
     return net.eval(), content["info"]
 
 
