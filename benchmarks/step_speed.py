@@ -82,7 +82,8 @@ class Room:
 
     def net(self) -> StitchNet:
         torch.manual_seed(self.config.seed)
-        net = StitchNet(preset(self.preset).model).to(self.device)
+        net = StitchNet(preset(self.preset).model)
+        net = net.to(self.device, memory_format=torch.channels_last)
         if self.config.compile:
             compile_networks(net)
         return net

@@ -84,7 +84,6 @@ class StitchNet(nn.Module):
             Head(c.decoder_channels, c.head_channels, n, c.norm) for n in outputs
         )
         self.segmenter = UNet(c.weights) if c.segmenter else None
-        self.to(memory_format=torch.channels_last)  # as convolutions want it: a fifth less on CPUs
 
     def model(
         self,

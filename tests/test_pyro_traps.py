@@ -1,4 +1,4 @@
-"""Ten Pyro traps that this project steers around, each shown on a program of its own.
+"""Pyro traps that this project steers around, each shown on a program of its own.
 
 A failure here means that a release of Pyro or torch changed a behaviour that the design relies on.
 Nothing of `pyro_stitchnet` is imported: where a trap has a safe way, the test shows that too.
@@ -359,3 +359,13 @@ def test_10_a_shared_batch_norm_matches_neither_distribution() -> None:
     shared = nn.BatchNorm1d(1)
     assert min(eval_error((shared, shared))) > 0.3
     assert max(eval_error((nn.BatchNorm1d(1), nn.BatchNorm1d(1)))) < 0.01
+
+
+def test_the_parameter_store_copies_channels_last_weights() -> None:
+    """What ran before `pyro.module`, the guide of the first step, trains weights nobody keeps."""
+    for layout, shared in ((torch.contiguous_format, True), (torch.channels_last, False)):
+        pyro.clear_param_store()
+        network = nn.Conv2d(2, 4, 3).to(memory_format=layout)
+        before = network.weight.data_ptr()
+        pyro.module("network", network)
+        assert (pyro.get_param_store()["network$$$weight"].data_ptr() == before) == shared

@@ -47,7 +47,8 @@ class State:
             optimiser: learning rate and clipping.
             fabric: processes and precision, launched; one process at 32 bits if left out.
         """
-        # The baselines too, as StitchNet is.
+        # As convolutions want it: a U-Net's step takes a fifth less on CPUs. Not so in StitchNet
+        # itself: Pyro's parameter store copies weights that lie so (tests/test_pyro_traps.py).
         self.learner = learner.to(memory_format=torch.channels_last)
         self.optimiser = optimiser
         self.fabric = fabric or make_fabric(str(next(learner.parameters()).device))

@@ -84,11 +84,11 @@ def test_svi_and_the_loop_reach_the_same_loss(slices: Slices) -> None:
         objective=Objective(),
         optimiser=optimiser,
     ).log
-    # Pyro's parameter store lays weights out anew; so convolutions round otherwise, and Adam
+    # The library lays weights out otherwise, so that convolutions round otherwise, and Adam
     # enlarges what differs.
     by_loop = log["loss"].tolist()
     assert by_svi[0] == pytest.approx(by_loop[0], abs=1e-4)
-    assert by_svi == pytest.approx(by_loop, rel=0.01)
+    assert by_svi == pytest.approx(by_loop, rel=0.02)
     assert by_svi[-1] < by_svi[0]
 
 
