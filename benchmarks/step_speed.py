@@ -129,7 +129,9 @@ class Room:
             return plain
         objective = replace(chosen.objective, labels=name, kl_warmup=0)
         learner = learner_of(self.net(), objective)
-        stepper = Stepper(State(learner, chosen.optimiser, self.fabric))
+        state = State(learner, chosen.optimiser, self.fabric)
+        state.step = objective.posterior_after  # so that the posterior teaches, which costs most
+        stepper = Stepper(state)
         return lambda: stepper([self.data])
 
     def predictions(self) -> dict[str, Work]:
