@@ -1,48 +1,73 @@
-# `make` lists the targets. Each creates the environment that it needs.
+# `make` lists the targets. Each installs what it needs: the package alone, or also what is for
+# developing it.
 PYTHON ?= python3.11
 VENV ?= .venv
 PYTEST_ARGS ?=
 
 BIN := $(VENV)/bin
-INSTALLED := $(VENV)/.installed
+PACKAGE := $(VENV)/.package
+DEV := $(VENV)/.dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test gpu lint format typecheck check clean
+.PHONY: help demo test gpu lint format typecheck docs notebooks figures check clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(INSTALLED) ## Train on made-up scans and draw the results into demo/
+demo: $(PACKAGE) ## Train on made-up scans and draw the results into demo/
 	rm -rf demo # what an earlier demo made
 	$(BIN)/stitchnet demo --out demo
 
 # One thread for each worker: torch's own threads would fight over the cores.
 test: export OMP_NUM_THREADS = 1
 test: export OMP_WAIT_POLICY = passive
-test: $(INSTALLED) ## Run the tests (PYTEST_ARGS="-m 'not slow'" for the quick ones)
+test: $(DEV) ## Run the tests (PYTEST_ARGS="-m 'not slow'" for the quick ones)
 	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
 
-gpu: $(INSTALLED) ## Run what needs a GPU and write gpu.md
+gpu: $(DEV) ## Run what needs a GPU and write gpu.md
 	$(BIN)/python benchmarks/gpu_report.py --out gpu.md
 
-lint: $(INSTALLED) ## Check style and format
+lint: $(DEV) ## Check style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 
-format: $(INSTALLED) ## Mend style and format
+format: $(DEV) ## Mend style and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-typecheck: $(INSTALLED) ## Check the types
+typecheck: $(DEV) ## Check the types
 	$(BIN)/mypy
 
-check: lint typecheck test ## All of the above checks
+# The site's engine advertises on every build.
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: $(DEV) ## Build the documentation into site/ and check its links
+	$(BIN)/mkdocs build
+
+# The warning is of a missing widget, which no page shows.
+notebooks: export PYTHONWARNINGS = ignore:IProgress not found
+notebooks: export PATH := $(abspath $(BIN)):$(PATH)
+notebooks: $(DEV) ## Run the tutorials anew and keep their outputs, some minutes
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace docs/tutorials/*.ipynb
+
+figures: MODEL := runs/counterfactuals/guided-128-350.pt
+figures: $(PACKAGE) ## Draw the pictures of README and docs anew (some minutes)
+	$(BIN)/python benchmarks/counterfactuals.py --size 128 --steps 350 --out runs/counterfactuals
+	$(BIN)/python docs/overview.py $(MODEL) --out docs/overview.png
+	$(BIN)/python examples/ask.py $(MODEL) --size 128 --samples 4 --out runs/asked
+	$(BIN)/python docs/images.py runs/counterfactuals runs/asked
+
+check: lint typecheck test docs ## All of the above checks
 
 clean: ## Remove the environment, the demo and every cache
 	rm -rf $(VENV) demo build dist site htmlcov .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
-$(INSTALLED): pyproject.toml
+$(PACKAGE): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -e .
+	touch $@
+
+$(DEV): $(PACKAGE)
 	$(BIN)/pip install -e '.[dev]'
 	touch $@

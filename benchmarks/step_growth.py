@@ -16,7 +16,8 @@ from step_speed import Config, Room, Work, head, memory, rounds
 from torch import Tensor
 
 from pyro_stitchnet.devices import make_fabric
-from pyro_stitchnet.distributions import FAMILIES, Stitched
+from pyro_stitchnet.distributions import Stitched
+from pyro_stitchnet.likelihoods import FAMILIES
 from pyro_stitchnet.presets import Likelihood, preset
 
 

@@ -20,16 +20,16 @@ import pandas as pd
 import torch
 import tyro
 
-from pyro_stitchnet.data.batches import Batch, TwoStreams
+from pyro_stitchnet.data.batches import TwoStreams
 from pyro_stitchnet.data.phantom import phantom_slices
-from pyro_stitchnet.data.slices import Slices, allowed_sets
+from pyro_stitchnet.data.slices import Slices
 from pyro_stitchnet.evaluation.metrics import slice_scores
+from pyro_stitchnet.evaluation.styles import style_figures
 from pyro_stitchnet.files import write_atomically
 from pyro_stitchnet.posterior import segment
 from pyro_stitchnet.presets import Preset, preset
 from pyro_stitchnet.provenance import provenance
 from pyro_stitchnet.stitchnet import StitchNet
-from pyro_stitchnet.training.diagnostics import label_drop
 from pyro_stitchnet.training.learner import ElboLearner
 from pyro_stitchnet.training.loop import train
 from pyro_stitchnet.training.state import State
@@ -60,22 +60,9 @@ def figures(net: StitchNet, slices: Slices) -> dict[str, float]:
     """What the arms are compared by, on slices whose labels were never shown."""
     torch.manual_seed(0)
     answer = segment(net, slices.images, samples=4)
-    lung = slices.labels() > 0
-    styles = [answer.styles[:, k][lung] for k in range(4)]
-    gaps = [float((styles[i] - styles[j]).abs().mean()) for i in range(4) for j in range(i + 1, 4)]
-    common = answer.probabilities.mean(0, keepdim=True)
-    apart = (answer.probabilities - common).abs().sum(1) / 2
-    with torch.no_grad():
-        picture = net.picture(net.guide(slices.images))
-    allowed = allowed_sets(slices.label_sets)
-    allowed[~lung] = True  # no single label: left out of the drop
-    drop = label_drop(picture, Batch(slices.images, allowed))
     f1 = slice_scores(slices.labels(), answer.labels).groupby("lesion")["f1"].mean()
     return {
-        "style_gap_mean": sum(gaps) / len(gaps),
-        "style_gap_least": min(gaps),
-        "label_drop": drop,
-        "segmentation_spread": float(apart[lung].mean()),
+        **style_figures(net, slices),
         "dice_ggo": float(f1["GGO"]),
         "dice_consolidation": float(f1["CON"]),
     }

@@ -27,7 +27,8 @@ __all__ = [
 DEFAULT = "guided"
 """The preset of a run that names none."""
 
-Precision = Literal["32", "bf16-mixed", "16-mixed"]
+Precision = Literal["auto", "32", "bf16-mixed", "16-mixed"]
+"""Of the networks: 32 bits, or 16 where that is safe; "auto" takes what is fast on the device."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class TrainConfig:
 
     Attributes:
         data: a dataset that `stitchnet prepare` wrote; split by patient.
-        out: folder for the results; must not hold a run yet.
+        out: folder for the results; must not hold a run yet, nor other files.
         model: the networks.
         objective: what they maximise.
         optimiser: how.
@@ -55,15 +56,20 @@ class TrainConfig:
         seed: of the split, the start, the batches and the draws.
         validate_every: steps between two validations.
         patience: validations in a row without a better Dice after which to stop; never by default.
+        minutes: after which to end the run, however many steps it made; never by default. The
+            learning rate falls in time. Counted from where the run began or was gone on with.
         log_every: steps between two rows of the log.
         keep_every: steps between two states of the run kept, to go on from.
         keep_last: how many such states to keep.
         fast: validate at the end only and leave out the log's figures but the loss.
         resume: go on with a run that was stopped, by the command that began it.
+        start: a checkpoint whose weights training begins with, of a model of the same networks; no
+            patient that it was trained on may be held out.
         device: "auto" takes a GPU if there is one; "cpu", "cuda", "cuda:1".
         processes: training processes on this machine, one a GPU; under torchrun or SLURM on each.
         nodes: machines, each with so many processes.
-        precision: of the networks; likelihood and KL are always in 32 bits.
+        precision: of the networks; likelihood and KL are always in 32 bits. "auto" is bf16-mixed
+            where the device computes in bf16, and 32 elsewhere.
         compile: compile encoder and decoder, which pays on GPUs in long runs.
         workers: processes that make batches ahead; 0 makes each when it is asked for.
         tensorboard: write scalars and pictures for TensorBoard.
@@ -88,11 +94,13 @@ class TrainConfig:
     seed: int = 0
     validate_every: int = 100
     patience: int | None = None
+    minutes: float | None = None
     log_every: int = 10
     keep_every: int = 100
     keep_last: int = 1
     fast: bool = False
     resume: bool = False
+    start: Path | None = None
     device: str = "auto"
     processes: int = 1
     nodes: int = 1
@@ -115,6 +123,8 @@ class TrainConfig:
         for name in ("unlabelled_per_batch", "seed", "workers"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        if self.minutes is not None and not self.minutes > 0:
+            raise ValueError(f"minutes must be above 0, got {self.minutes}")
         for name, part in (("learning_rate", self.optimiser), ("label_weight", self.objective)):
             value = getattr(part, name)
             if not 0 <= value < math.inf:

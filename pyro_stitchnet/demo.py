@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from pyro_stitchnet.config import TrainConfig
+from pyro_stitchnet.config import DEFAULT, TrainConfig
 from pyro_stitchnet.data.phantom import phantom_slices
 from pyro_stitchnet.data.prepare import prepare
 from pyro_stitchnet.data.preprocess import Preprocessing
@@ -13,7 +13,7 @@ from pyro_stitchnet.run import run
 
 __all__ = ["demo"]
 
-SIZE = 96
+SIZE = 128
 LABELLED = (20, 2)  # patients, slices of each; three fifths of the patients train
 UNLABELLED = (40, 5)
 
@@ -35,7 +35,7 @@ def demo(out: str | Path, *, steps: int, seed: int = 0) -> None:
     config = TrainConfig(
         data=out / "dataset",
         out=out / "run",
-        **vars(preset("tiny")),
+        **vars(preset(DEFAULT)),
         steps=steps,
         labelled_per_batch=3,
         unlabelled_per_batch=3,

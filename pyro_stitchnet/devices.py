@@ -1,13 +1,19 @@
 """Where a model runs: one device, or the processes of a training run."""
 
+import atexit
 import os
+from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
 
 from pyro_stitchnet.config import Precision
+from pyro_stitchnet.distributed import leave
 
-__all__ = ["choose_device", "make_fabric"]
+__all__ = ["choose_device", "choose_precision", "make_fabric"]
+
+BF16 = "amx_bf16", "avx512_bf16", "bf16"  # what processors call it, ARM's last
 
 
 def choose_device(name: str) -> torch.device:
@@ -28,6 +34,20 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def choose_precision(device: torch.device) -> Literal["32", "bf16-mixed"]:
+    """The faster precision on a device: "bf16-mixed" where it computes in bf16, "32" elsewhere.
+
+    Processors without such instructions emulate them, more slowly than 32 bits.
+    """
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        # Older torch does not tell; 32 bits are right everywhere.
+        able: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+        native = device.type == "cpu" and any(able.get(name) for name in BF16)
+    return "bf16-mixed" if native else "32"
+
+
 def make_fabric(
     device: str = "auto", *, processes: int = 1, nodes: int = 1, precision: Precision = "32"
 ) -> Fabric:
@@ -39,7 +59,7 @@ def make_fabric(
         device: as for :func:`choose_device`.
         processes: on this machine, one a GPU.
         nodes: machines.
-        precision: of the networks; "16-mixed" is for GPUs.
+        precision: of the networks; "16-mixed" is for GPUs, "auto" as :func:`choose_precision` says.
 
     Raises:
         ValueError: there is no such device here, or not so many of them.
@@ -56,11 +76,14 @@ def make_fabric(
         )
     if index is not None and processes > 1:
         raise ValueError(f"{processes} processes cannot share {device}; take --device {kind}")
+    bits = choose_precision(chosen) if precision == "auto" else precision
     several = processes * nodes > 1
+    if several:
+        atexit.register(leave)
     return Fabric(
         accelerator=kind,
         devices=processes if index is None or kind == "cpu" else [index],
         num_nodes=nodes,
         strategy="ddp" if several else "auto",
-        precision="32-true" if precision == "32" else precision,
+        precision="32-true" if bits == "32" else bits,
     )

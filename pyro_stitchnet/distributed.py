@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-__all__ = ["all_mean", "own_rows", "processes", "rank"]
+__all__ = ["all_mean", "leave", "own_rows", "processes", "rank"]
 
 
 def processes() -> int:
@@ -29,6 +29,15 @@ def all_mean(local: Tensor) -> Tensor:
 def own_rows(n: int) -> slice:
     """Which of ``n`` rows for all processes together are this one's: every so manyth."""
     return slice(rank(), n, processes())
+
+
+def leave() -> None:
+    """Part from the other processes, if there are any.
+
+    To be done before Python ends: gloo's threads, where still at work by then, abort the process.
+    """
+    if _several():
+        distributed.destroy_process_group()
 
 
 def _several() -> bool:

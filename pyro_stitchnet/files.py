@@ -1,12 +1,12 @@
-"""Writing files so that no reader ever meets half of one."""
+"""Writing files so that no reader ever meets half of one, and none is lost among others."""
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["naming", "write_atomically"]
+__all__ = ["naming", "refuse_others", "write_atomically"]
 
 
 @contextmanager
@@ -22,6 +22,26 @@ def naming(path: str | os.PathLike[str]) -> Iterator[None]:
         if error.errno is not None and error.filename is None:
             error.filename = os.fspath(path)
         raise
+
+
+def refuse_others(folder: str | os.PathLike[str], own: Collection[str]) -> None:
+    """Refuses a folder for results that holds what is none of them.
+
+    Args:
+        folder: It may be missing.
+        own: The names that may be in it; those that begin with a dot may, too.
+
+    Raises:
+        FileExistsError: If there are others; the error names some.
+    """
+    path = Path(folder)
+    names = (one.name for one in path.iterdir()) if path.is_dir() else ()
+    if others := sorted(name for name in names if name not in own and name[0] != "."):
+        shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+        raise FileExistsError(
+            f"{path}: holds other files ({shown}), among which results would get lost; choose an "
+            "empty folder, or one that is not there yet, as --out"
+        )
 
 
 def write_atomically(path: str | os.PathLike[str], data: str | bytes | memoryview) -> None:

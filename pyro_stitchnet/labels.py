@@ -17,6 +17,8 @@ __all__ = [
 ]
 
 LABELS = ("background", "healthy", "ggo", "consolidation")
+"""The tissue of a pixel, by the number of its label, 0 to 3."""
+
 BACKGROUND, HEALTHY, GGO, CONSOLIDATION = range(4)
 
 ALL_LABELS = 2 ** len(LABELS) - 1

@@ -18,8 +18,13 @@ __all__ = [
 ]
 
 Wiring = Literal["projected", "in-chain"]
+"""How MobileNetV2 is tapped."""
+
 Likelihood = Literal["beta", "floored-beta", "bounded-beta", "discretised-logistic"]
+"""Families of a pixel under one style."""
+
 LabelTerm = Literal["enumerated", "marginal", "relaxed", "expected", "guided"]
+"""How the label of a pixel enters the bound."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,7 @@ class ModelConfig:
             are.
         segmenter: whether the guide has q(y | x), a U-Net over a MobileNetV2 of its own.
         anchored: whether training begins with styles of each label's own grey values in the
-            annotated slices, not with random ones; see
-            :meth:`~pyro_stitchnet.stitchnet.StitchNet.anchor`.
+            annotated slices, not with random ones; see `StitchNet.anchor`.
         tempering: exponent of p(x | y, z) beside q(y | x) where the posterior tells one lesion from
             the other.
     """
@@ -86,8 +90,8 @@ class Objective:
         guide_weight: factor on the gradient by which the bound teaches q(y | x); "guided" only. 1
             is the bound's own, 0 lets labels alone teach it.
         posterior_weight: factor on the cross-entropy by which the posterior of y teaches q(y | x)
-            where labels leave it open, see
-            :class:`~pyro_stitchnet.training.posterior_taught.PosteriorTaught`; "guided" only.
+            where labels leave it open, see `pyro_stitchnet.training.posterior_taught`; "guided"
+            only.
         posterior_after: steps on annotated slices alone, after which it does.
         kl_weight: factor on the z sites of model and guide (1 is the ELBO).
         kl_warmup: steps over which training raises the KL weight linearly from near 0.
@@ -153,7 +157,13 @@ class OptimiserConfig:
             )
 
     def rate(self, step: int, steps: int) -> float:
-        """The learning rate of a step (from 1) of ``steps``."""
+        """The learning rate of a step (from 1) of ``steps``.
+
+        Examples:
+            >>> cosine = OptimiserConfig(learning_rate=1.0, warmup=2, decay="cosine")
+            >>> [round(cosine.rate(step, 6), 2) for step in range(1, 7)]
+            [0.5, 1.0, 1.0, 0.85, 0.5, 0.15]
+        """
         if step <= self.warmup:
             return self.learning_rate * step / self.warmup
         if self.decay == "constant":
@@ -221,6 +231,7 @@ PRESETS: Mapping[str, Preset] = {
     "tiny": _TINY,
     "tiny-logistic": replace(_TINY, model=replace(_TINY.model, likelihood="discretised-logistic")),
 }
+"""The configurations by name."""
 
 
 def preset(name: str) -> Preset:
@@ -228,6 +239,10 @@ def preset(name: str) -> Preset:
 
     Raises:
         ValueError: there is none of that name; the message lists those there are.
+
+    Examples:
+        >>> preset("article").model.channels
+        (32, 64, 128, 256, 512)
     """
     try:
         return PRESETS[name]

@@ -3,9 +3,11 @@
 import hashlib
 import json
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 from pyro_stitchnet.config import TrainConfig, plain, to_yaml
@@ -15,7 +17,7 @@ from pyro_stitchnet.data.parts import cut
 from pyro_stitchnet.data.splits import write_split
 from pyro_stitchnet.devices import make_fabric
 from pyro_stitchnet.evaluation.report import evaluate
-from pyro_stitchnet.files import write_atomically
+from pyro_stitchnet.files import refuse_others, write_atomically
 from pyro_stitchnet.labels import GGO
 from pyro_stitchnet.pictures import save_figure, training_curves
 from pyro_stitchnet.provenance import provenance
@@ -37,6 +39,11 @@ from pyro_stitchnet.training.step import compile_networks
 __all__ = ["run"]
 
 PICTURED = 4  # validation slices that TensorBoard shows
+BEGUN = (
+    "config.yaml", "run.json", "split.csv", "log.csv", "curves.png", "states", "tensorboard",
+    "test",
+)  # fmt: skip
+"""What a run that was killed before its first state may have left, beside which it begins anew."""
 
 
 def run(config: TrainConfig) -> Path:
@@ -55,10 +62,12 @@ def run(config: TrainConfig) -> Path:
         The folder of the results.
 
     Raises:
-        FileExistsError: ``out`` holds a run, and it is finished or is not to be gone on with.
+        FileExistsError: ``out`` holds a run, and it is finished or is not to be gone on with; or it
+            holds files that are of no run.
         FileNotFoundError: there is no finished dataset, no such weights, or no run to go on with.
         ValueError: the dataset, or the configuration, is not usable, or is not that of the run to
-            go on with; the message says what.
+            go on with, or the model to start from is another, or knows patients that are held out;
+            the message says what.
         FloatingPointError: 20 steps in a row were not finite.
         KeyboardInterrupt: the run was stopped; its message says where, and how to go on.
     """
@@ -81,6 +90,8 @@ def run(config: TrainConfig) -> Path:
             f"{config.data}: the validation fold has no lesion to choose weights by; "
             "take another --fold, --folds or --seed"
         )
+    if config.start is not None and not config.resume:
+        _start(net, config, parts, dataset)
     learner = learner_of(net, config.objective)
     fabric = make_fabric(
         config.device,
@@ -103,7 +114,7 @@ def run(config: TrainConfig) -> Path:
         rank=fabric.global_rank,
         processes=fabric.world_size,
     )
-    if not config.resume:
+    if not config.resume and config.start is None:
         learner.begin(slices["labelled"])
     learner.to(fabric.device)
     state = State(learner, config.optimiser, fabric)
@@ -145,6 +156,7 @@ def run(config: TrainConfig) -> Path:
             validate_every=config.validate_every,
             keep_every=config.keep_every,
             patience=config.patience,
+            minutes=config.minutes,
             fast=config.fast,
         )
     except KeyboardInterrupt as stop:
@@ -167,7 +179,7 @@ def run(config: TrainConfig) -> Path:
             evaluate(net, slices["test"].load(), config.out / "test", info=record)
         checkpoint.save(net, config.out / "model.pt", **record)  # with it the run is finished
         keeper.clear()
-        print(_summary(record))
+        print(_summary(record, config))
     fabric.barrier()
     return config.out
 
@@ -181,10 +193,35 @@ def _check_out(config: TrainConfig, keeper: StateKeeper) -> None:
             f"{config.out}: holds an unfinished run; go on with it by --resume, or choose another "
             "--out"
         )
-    if config.resume and not keeper.kept():
+    if not config.resume:
+        refuse_others(config.out, BEGUN)
+    elif not keeper.kept():
         raise FileNotFoundError(
             f"{keeper.folder}: no state of a run to go on with; leave out --resume"
         )
+
+
+def _start(net: StitchNet, config: TrainConfig, parts: pd.Series, dataset: Dataset) -> None:
+    """Give a new model the weights of a trained one, if it may have them."""
+    assert config.start is not None
+    trained, info = checkpoint.load(config.start)
+    ours, theirs = (asdict(replace(one.config, weights=None)) for one in (net, trained))
+    if differ := [key for key, value in ours.items() if theirs[key] != value]:
+        raise ValueError(
+            f"{config.start}: its networks are others: {', '.join(differ)} differ; give the "
+            "--preset or --config that it was trained with"
+        )
+    patients = info.get("patients", {})
+    # Validation chose its weights: that patient is not unseen, either.
+    seen = {name for part, names in patients.items() if part != "test" for name in names}
+    held_out = set(dataset.manifest["patient"][parts != "train"])
+    if familiar := sorted(seen & held_out):
+        raise ValueError(
+            f"{config.start}: was trained or chosen on patients that this run holds out "
+            f"({', '.join(familiar[:3])}{', ...' if len(familiar) > 3 else ''}); hold nobody out, "
+            "with --folds 0, and evaluate on others"
+        )
+    net.load_state_dict(trained.state_dict())
 
 
 def _identity(config: TrainConfig, dataset: Dataset) -> dict[str, Any]:
@@ -207,8 +244,10 @@ def _write(config: TrainConfig, record: dict[str, Any]) -> None:
     write_atomically(config.out / "run.json", json.dumps(record, indent=2) + "\n")
 
 
-def _summary(record: dict[str, Any]) -> str:
+def _summary(record: dict[str, Any], config: TrainConfig) -> str:
+    ended = [] if record["last_step"] == config.steps else [f"ended before step {config.steps}"]
     lines = [
+        *ended,
         f"kept the weights of step {record['best_step']} of {record['last_step']}; "
         f"{record['skipped_steps']} steps had no finite loss or gradient; "
         f"{record['steps_per_second']:.2f} steps/s",

@@ -14,6 +14,11 @@ def log_allowed(log_p: Tensor, allowed: Tensor) -> Tensor:
     Args:
         log_p: log-probabilities of the labels, (..., K).
         allowed: the labels that each pixel may have, bool (..., K).
+
+    Examples:
+        >>> log_p = torch.tensor([0.1, 0.2, 0.3, 0.4]).log()
+        >>> log_allowed(log_p, torch.tensor([False, False, True, True])).exp()
+        tensor(0.7000)
     """
     return log_p.masked_fill(~allowed, -torch.inf).logsumexp(-1).clamp_max(0)
 

@@ -9,8 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pyro_stitchnet.distributions import (
-    FAMILIES,
-    FROM_MOMENTS,
     ExpectedStitched,
     ExpRelaxedCategorical,
     Picked,
@@ -18,6 +16,7 @@ from pyro_stitchnet.distributions import (
     pick,
 )
 from pyro_stitchnet.labels import CONSOLIDATION, GGO, LABELS
+from pyro_stitchnet.likelihoods import FAMILIES, FROM_MOMENTS
 from pyro_stitchnet.nn.blocks import Head
 from pyro_stitchnet.nn.unet import UNet
 from pyro_stitchnet.presets import ModelConfig, Objective
@@ -289,10 +288,13 @@ class StitchNet(nn.Module):
             return picture.joint(x)
         log_q = self.log_q(x) if log_q is None else log_q
         lesions = slice(GGO, CONSOLIDATION + 1)
-        scores = picture.styles.log_prob(x.unsqueeze(-1))[..., lesions]
-        infected = log_q[..., lesions].logsumexp(-1, keepdim=True)
-        which = (log_q[..., lesions] + self.config.tempering * scores).log_softmax(-1)
-        return torch.cat([log_q[..., :GGO], infected + which], -1)
+        scores = picture.styles.select(lesions).log_prob(x.unsqueeze(-1))
+        infected = torch.logaddexp(log_q[..., GGO], log_q[..., CONSOLIDATION]).unsqueeze(-1)
+        weights = log_q[..., lesions] + self.config.tempering * scores
+        # log-softmax of two, which on CPUs is many times as slow over a last axis so short
+        denser = weights[..., 1:] - weights[..., :1]
+        which = [functional.logsigmoid(-denser), functional.logsigmoid(denser)]
+        return torch.cat([log_q[..., :GGO], *(infected + w for w in which)], -1)
 
     def _picture(self, z1: Tensor) -> Stitched:
         features = self.svae.features(z1)

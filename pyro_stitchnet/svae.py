@@ -21,10 +21,15 @@ from pyro_stitchnet.presets import ModelConfig, Objective
 __all__ = ["LEVELS", "SVAE", "check_size"]
 
 LEVELS = 5
+"""Latent maps of the hierarchy, z1 to z5."""
+
 STRIDE = 2**LEVELS
 
 # exp(-10/2) is a standard deviation of 0.7 % of the prior's at the top; float32 stays exact.
 LOG_VARIANCE_BOUND = 10.0
+
+# The questions that are about slices, not about z.
+OF_SLICES = ("bottom-up", "segmenter")
 
 Answer = TypeVar("Answer")
 
@@ -153,6 +158,17 @@ class SVAE(nn.Module):
             yield
         finally:
             self._answers = None
+
+    @contextmanager
+    def one_draw(self) -> Iterator[None]:
+        """Within :meth:`one_pass`, around what is asked about one draw of z and not again.
+
+        Afterwards only what was answered about slices is still known, so that memory does not grow
+        with the number of draws.
+        """
+        yield
+        if self._answers is not None:
+            self._answers = {key: a for key, a in self._answers.items() if key[0] in OF_SLICES}
 
     def once(self, question: str, about: Tensor, ask: Callable[[], Answer]) -> Answer:
         """``ask()``, or within :meth:`one_pass` what it answered about this very tensor before."""

@@ -8,6 +8,7 @@ from torch import Tensor
 __all__ = ["VIEWS", "averaged"]
 
 VIEWS = 8
+"""Flips and quarter turns of a square."""
 
 
 def averaged(answer: Callable[[Tensor], Tensor], x: Tensor, views: int) -> Tensor:

@@ -4,61 +4,39 @@ import errno
 import json
 import os
 import shutil
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from PIL import Image
 
-from pyro_stitchnet import cli
 from pyro_stitchnet.data.dataset import Dataset
 from pyro_stitchnet.training import checkpoint
-
-
-def stitchnet(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
-    monkeypatch.setattr(sys, "argv", ["stitchnet", *map(str, arguments)])
-    cli.main()
-
-
-def refused(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object
-) -> str:
-    """What a command that must fail says, without a traceback."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        stitchnet(monkeypatch, *arguments)
-    assert stop.value.code == 1
-    said = capsys.readouterr().err
-    assert "Traceback" not in said
-    return said
-
 
 TINY: list[object] = ["--preset", "tiny", "--steps", 2, "--labelled-per-batch", 2]
 TINY += ["--unlabelled-per-batch", 2, "--log-every", 1, "--validate-every", 2, "--no-progress"]
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folders(stitchnet: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folders of phantoms, labelled, unlabelled and partly labelled, and a dataset of the three."""
     root = tmp_path_factory.mktemp("folders")
-    with pytest.MonkeyPatch.context() as patch:
-        for first, name, patients in ((0, "labelled", 6), (6, "unlabelled", 3), (9, "partial", 2)):
-            masks = "--no-masks" if name == "unlabelled" else "--masks"
-            stitchnet(patch, "phantom", "--out", root / name, "--patients", patients, "--slices",
-                      1, "--size", 64, "--first", first, masks)  # fmt: skip
-        for mask in (root / "partial" / "masks").iterdir():
-            Image.open(mask).point(lambda v: min(v, 2)).save(mask)
-        stitchnet(patch, "prepare", root / "labelled", root / "unlabelled",
-                  f"{root / 'partial'}@infection", "--out", root / "dataset", "--size", 64,
-                  "--lungs", "none", "--workers", 1, "--no-progress")  # fmt: skip
+    for first, name, patients in ((0, "labelled", 6), (6, "unlabelled", 3), (9, "partial", 2)):
+        masks = "--no-masks" if name == "unlabelled" else "--masks"
+        stitchnet("phantom", "--out", root / name, "--patients", patients, "--slices",
+                  1, "--size", 64, "--first", first, masks)  # fmt: skip
+    for mask in (root / "partial" / "masks").iterdir():
+        Image.open(mask).point(lambda v: min(v, 2)).save(mask)
+    stitchnet("prepare", root / "labelled", root / "unlabelled",
+              f"{root / 'partial'}@infection", "--out", root / "dataset", "--size", 64,
+              "--lungs", "none", "--workers", 1, "--no-progress")  # fmt: skip
     return root
 
 
 @pytest.fixture(scope="module")
-def trained(folders: Path) -> Path:
-    with pytest.MonkeyPatch.context() as patch:
-        stitchnet(patch, "train", folders / "dataset", "--out", folders / "run", *TINY)
+def trained(stitchnet: Callable[..., None], folders: Path) -> Path:
+    stitchnet("train", folders / "dataset", "--out", folders / "run", *TINY)
     return folders / "run"
 
 
@@ -78,15 +56,15 @@ def test_train_leaves_everything(trained: Path) -> None:
 
 
 def test_evaluate_repeats_the_run_s_own_table(
+    stitchnet: Callable[..., None],
     trained: Path,
     folders: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    stitchnet(monkeypatch, "evaluate", trained / "model.pt", folders / "dataset", "--out",
+    stitchnet("evaluate", trained / "model.pt", folders / "dataset", "--out",
               folders / "again", "--patients", "test")  # fmt: skip
     assert "Overall" in capsys.readouterr().out
-    stitchnet(monkeypatch, "evaluate", trained / "model.pt", folders / "dataset", "--out",
+    stitchnet("evaluate", trained / "model.pt", folders / "dataset", "--out",
               folders / "all")  # fmt: skip
     assert "of patients that training or model selection saw: 4 of 6" in capsys.readouterr().err
     again, before = (pd.read_csv(p / "scores.csv") for p in (folders / "again", trained / "test"))
@@ -94,21 +72,21 @@ def test_evaluate_repeats_the_run_s_own_table(
 
 
 def test_a_budget_of_labels_leaves_the_rest_unlabelled(
-    folders: Path, monkeypatch: pytest.MonkeyPatch
+    stitchnet: Callable[..., None], folders: Path
 ) -> None:
-    stitchnet(monkeypatch, "train", folders / "dataset", "--out", folders / "budget",
+    stitchnet("train", folders / "dataset", "--out", folders / "budget",
               "--label-budget", 2, *TINY)  # fmt: skip
     _, info = checkpoint.load(folders / "budget" / "model.pt")
     assert info["slices"] == {"labelled": 4, "unlabelled": 4, "validation": 1, "test": 2}
 
 
 def test_where_masks_mark_infection_only_that_is_scored(
-    trained: Path, folders: Path, monkeypatch: pytest.MonkeyPatch
+    stitchnet: Callable[..., None], trained: Path, folders: Path
 ) -> None:
-    stitchnet(monkeypatch, "prepare", f"{folders / 'partial'}@infection", "--out",
+    stitchnet("prepare", f"{folders / 'partial'}@infection", "--out",
               folders / "infection", "--size", 64, "--lungs", "none", "--workers", 1,
               "--no-progress")  # fmt: skip
-    stitchnet(monkeypatch, "evaluate", trained / "model.pt", folders / "infection", "--out",
+    stitchnet("evaluate", trained / "model.pt", folders / "infection", "--out",
               folders / "elsewhere", "--views", 2)  # fmt: skip
     scores = pd.read_csv(folders / "elsewhere" / "scores.csv")
     assert list(scores["lesion"]) == ["Infection"] * 2
@@ -117,15 +95,25 @@ def test_where_masks_mark_infection_only_that_is_scored(
 
 
 def test_with_no_folds_every_patient_trains(
-    folders: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    stitchnet: Callable[..., None], folders: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = folders / "everyone"
-    stitchnet(monkeypatch, "train", folders / "dataset", "--out", out, "--folds", 0, *TINY)
+    stitchnet("train", folders / "dataset", "--out", out, "--folds", 0, *TINY)
     assert str(out) in capsys.readouterr().out
     assert not (out / "test").exists()
     _, info = checkpoint.load(out / "model.pt")
     assert info["slices"] == {"labelled": 8, "unlabelled": 3, "validation": 0, "test": 0}
     assert info["best_step"] == 2
+
+
+def test_a_run_out_of_time_ends_as_any_other(
+    folders: Path, stitchnet: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = folders / "short"
+    stitchnet("train", folders / "dataset", "--out", out, *TINY, "--steps", 99, "--minutes", 1e-4)
+    assert "ended before step 99\nkept the weights of step 1 of 1;" in capsys.readouterr().out
+    assert (out / "model.pt").exists()
+    assert (out / "test").exists()
 
 
 @pytest.mark.parametrize(
@@ -134,15 +122,17 @@ def test_with_no_folds_every_patient_trains(
         (["train", "nowhere", "--out", "out"], ["nowhere: no prepared dataset", "prepare"]),
         (["prepare", "nowhere", "--out", "out"], ["nowhere: no such folder"]),
         (["prepare", "--out", "out"], ["no folder to prepare", "stitchnet prepare FOLDER"]),
-        (["prepare", ".", "--out", "out"], ["none of the known layouts", "nnunet: ", "plain: "]),
+        (["prepare", ".", "--out", "out"], ["is empty; give the folder that the scans lie in"]),
         (["prepare", ".", "--out", "out", "--workers", "0"], ["workers must be at least 1"]),
         (["prepare", ".", "--out", "out", "--size", "65"], ["error: size 65 is not a positive"]),
         (["prepare", ".", "--out", "out", "--window", "9", "1"], ["error: window (9.0, 1.0)"]),
         (["inspect", "nowhere", "--out", "out"], ["nowhere: no prepared dataset", "prepare"]),
         (["evaluate", "none.pt", "nowhere", "--out", "out"], ["none.pt", "stitchnet train"]),
         (["phantom", "--out", "out", "--size", "100"], ["multiple of 32"]),
+        (["phantom", "--out", "out", "--patients", "0"], ["patients must be at least 1, not 0"]),
         (["train", "[x]", "--out", "out"], ["[x]: no prepared"]),
         (["train", "x", "--out", "out", "--log-every", "0"], ["log_every"]),
+        (["train", "x", "--out", "out", "--minutes", "0"], ["minutes must be above 0"]),
         (["train", "x", "--out", "out", "--label-weight", "nan"], ["label_weight", "finite"]),
         (["train", "x", "--out", "out", "--learning-rate", "-1"], ["learning_rate", "at least 0"]),
         (
@@ -153,14 +143,14 @@ def test_with_no_folds_every_patient_trains(
     ],
 )
 def test_bad_input_is_one_line_naming_file_and_remedy(
+    refused: Callable[..., str],
     arguments: list[str],
     words: list[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    said = refused(monkeypatch, capsys, *arguments)
+    said = refused(*arguments)
     assert all(word in said for word in words)
     assert not (tmp_path / "out").exists()
 
@@ -191,17 +181,15 @@ def strange(folders: Path, tmp_path: Path) -> Path:
     ],
 )
 def test_a_dataset_that_does_not_serve_is_named(
+    refused: Callable[..., str],
     arguments: list[object],
     words: list[str],
     strange: Path,
     trained: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(strange)
     said = refused(
-        monkeypatch,
-        capsys,
         *(trained / "model.pt" if argument == "MODEL" else argument for argument in arguments),
         "--out",
         "out",
@@ -226,6 +214,7 @@ COMMANDS: list[list[object]] = [
     [("file/x", "through a file"), ("file", "a file"), ("denied", "no permission; ask")],
 )
 def test_an_output_that_cannot_be_made_is_named_with_a_remedy(
+    refused: Callable[..., str],
     command: list[object],
     out: str,
     words: str,
@@ -233,7 +222,6 @@ def test_an_output_that_cannot_be_made_is_named_with_a_remedy(
     trained: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Root may write anywhere, so permission is denied by a stand-in for the system's call."""
     (tmp_path / "file").touch()
@@ -246,7 +234,7 @@ def test_an_output_that_cannot_be_made_is_named_with_a_remedy(
 
     monkeypatch.setattr(os, "mkdir", deny)
     monkeypatch.chdir(folders)
-    said = refused(monkeypatch, capsys, *command, "--out", tmp_path / out)
+    said = refused(*command, "--out", tmp_path / out)
     error = said.splitlines()[-1]
     assert error.startswith(f"error: {tmp_path / out}")
     assert words in error
@@ -259,56 +247,77 @@ def full(*arguments: object, **options: object) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: str(command[0]))
 def test_a_full_disk_is_named_with_the_remedy(
+    refused: Callable[..., str],
     command: list[object],
     folders: Path,
     trained: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(folders)
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        said = refused(patch, capsys, *command, "--out", tmp_path / "out").splitlines()[-1]
+        said = refused(*command, "--out", tmp_path / "out").splitlines()[-1]
     assert said.startswith(f"error: {tmp_path / 'out'}")
     assert "no space is left on its disk; make room, and run the same command again" in said
 
 
 def test_a_disk_that_fills_up_with_slices_is_named_and_preparing_goes_on(
+    stitchnet: Callable[..., None],
+    refused: Callable[..., str],
     folders: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(folders)
     command = [*COMMANDS[0], "--out", tmp_path / "out"]
     with monkeypatch.context() as patch:
         patch.setattr("zarr.create_group", full)
-        said = refused(patch, capsys, *command)
+        said = refused(*command)
     assert said.startswith(f"error: {tmp_path / 'out'}: no space is left on its disk; make room")
-    stitchnet(monkeypatch, *command)
+    stitchnet(*command)
     assert len(Dataset(tmp_path / "out")) == 6
 
 
 @pytest.mark.parametrize(("command", "result"), [(1, "inspection.md"), (2, "table.md")])
 def test_results_are_not_written_over(
+    refused: Callable[..., str],
     command: int,
     result: str,
     folders: Path,
     trained: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / result).write_text("of an hour ago")
     monkeypatch.chdir(folders)
-    said = refused(monkeypatch, capsys, *COMMANDS[command], "--out", tmp_path)
+    said = refused(*COMMANDS[command], "--out", tmp_path)
     assert f"{tmp_path}: holds results already ({result}); choose another --out" in said
     assert [path.name for path in tmp_path.iterdir()] == [result]
     assert (tmp_path / result).read_text() == "of an hour ago"
 
 
+@pytest.mark.parametrize("command", [2, 3])
+def test_results_are_not_mixed_with_other_files(
+    refused: Callable[..., str],
+    command: int,
+    folders: Path,
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("scan.nii.gz", ".DS_Store", "scores.csv", "config.yaml"):
+        (tmp_path / name).write_text("mine")  # evaluate writes the third, train the fourth
+    monkeypatch.chdir(folders)
+    said = refused(*COMMANDS[command], "--out", tmp_path)
+    theirs = {2: "config.yaml, scan.nii.gz", 3: "scan.nii.gz, scores.csv"}[command]
+    assert f"{tmp_path}: holds other files ({theirs})" in said
+    assert "choose an empty folder" in said
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"mine"}
+
+
 def test_notes_on_what_was_prepared(
+    stitchnet: Callable[..., None],
     folders: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -316,33 +325,33 @@ def test_notes_on_what_was_prepared(
 ) -> None:
     monkeypatch.chdir(folders)
     _, source, *options = COMMANDS[0]
-    stitchnet(monkeypatch, "prepare", source, *options, "--out", tmp_path / "assumed")
+    stitchnet("prepare", source, *options, "--out", tmp_path / "assumed")
     assert "note: Masks are read by the rule 'full'" in capsys.readouterr().err
-    stitchnet(monkeypatch, "prepare", f"{source}@full", *options, "--out", tmp_path / "named")
+    stitchnet("prepare", f"{source}@full", *options, "--out", tmp_path / "named")
     assert capsys.readouterr().err == ""
     shutil.copytree(folders / "unlabelled", tmp_path / "bad")
     next((tmp_path / "bad" / "images").iterdir()).write_bytes(b"")
-    stitchnet(
-        monkeypatch, "prepare", tmp_path / "bad", *options, "--skip-bad", "--out", tmp_path / "few"
-    )
+    stitchnet("prepare", tmp_path / "bad", *options, "--skip-bad", "--out", tmp_path / "few")
     said = capsys.readouterr()
     assert said.err == f"note: scans left out: 1, see {tmp_path / 'few' / 'skipped.csv'}\n"
     assert said.out.startswith("slices: 2, of them with labels: 0, patients: 2; ")
 
 
 def test_a_run_is_not_overwritten(
-    trained: Path, folders: Path, monkeypatch: pytest.MonkeyPatch
+    stitchnet: Callable[..., None], trained: Path, folders: Path
 ) -> None:
     before = (trained / "model.pt").read_bytes()
     with pytest.raises(SystemExit):
-        stitchnet(monkeypatch, "train", folders / "dataset", "--out", trained, *TINY)
+        stitchnet("train", folders / "dataset", "--out", trained, *TINY)
     assert (trained / "model.pt").read_bytes() == before
 
 
-def test_demo_in_miniature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_in_miniature(
+    stitchnet: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, value in {"SIZE": 64, "LABELLED": (6, 1), "UNLABELLED": (2, 2)}.items():
         monkeypatch.setattr(f"pyro_stitchnet.demo.{name}", value)
-    stitchnet(monkeypatch, "demo", "--out", tmp_path / "demo", "--steps", 1)
+    stitchnet("demo", "--out", tmp_path / "demo", "--steps", 1)
     assert (tmp_path / "demo" / "run" / "test" / "styles.png").exists()
     with pytest.raises(SystemExit):
-        stitchnet(monkeypatch, "demo", "--out", tmp_path / "demo")
+        stitchnet("demo", "--out", tmp_path / "demo")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pyro_stitchnet.devices import choose_device, make_fabric
+from pyro_stitchnet.devices import choose_device, choose_precision, make_fabric
 
 
 @pytest.mark.parametrize("name", ["meta", "nonsense", "cuda:99"])
@@ -15,6 +15,27 @@ def test_devices_that_are_not_to_be_had(name: str) -> None:
 def test_half_precision_of_16_bits_is_for_gpus() -> None:
     with pytest.raises(ValueError, match="take bf16-mixed"):
         make_fabric("cpu", precision="16-mixed")
+
+
+@pytest.mark.parametrize(
+    ("able", "wanted", "fabrics"),
+    [
+        ({"avx512_bf16": True}, "bf16-mixed", "bf16-mixed"),
+        ({"bf16": True}, "bf16-mixed", "bf16-mixed"),
+        ({"avx512_f": True, "amx_bf16": False}, "32", "32-true"),
+    ],
+)
+def test_auto_is_bf16_where_the_processor_computes_in_it(
+    monkeypatch: pytest.MonkeyPatch, able: dict[str, bool], wanted: str, fabrics: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able, raising=False)
+    assert choose_precision(torch.device("cpu")) == wanted
+    assert make_fabric("cpu", precision="auto").strategy.precision.precision == fabrics
+
+
+def test_auto_is_32_bits_where_nobody_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert choose_precision(torch.device("cpu")) == "32"
 
 
 def test_processes_want_a_gpu_each(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from pyro_stitchnet.data.phantom import phantom_slices
-from pyro_stitchnet.distributions import FROM_MOMENTS, InteriorBeta, Stitched
+from pyro_stitchnet.distributions import Stitched
+from pyro_stitchnet.likelihoods import FROM_MOMENTS, InteriorBeta
 from pyro_stitchnet.objective import estimator, negative_elbo
 from pyro_stitchnet.posterior import predict, segment
 from pyro_stitchnet.presets import Objective, preset

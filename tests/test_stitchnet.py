@@ -13,8 +13,9 @@ from pyro import poutine
 from pyro.infer import Trace_ELBO, TraceEnum_ELBO
 from torch import Tensor
 
-from pyro_stitchnet.distributions import InteriorBeta, Stitched
+from pyro_stitchnet.distributions import Stitched
 from pyro_stitchnet.labels import LABELS
+from pyro_stitchnet.likelihoods import InteriorBeta
 from pyro_stitchnet.objective import estimator, negative_elbo
 from pyro_stitchnet.presets import PRESETS, ModelConfig, Objective, preset
 from pyro_stitchnet.stitchnet import StitchNet

@@ -1,7 +1,7 @@
 """Every method of the benchmark by name: how to build it, and what it uses."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from pyro_stitchnet.baselines.pseudo_labels import PseudoLabels
 from pyro_stitchnet.baselines.ua_mt import UncertaintyAwareMeanTeacher
 from pyro_stitchnet.baselines.unimatch import FixMatch, UniMatch
 from pyro_stitchnet.nn.unet import UNet
-from pyro_stitchnet.presets import preset
+from pyro_stitchnet.presets import ModelConfig, preset
 from pyro_stitchnet.stitchnet import StitchNet
 from pyro_stitchnet.training.learner import Learner
 from pyro_stitchnet.training.posterior_taught import learner_of
@@ -50,12 +50,14 @@ def _scratch(network: Callable[[], Any], weights: str | None) -> Learner:
     return Supervised(network())
 
 
-def _stitchnet(weights: str | None, preset_name: str, **objective: Any) -> Learner:
+def _stitchnet(weights: str | None, preset_name: str, **options: Any) -> Learner:
     chosen = preset(preset_name)
+    networks = {f.name for f in fields(ModelConfig)} & set(options)
+    model = replace(chosen.model, **{name: options.pop(name) for name in networks})
     # Only a MobileNetV2 of full width has published weights; a segmenter's is one.
-    whole = chosen.model.width == 1 or chosen.model.segmenter
-    model = replace(chosen.model, weights=weights if whole else None)
-    return learner_of(StitchNet(model), replace(chosen.objective, **objective))
+    whole = model.width == 1 or model.segmenter
+    model = replace(model, weights=weights if whole else None)
+    return learner_of(StitchNet(model), replace(chosen.objective, **options))
 
 
 def _stitchnet_method(name: str) -> Method:
@@ -85,3 +87,4 @@ METHODS: Mapping[str, Method] = {
         for name in ("article", "reference", "guided", "tiny")
     },
 }
+"""The methods that a specification may name."""

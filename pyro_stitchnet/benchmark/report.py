@@ -7,6 +7,7 @@ import pandas as pd
 
 from pyro_stitchnet.benchmark.runner import Tables
 from pyro_stitchnet.evaluation.statistics import holm, interval, paired
+from pyro_stitchnet.evaluation.styles import STYLE_FIGURES
 from pyro_stitchnet.evaluation.tables import table_one, to_markdown
 from pyro_stitchnet.files import write_atomically
 from pyro_stitchnet.pictures import label_efficiency, save_figure
@@ -44,6 +45,7 @@ def report(tables: Tables, against: str, out: Path) -> str:
         found = scores[scores["labels"] == labels]
         said = "all labels" if labels < 0 else f"{labels} labelled slices"
         text += [f"## {said}", "", _summary(here, found), _comparison(found, against)]
+        text += [_styles(here)]
     text += ["## Table 1's form", ""]
     for (labels, line), found in scores[scores["set"] == "test"].groupby(["labels", "line"]):
         text += [f"### {line}, {labels} labelled slices", "", to_markdown(table_one(found))]
@@ -141,6 +143,18 @@ def _comparison(scores: pd.DataFrame, against: str) -> str:
                 str(c["patients"]),
             ]
         )
+    return _markdown(lines)
+
+
+def _styles(rows: pd.DataFrame) -> str:
+    """Whether styles differ and labels matter, a row an entry that has styles."""
+    columns = [name for name in STYLE_FIGURES if name in rows]
+    known = rows.dropna(subset=columns).drop_duplicates(["name", "fold", "seed"])
+    if not columns or not len(known):
+        return ""
+    lines = [["in the lung of test slices", "runs", *columns], ["---", *["---:"] * 14]]
+    for name, runs in known.groupby("name", sort=False):
+        lines.append([str(name), str(len(runs)), *map(_number, runs[columns].mean())])
     return _markdown(lines)
 
 

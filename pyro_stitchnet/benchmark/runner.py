@@ -24,6 +24,7 @@ from pyro_stitchnet.devices import make_fabric
 from pyro_stitchnet.evaluation.calibration import calibration
 from pyro_stitchnet.evaluation.distances import hausdorff95
 from pyro_stitchnet.evaluation.metrics import INFECTION, slice_scores
+from pyro_stitchnet.evaluation.styles import style_figures
 from pyro_stitchnet.files import write_atomically
 from pyro_stitchnet.posterior import predict, seeded, segment
 from pyro_stitchnet.provenance import provenance
@@ -109,10 +110,13 @@ def run(spec: Spec, out: Path, only: Sequence[str] = ()) -> Tables:
 
     Raises:
         FileNotFoundError: a dataset, or the weights to start from, are not there.
-        ValueError: a dataset cannot be split so, or an entry is unknown.
+        ValueError: a dataset cannot be split so, an entry is unknown, or its method cannot take an
+            option.
     """
     if unknown := [name for name in only if name not in spec.entries]:
         raise ValueError(f"no entry {unknown[0]!r}; there are {', '.join(spec.entries)}")
+    for name in only or spec.entries:
+        _check_options(name, spec.entries[name])
     dataset = Dataset(spec.data)
     elsewhere = None if spec.elsewhere is None else Dataset(spec.elsewhere).load()
     tables = Tables(out)
@@ -131,6 +135,17 @@ def run(spec: Spec, out: Path, only: Sequence[str] = ()) -> Tables:
                 flush=True,
             )
     return tables
+
+
+def _check_options(name: str, entry: Entry) -> None:
+    """Refuse what a method cannot take, before anything is trained."""
+    for options in entry.candidates():
+        options.pop("learning_rate", None)  # the optimiser's
+        try:
+            with torch.device("meta"):  # without memory or numbers
+                METHODS[entry.method].build(None, **options)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"entries.{name}: {error}") from None
 
 
 def _cells(spec: Spec) -> Iterator[Cell]:
@@ -163,6 +178,10 @@ def _tested(
     assert best is not None
     seconds = time.monotonic() - begun
     learner, device = best[1], next(best[1].parameters()).device
+    styles: dict[str, float] = {}
+    if isinstance(learner, ElboLearner):
+        with seeded(0, device):
+            styles = style_figures(learner.net, slices["test"], samples=SAMPLES)
     rows, scores = [], []
     for reading, answer in _readings(learner, slices["labelled"]).items():
         begun = time.monotonic()
@@ -184,6 +203,7 @@ def _tested(
             "seconds_training": seconds / len(tried),
             "seconds_a_slice": predicting,
             "peak_gb": _peak_memory(device),
+            **styles,
             **provenance(),
         }
         found["set"] = "test"

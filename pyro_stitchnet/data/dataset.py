@@ -24,6 +24,7 @@ from pyro_stitchnet.data.slices import Slices
 __all__ = ["FORMAT", "ROWS", "SKIPPED", "Dataset"]
 
 FORMAT = 1
+"""Of `dataset.json`; raised when older datasets can no longer be read."""
 
 
 class Dataset:

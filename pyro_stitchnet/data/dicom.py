@@ -4,7 +4,7 @@ A folder means the files right in it: what lies in folders below it is of other 
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from pyro_stitchnet.data._reading import (
 )
 from pyro_stitchnet.data.volume import Volume
 
-__all__ = ["Series", "list_series", "read_series"]
+__all__ = ["OpenSeries", "Series", "list_series", "open_series", "read_series"]
 
 AIR = -1024  # Hounsfield units
 
@@ -104,18 +104,63 @@ def read_series(path: Path, uid: str | None = None) -> Volume:
         ValueError: several series and no ``uid``, none, a file is unreadable, or slices are
             missing or do not fit together; the message names the file.
     """
+    opened = open_series(path, uid)
+    voxels = np.empty(opened.shape[::-1], np.float32)
+    for k, grey in enumerate(opened.slices()):
+        voxels[k] = grey
+    known = opened.hounsfield or looks_hounsfield(voxels)
+    series = opened.series
+    return Volume(voxels.T, opened.affine, known, path, patient=series.patient, study=series.study)
+
+
+@dataclass(frozen=True)
+class OpenSeries:
+    """A series whose headers are read, and whose slices are read one by one.
+
+    Attributes:
+        series: what the headers say; its files are sorted along the slices' normal.
+        affine: of voxels (columns, rows, slices), RAS+, (4, 4).
+        shape: columns, rows, slices.
+        hounsfield: whether all files have a RescaleIntercept, so that grey values are Hounsfield
+            units for certain.
+    """
+
+    series: Series
+    affine: np.ndarray
+    shape: tuple[int, int, int]
+    hounsfield: bool
+    _slices: tuple[Slice, ...]
+
+    def slices(self) -> Iterator[np.ndarray]:
+        """The slices' grey values, float32 (rows, columns).
+
+        Raises:
+            ValueError: a file is unreadable; the message names it.
+        """
+        for one in self._slices:
+            with without_warnings():
+                grey = _grey(one)
+            yield grey
+
+
+def open_series(path: Path, uid: str | None = None) -> OpenSeries:
+    """Read the headers of one CT series.
+
+    Arguments and errors are those of :func:`read_series`, but for what only pixels tell.
+    """
     with without_warnings():
         heads = _choose(path, _headers(path), uid)
-        series = _describe(heads)
         slices = sorted(
             (read_slice(file, head) for file, head in heads.items()), key=lambda one: one.height
         )
-        affine = LPS_TO_RAS @ grid(slices)
-        voxels = np.empty((len(slices), *slices[0].shape), np.float32)
-        for k, one in enumerate(slices):
-            voxels[k] = _grey(one)
-        known = all(one.rescale for one in slices) or looks_hounsfield(voxels)
-        return Volume(voxels.T, affine, known, path, patient=series.patient, study=series.study)
+        rows, columns = slices[0].shape
+        return OpenSeries(
+            _describe({one.file: heads[one.file] for one in slices}),
+            LPS_TO_RAS @ grid(slices),
+            (columns, rows, len(slices)),
+            all(one.rescale for one in slices),
+            tuple(slices),
+        )
 
 
 Headers = Mapping[Path, pydicom.Dataset]  # of one series' files

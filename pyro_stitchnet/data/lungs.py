@@ -2,13 +2,15 @@
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from typing import Any, Protocol
 
 import numpy as np
 from scipy import ndimage
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial import ConvexHull
 
 from pyro_stitchnet.data.morphology import closed, opened
@@ -20,12 +22,16 @@ class LungSegmenter(Protocol):
     """Finds the lungs in axial slices."""
 
     def __call__(
-        self, slices: np.ndarray, spacing: tuple[float, ...], *, hounsfield: bool
+        self,
+        slices: Sequence[np.ndarray] | np.ndarray,
+        spacing: tuple[float, ...],
+        *,
+        hounsfield: bool,
     ) -> np.ndarray:
         """The lung field, bool (S, R, C); all False where there is no lung.
 
         Args:
-            slices: (S, R, C), feet to head, front to back, right to left: Hounsfield units, or
+            slices: (R, C) each, feet to head, front to back, right to left: Hounsfield units, or
                 grey values in [0, 1] of a lung window, soft tissue in the brighter half. More
                 than one slice must be neighbours in one scan.
             spacing: of slices, rows and columns, in mm; (1, 1, 1) where unknown.
@@ -54,7 +60,7 @@ _DIRECTIONS, _AT_THE_WALL = 120, 0.02
 
 
 def classical_lungs(
-    slices: np.ndarray, spacing: tuple[float, ...], *, hounsfield: bool
+    slices: Sequence[np.ndarray] | np.ndarray, spacing: tuple[float, ...], *, hounsfield: bool
 ) -> np.ndarray:
     """Threshold, parts, and the chest's wall continued over what is too dense: no learning.
 
@@ -64,28 +70,60 @@ def classical_lungs(
     taken in. A lung that is dense throughout is not found, nor is dense lung without aerated lung
     between it and the middle of the chest.
 
+    Slices in Hounsfield units are looked at one by one, so that they need not fit into memory.
+
     Args, result and errors are those of :class:`LungSegmenter`.
     """
     _check(slices, spacing)
-    air, tissue = (_AIR_HU, _TISSUE_HU) if hounsfield else _levels(slices)
+    air, tissue = (_AIR_HU, _TISSUE_HU) if hounsfield else _levels(np.stack(list(slices)))
     if not hounsfield and tissue - air < _LEAST_CONTRAST:
-        return np.zeros(slices.shape, bool)
+        return np.zeros((len(slices), *slices[0].shape), bool)
     pixel = tuple(spacing[1:])
     if tuple(spacing) == (1, 1, 1):
-        pixel = (_PICTURE_WIDTH / slices.shape[2],) * 2
-    sigma = (0.0, *(_BLUR / side for side in pixel))
-    density = ndimage.gaussian_filter(slices, sigma, output=np.float32, mode="nearest")
-    density -= air
-    density /= tissue - air
-    parts, n = ndimage.label(np.stack([_aerated(one, pixel) for one in density]))
-    sizes = np.bincount(parts.ravel(), minlength=n + 1)
-    sizes[0] = 0
-    large = (sizes > 0) & (sizes >= _SMALLEST_SHARE[len(slices) > 1] * sizes.max())
-    return np.stack([_with_lesions(one, pixel) for one in large[parts]])
+        pixel = (_PICTURE_WIDTH / slices[0].shape[1],) * 2
+    sigma = [_BLUR / side for side in pixel]
+
+    def aerated(grey: np.ndarray) -> np.ndarray:
+        density = ndimage.gaussian_filter(grey, sigma, output=np.float32, mode="nearest")
+        density -= air
+        density /= tissue - air
+        return _aerated(density, pixel)
+
+    field = np.empty((len(slices), *slices[0].shape), bool)
+    for place, large in zip(field, _large(map(aerated, slices)), strict=True):
+        place[:] = _with_lesions(large, pixel)
+    return field
+
+
+def _large(masks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """The masks of neighbouring slices, bool (R, C), without their small parts in 3-D."""
+    packed: list[np.ndarray] = []
+    firsts, sizes, joined = [1], [np.zeros(1, int)], [np.zeros((2, 0), int)]
+    below = np.zeros(0, int)  # the parts of the slice before, numbered from 1
+    for mask in masks:
+        packed.append(np.packbits(mask))
+        parts, n = ndimage.label(mask)
+        sizes.append(np.bincount(parts.ravel(), minlength=n + 1)[1:])
+        if below.size:
+            both = mask & (below > 0)
+            met = np.bincount(below[both] * (n + 1) + parts[both])
+            pair = np.stack(np.divmod(np.flatnonzero(met), n + 1)) - 1
+            joined.append(pair + np.array([[firsts[-2]], [firsts[-1]]]))
+        firsts.append(firsts[-1] + n)  # the parts of all slices have numbers of their own
+        below = parts
+    edges = np.concatenate(joined, 1)
+    graph = coo_array((np.ones(edges.shape[1]), tuple(edges)), shape=(firsts[-1],) * 2)
+    _, whole = connected_components(graph, directed=False)
+    size = np.bincount(whole, weights=np.concatenate(sizes))[whole]
+    keep = (size > 0) & (size >= _SMALLEST_SHARE[len(packed) > 1] * size.max())
+    for bits, start in zip(packed, firsts, strict=False):
+        mask = np.unpackbits(bits, count=below.size).astype(bool).reshape(below.shape)
+        parts, n = ndimage.label(mask)
+        yield np.concatenate([[False], keep[start : start + n]])[parts]
 
 
 def lungmask_lungs(
-    slices: np.ndarray, spacing: tuple[float, ...], *, hounsfield: bool
+    slices: Sequence[np.ndarray] | np.ndarray, spacing: tuple[float, ...], *, hounsfield: bool
 ) -> np.ndarray:
     """The U-Net R231CovidWeb of the optional package ``lungmask``.
 
@@ -99,7 +137,8 @@ def lungmask_lungs(
         ValueError: also where lungmask is not installed or its weights cannot be had.
     """
     _check(slices, spacing)
-    units = slices if hounsfield else slices * 1500.0 - 1250.0
+    whole = np.asarray(slices) if isinstance(slices, np.ndarray) else np.stack(list(slices))
+    units = whole if hounsfield else whole * 1500.0 - 1250.0
     # For arrays lungmask expects the axes and directions that slices have.
     return np.asarray(_lungmask().apply(np.asarray(units, np.float32))) > 0
 
@@ -129,9 +168,10 @@ def _lungmask() -> Any:
         ) from error
 
 
-def _check(slices: np.ndarray, spacing: tuple[float, ...]) -> None:
-    if slices.ndim != 3 or 0 in slices.shape:
-        raise ValueError(f"slices must be (S, R, C), none of them 0, not {slices.shape}")
+def _check(slices: Sequence[np.ndarray] | np.ndarray, spacing: tuple[float, ...]) -> None:
+    shape = (len(slices), *(slices[0].shape if len(slices) else ()))
+    if len(shape) != 3 or 0 in shape:
+        raise ValueError(f"slices must be (S, R, C), none of them 0, not {shape}")
     if len(spacing) != 3 or not all(side > 0 for side in spacing):
         raise ValueError(f"spacing must be three lengths in mm above 0, not {spacing}")
 

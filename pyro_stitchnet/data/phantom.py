@@ -236,7 +236,7 @@ def _check(patients: Sequence[int], slices: int, size: int, seed: int) -> None:
     if size < 64 or size % 32:
         raise ValueError(f"size must be a multiple of 32, at least 64, not {size}: try 128")
     if not patients:
-        raise ValueError("a population needs at least 1 patient")
+        raise ValueError("patients must be at least 1, not 0: try 10")
     if slices < 1:
         raise ValueError(f"slices must be at least 1 per patient, not {slices}")
     if seed < 0 or any(patient < 0 for patient in patients):

@@ -2,27 +2,24 @@
 
 import hashlib
 import json
-import logging
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
-from dask.distributed import Client, LocalCluster, as_completed
 from rich.console import Console
 from rich.progress import track
 
 from pyro_stitchnet.data._scan import Job, Unit
 from pyro_stitchnet.data.dataset import FORMAT, Dataset
-from pyro_stitchnet.data.interrupts import interrupted_once
 from pyro_stitchnet.data.preprocess import Preprocessing
 from pyro_stitchnet.data.readers import PICTURES
 from pyro_stitchnet.data.shards import ROWS, SKIPPED, finished_shards
 from pyro_stitchnet.data.sources import SOURCES, detect
 from pyro_stitchnet.data.sources.folder import FOLDER
+from pyro_stitchnet.data.workers import work
 from pyro_stitchnet.files import naming, write_atomically
 from pyro_stitchnet.labels import LABEL_RULES
 
@@ -131,10 +128,10 @@ def prepare(
     _keep_plan(out, {**about, "scans": _digest(jobs)})
     done = finished_shards(out)
     waiting = [shard for shard in range(len(units)) if shard not in done]
-    work = [Unit(out, shard, units[shard], preprocessing, skip_bad) for shard in waiting]
+    units_left = [Unit(out, shard, units[shard], preprocessing, skip_bad) for shard in waiting]
     with naming(out):
         for _ in track(
-            _work(work, workers, scheduler),
+            work(units_left, workers, scheduler),
             "preparing",
             total=len(units),
             completed=len(done),
@@ -147,8 +144,8 @@ def prepare(
 
 def _parse(text: str) -> tuple[Path, str]:
     """``PATH`` or ``PATH@NAME``."""
-    path, _, how = text.rpartition("@")
-    if how not in (*SOURCES, *LABEL_RULES):
+    path, at, how = text.rpartition("@")
+    if not at or how not in (*SOURCES, *LABEL_RULES):
         path, how = text, ""
     if not Path(path).is_dir():
         known = ", ".join((*LABEL_RULES, *SOURCES))
@@ -200,31 +197,6 @@ def _keep_plan(out: Path, plan: Mapping[str, object]) -> None:
             )
     (out / "shards").mkdir(parents=True, exist_ok=True)
     write_atomically(path, text)
-
-
-def _work(units: Sequence[Unit], workers: int, scheduler: str | None) -> Iterator[None]:
-    """Do units of work, in any order; yields as each is done."""
-    if workers == 1 and scheduler is None:
-        for unit in units:
-            unit()
-            yield
-        return
-    with ExitStack() as stack:
-        started = stack.enter_context(interrupted_once())
-        # dask gives the work of a worker that died to another one.
-        cluster = scheduler or stack.enter_context(
-            LocalCluster(
-                n_workers=min(workers, max(len(units), 1)),
-                threads_per_worker=1,
-                memory_limit=None,
-                dashboard_address=":0",  # any free port: several may run side by side
-                silence_logs=logging.CRITICAL,  # what goes wrong is raised here
-            )
-        )
-        started()
-        client = stack.enter_context(Client(cluster))
-        for _ in as_completed(client.map(Unit.__call__, units, pure=False), with_results=True):
-            yield
 
 
 def _finish(out: Path, about: Mapping[str, object]) -> Dataset:

@@ -6,15 +6,15 @@ The article's steps, each a function: :func:`window`, the lung field
 composition with its numbers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
-from scipy import ndimage
 
 from pyro_stitchnet.data.lungs import LUNG_SEGMENTERS
 from pyro_stitchnet.data.morphology import closed, opened
+from pyro_stitchnet.data.stack import Stack
 from pyro_stitchnet.data.volume import Volume, to_axial
 from pyro_stitchnet.labels import ALL_LABELS, BACKGROUND
 
@@ -23,6 +23,7 @@ __all__ = [
     "Preprocessing",
     "Slice",
     "crop",
+    "full_scale",
     "open_and_close",
     "pad_to_square",
     "resize",
@@ -59,27 +60,33 @@ class Grid:
         """Put a picture of this grid back onto the slice.
 
         Args:
-            picture: labels or probabilities (H, W) on this grid.
+            picture: labels or probabilities (..., H, W) on this grid.
             outside: for pixels of the slice that the picture does not cover.
             order: 0 takes the nearest pixel (labels), 1 interpolates (probabilities).
 
         Returns:
-            An array (rows, columns) of the picture's type: each pixel has what the picture says at
-            its centre.
+            An array (..., rows, columns) of the picture's type: each pixel has what the picture
+            says at its centre.
         """
-        rows = (np.arange(self.rows) + 0.5 - self.top) / self.pixel
-        columns = (np.arange(self.columns) + 0.5 - self.left) / self.pixel
-        height, width = picture.shape
-        if order == 0:
-            r, c = np.floor(rows).astype(int), np.floor(columns).astype(int)
-            nearest = picture[np.ix_(r.clip(0, height - 1), c.clip(0, width - 1))]
-        else:
-            where = np.meshgrid(rows - 0.5, columns - 0.5, indexing="ij")
-            nearest = ndimage.map_coordinates(picture, where, order=order, mode="nearest")
-        inside = np.ix_((rows >= 0) & (rows < height), (columns >= 0) & (columns < width))
-        whole = np.full((self.rows, self.columns), outside, picture.dtype)
-        whole[inside] = nearest[inside]
+        box, inside = self.covered(picture, order=order)
+        whole = np.full((*picture.shape[:-2], self.rows, self.columns), outside, picture.dtype)
+        whole[(..., *box)] = inside
         return whole
+
+    def covered(
+        self, picture: np.ndarray, *, order: int = 0
+    ) -> tuple[tuple[slice, slice], np.ndarray]:
+        """The part of the slice that a picture covers, and what :meth:`back` puts there.
+
+        Arguments are those of :meth:`back`.
+        """
+        box = []
+        for axis, first, length in ((-2, self.top, self.rows), (-1, self.left, self.columns)):
+            places = (np.arange(length) + 0.5 - first) / self.pixel
+            seen = np.flatnonzero((places >= 0) & (places < picture.shape[axis]))
+            box.append(slice(seen[0], seen[-1] + 1) if len(seen) else slice(0))
+            picture = _along(picture, axis, places[box[-1]], order)
+        return (box[0], box[1]), picture
 
 
 @dataclass(frozen=True)
@@ -197,9 +204,8 @@ class Preprocessing:
         window: HU that become 0 and 1. Of grey values that are no HU, 0 is black and the first of
             1, 255 and 65535 that none exceeds is white; with values below 0, the least and the
             largest.
-        lungs: who finds the lung field, a key of
-            :data:`~pyro_stitchnet.data.lungs.LUNG_SEGMENTERS`, or "none": the whole picture, for
-            slices cropped to the lungs already.
+        lungs: who finds the lung field: "classical", "lungmask" (the package of that name), or
+            "none": the whole picture, for slices cropped to the lungs already.
         opening: radius that smooths the lung field.
         closing: radius that smooths the lung field.
         margin: kept around the lung field.
@@ -244,34 +250,78 @@ class Preprocessing:
         Raises:
             ValueError: a voxel is not finite, or all are alike.
         """
-        slices = np.ascontiguousarray(volume.axial())  # all that follows is faster by a third
-        if not np.isfinite(slices).all():
-            raise ValueError(f"{volume.source}: holds voxels that are no number; mend or drop it")
-        if slices.min() == slices.max():
-            raise ValueError(f"{volume.source}: all its voxels are {slices.flat[0]}; drop it")
-        spacing = volume.axial_spacing()
-        grey = window(slices, *(self.window if volume.hounsfield else _full_scale(slices)))
         sets = to_axial(label_sets, volume.affine)
-        lung = np.ones(grey.shape, bool)
-        if self.lungs != "none":
-            segmenter = LUNG_SEGMENTERS[self.lungs]
-            seen = slices if volume.hounsfield else grey
-            parts = [seen] if stacked else np.split(seen, len(seen))
-            fields = [segmenter(part, spacing, hounsfield=volume.hounsfield) for part in parts]
-            lung = open_and_close(np.concatenate(fields), spacing, self.opening, self.closing)
-        for index in range(len(grey)):
-            if lung[index].mean() <= self.least_lung:
+        return self.pictures(Stack.of(volume), sets, stacked=stacked)
+
+    def pictures(
+        self,
+        stack: Stack,
+        label_sets: Sequence[np.ndarray] | np.ndarray,
+        *,
+        stacked: bool = True,
+    ) -> Iterator[Slice]:
+        """The same, with one slice after the other in memory.
+
+        Args:
+            stack: the scan's axial slices.
+            label_sets: the labels that each pixel may have, uint8 (R, C) for each slice.
+            stacked: as for :meth:`__call__`.
+
+        Raises:
+            ValueError: all voxels are alike.
+        """
+        if stack.range[0] == stack.range[1]:
+            raise ValueError(f"{stack.source}: all its voxels are {stack.range[0]}; drop it")
+        limits = self.limits(stack)
+        fields = self._lung_fields(stack, limits, stacked)
+        for index, lung in enumerate(fields):
+            if lung.mean() <= self.least_lung:
                 continue
-            picture = Slice(grey[index], sets[index], lung[index], Grid(*grey[index].shape), index)
-            picture = crop(picture, round(self.margin / spacing[1]))
+            grey = window(stack.slices[index], *limits)
+            picture = Slice(grey, label_sets[index], lung, Grid(*grey.shape), index)
+            picture = crop(picture, round(self.margin / stack.spacing[1]))
             if self.zero_outside:
                 picture = zero_outside(picture)
             yield resize(pad_to_square(picture), self.size)
 
+    def limits(self, stack: Stack) -> tuple[float, float]:
+        """The grey values of a scan that become 0 and 1."""
+        return self.window if stack.hounsfield else full_scale(*stack.range)
 
-def _full_scale(voxels: np.ndarray) -> tuple[float, float]:
+    def _lung_fields(
+        self, stack: Stack, limits: tuple[float, float], stacked: bool
+    ) -> Iterator[np.ndarray]:
+        """The smoothed lung field of each slice, bool (R, C)."""
+        if self.lungs == "none":
+            for one in stack.slices:
+                yield np.ones(one.shape, bool)
+            return
+        seen: Sequence[np.ndarray] | np.ndarray = stack.slices
+        if not stack.hounsfield:
+            seen = np.stack([window(one, *limits) for one in stack.slices])
+        segmenter = LUNG_SEGMENTERS[self.lungs]
+        parts = [seen] if stacked else [one[None] for one in seen]
+        for part in parts:
+            for lung in segmenter(part, stack.spacing, hounsfield=stack.hounsfield):
+                yield open_and_close(lung[None], stack.spacing, self.opening, self.closing)[0]
+
+
+def full_scale(least: float, largest: float) -> tuple[float, float]:
     """Black and white of grey values that are no HU."""
-    least, largest = float(voxels.min()), float(voxels.max())
     if least < 0:
         return least, largest
     return 0.0, next((white for white in (1.0, 255.0, 65535.0) if largest <= white), largest)
+
+
+def _along(picture: np.ndarray, axis: int, places: np.ndarray, order: int) -> np.ndarray:
+    """The picture at places along an axis, in pixels from its edge; see :meth:`Grid.back`."""
+    last = picture.shape[axis] - 1
+    if order == 0:
+        return picture.take(np.floor(places).astype(int), axis)
+    between = (places - 0.5).clip(0, last)
+    lower = np.floor(between).astype(int)
+    weight = (between - lower).astype(picture.dtype)
+    weight = weight[:, None] if axis == -2 else weight
+    below = picture.take(lower, axis)
+    above = picture.take(np.minimum(lower + 1, last), axis)
+    return below + weight * (above - below)

@@ -23,6 +23,7 @@ __all__ = ["PICTURES", "read_mask", "read_volume"]
 AGAIN = "fetch or export it again"
 ON_GRID = "export the mask on the scan's grid"
 PICTURES = (".png", ".jpg", ".jpeg")  # as suffixes, in small letters
+"""Endings of files that hold one slice as a picture."""
 
 # How much the channels of a grey picture may differ (of 255): JPEG rounds them one by one.
 GREY_NOISE = 3

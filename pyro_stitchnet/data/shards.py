@@ -66,7 +66,10 @@ MANIFEST = {
     "shard": "number of the shard",
     "row": "of the slice in its shard",
 }
+"""The columns of `manifest.csv`: name and meaning."""
+
 TEXT = ("slice", "patient", "study", "scan", "source", "file", "label_sets", "hash", "reason")
+"""The columns of both tables that are text, whatever they look like."""
 
 # The two tables.
 ROWS, SKIPPED = "manifest.csv", "skipped.csv"

@@ -124,7 +124,12 @@ class Slices:
 
 
 def allowed_sets(label_sets: Tensor) -> Tensor:
-    """Bits (...) uint8 as booleans (..., K)."""
+    """Bits (...) uint8 as booleans (..., K).
+
+    Examples:
+        >>> allowed_sets(torch.tensor(12, dtype=torch.uint8)).tolist()  # GGO or consolidation
+        [False, False, True, True]
+    """
     bits = torch.arange(len(LABELS), device=label_sets.device, dtype=torch.uint8)
     return (label_sets.unsqueeze(-1) >> bits & 1).bool()
 

@@ -24,6 +24,8 @@ __all__ = [
 ]
 
 PARTS = ("train", "validation", "test")
+"""The parts of a split, in the order in which they are told."""
+
 LESIONS = ("has_ggo", "has_consolidation")
 
 

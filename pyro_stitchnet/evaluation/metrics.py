@@ -19,6 +19,8 @@ LESIONS: Mapping[str, tuple[int, ...]] = {
 """The article's three groups of labels, in its order."""
 
 INFECTION = "Infection"
+"""The row of a table for either lesion."""
+
 GROUPS = {**LESIONS, INFECTION: (GGO, CONSOLIDATION)}
 """These, and either lesion, as datasets mark it that do not tell GGO from consolidation."""
 
@@ -69,6 +71,11 @@ def slice_scores(
         ValueError: If the shapes differ or are not (N, H, W), if a label is outside 0 to 3, or if
             there is not one name and one patient a slice.
         TypeError: If the labels are not integers.
+
+    Examples:
+        >>> scores = slice_scores([[[0, 1], [2, 2]]], [[[0, 1], [2, 1]]])
+        >>> scores[["lesion", "f1", "recall"]].round(2).values.tolist()
+        [['GGO', 0.67, 0.5], ['CON', nan, nan], ['Background', 0.8, 1.0], ['Infection', 0.67, 0.5]]
     """
     true, guess = _labels(truth, "truth"), _labels(predicted, "predicted")
     if true.shape != guess.shape:

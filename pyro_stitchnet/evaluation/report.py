@@ -14,9 +14,14 @@ from pyro_stitchnet.pictures import save_figure, segmentations, styles
 from pyro_stitchnet.posterior import ReadOut, seeded, segment, style_gaps
 from pyro_stitchnet.stitchnet import StitchNet
 
-__all__ = ["evaluate"]
+__all__ = ["WRITTEN", "evaluate"]
 
 PICTURED = 5
+
+WRITTEN = (
+    "scores.csv", "table.csv", "table.json", "table.md", "segmentations.png", "styles.png",
+)  # fmt: skip
+"""The files that :func:`evaluate` writes."""
 
 
 def evaluate(
@@ -36,8 +41,7 @@ def evaluate(
         net: a trained model.
         slices: with one label for every pixel; or with sets that tell infection from the rest, of
             which infection alone is scored.
-        out: folder for ``scores.csv``, ``table.csv``, ``table.json``, ``table.md``,
-            ``segmentations.png`` and ``styles.png``; made where missing.
+        out: folder for the files :data:`WRITTEN`; made where missing.
         read_out: see :func:`~pyro_stitchnet.posterior.segment`.
         samples: see :func:`~pyro_stitchnet.posterior.segment`.
         views: see :func:`~pyro_stitchnet.posterior.segment`.

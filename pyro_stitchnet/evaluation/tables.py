@@ -33,12 +33,12 @@ def table_one(scores: pd.DataFrame) -> pd.DataFrame:
 
         - ``averaged_over``: "images" (in the result of `per_patient`: "patients");
         - for each of iou, f1, recall and precision: ``iou_mean``, ``iou_std`` (the population's,
-          ddof = 0) and ``iou_defined``, the number of images that the two are taken over;
+            ddof = 0) and ``iou_defined``, the number of images that the two are taken over;
         - ``f1_lesion_present_mean``: mean F1 over the images whose truth has the lesion, the figure
-          that work on COVID-SemiSeg reports;
+            that work on COVID-SemiSeg reports;
         - ``pooled_dice``: Dice of all pixels of all images taken together;
         - ``images``; ``lesion_images``, whose truth has the lesion; ``false_alarm_images``, where
-          the lesion is predicted but absent; ``missed_images``, where it is the other way round.
+            the lesion is predicted but absent; ``missed_images``, where it is the other way round.
 
         Counts are nullable integers, missing for Overall (except ``images``).
 

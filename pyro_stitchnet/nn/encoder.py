@@ -113,8 +113,8 @@ def load_imagenet_weights(weights: str | os.PathLike[str]) -> Mapping[str, Tenso
         except OSError as error:  # URLError is one
             raise FileNotFoundError(
                 f"the ImageNet weights could not be downloaded from {published.url} ({error}); "
-                "fetch that file on a machine with a network and pass its path as `weights`, "
-                "or pass weights=None for a random start"
+                "fetch that file on a machine with a network and pass its path as `weights` "
+                "(--weights PATH), or None for a random start"
             ) from error
     else:
         path = Path(weights)

@@ -1,9 +1,8 @@
 """A trained model on disk: its weights and all that is needed to build it again."""
 
+import errno
 import io
-import pickle
-import zipfile
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +39,26 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> tuple[StitchNe
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is truncated, or not a checkpoint of this package and format.
+        ValueError: it is truncated, not a checkpoint of this package and format, or its weights
+            are not of the networks that it describes.
     """
     content = read(Path(path), FORMAT, device)
-    config = ModelConfig(**{**content["config"], "channels": tuple(content["config"]["channels"])})
+    said = content["config"]
+    if unknown := set(said) - {field.name for field in fields(ModelConfig)}:
+        raise ValueError(
+            f"{path}: of another version of stitchnet, whose networks have {sorted(unknown)}"
+        )
+    config = ModelConfig(**{**said, "channels": tuple(said["channels"])})
     # The start's weights are not needed again, and their file may be gone.
     net = StitchNet(replace(config, weights=None)).to(device)
     net.config = config
-    net.load_state_dict(content["weights"])
+    try:
+        net.load_state_dict(content["weights"])
+    except RuntimeError as error:  # which lists hundreds of names
+        raise ValueError(
+            f"{path}: its weights are not of the networks that it describes (another preset's?); "
+            "take the model.pt of a run as it was written"
+        ) from error
     return net.eval(), content["info"]
 
 
@@ -74,8 +85,12 @@ def read(path: Path, format: int | str, device: torch.device | str = "cpu") -> d
         raise FileNotFoundError(f"{path}: no such checkpoint; `stitchnet train` writes one")
     try:
         content = torch.load(path, map_location=device, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
-        # torch's own words advise to load it unsafely
+    except Exception as error:
+        # torch looks for a zip's directory before its beginning: EINVAL
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
+        # Any other: an unpickler fed with text fails in any way, and torch's own words advise to
+        # load it unsafely.
         raise ValueError(f"{path}: damaged, or not a checkpoint of stitchnet") from error
     if not isinstance(content, dict) or content.get("format") != format:
         raise ValueError(f"{path}: not a stitchnet checkpoint of format {format!r}")

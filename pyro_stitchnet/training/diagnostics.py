@@ -53,9 +53,11 @@ def diagnose(net: StitchNet, batch: Batch) -> dict[str, float]:
             model = poutine.trace(poutine.replay(net.model, trace=guide)).get_trace(
                 batch.x, batch.allowed, objective
             )
+            picture = model.nodes["_RETURN"]["value"]
+            # What says which label a pixel has: q(y | x) where the guide has it.
+            decided = picture.log_pi if net.segmenter is None else net.log_q(batch.x)
     finally:
         net.train(was_training)
-    picture = model.nodes["_RETURN"]["value"]
     pixels = batch.x.numel()
     kl = {
         f"kl/z{n}": float(
@@ -74,7 +76,7 @@ def diagnose(net: StitchNet, batch: Batch) -> dict[str, float]:
     told = batch.allowed.sum(-1) == 1
     shares = {}
     if told.any():
-        predicted = one_hot(pi[told].argmax(-1), len(LABELS))
+        predicted = one_hot(decided[told].argmax(-1), len(LABELS))
         shares = {"told": batch.allowed[told].float(), "told_share": predicted.float()}
     return {
         "elbo/log_px": float((log_joint - log_py).mean()),

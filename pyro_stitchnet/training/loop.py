@@ -3,6 +3,7 @@
 import math
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -33,6 +34,7 @@ def train(
     validate_every: int = 100,
     keep_every: int = 100,
     patience: int | None = None,
+    minutes: float | None = None,
     fast: bool = False,
 ) -> None:
     """Train ``state``'s model on its own device up to a number of steps; it ends with its best.
@@ -54,12 +56,14 @@ def train(
         validate_every: steps between two validations.
         keep_every: steps between two states for the callbacks to keep.
         patience: validations in a row without a better one after which to stop.
+        minutes: of this call, after which the step under way is the last. The learning rate falls
+            with the steps or with the minutes, whichever are nearer their end.
         fast: validate at the end only, and log nothing that costs more than the step itself.
 
     On Ctrl-C or SIGTERM the step under way is ended and the state kept; a second one stops at once.
 
     Raises:
-        ValueError: one of the numbers is below 1.
+        ValueError: one of the numbers is below 1, or ``minutes`` not above 0.
         FloatingPointError: every one of 20 steps in a row was not finite; the message says what
             was not, and on which slices.
         KeyboardInterrupt: the run was stopped; its message says where.
@@ -67,16 +71,22 @@ def train(
     numbers = (steps, log_every, validate_every, keep_every, accumulate)
     if min(numbers) < 1:
         raise ValueError(f"steps and intervals must be at least 1, got {numbers}")
+    if minutes is not None and not minutes > 0:
+        raise ValueError(f"minutes must be above 0, got {minutes}")
     fabric = state.fabric
     told = callbacks if fabric.is_global_zero else ()
     stepper = Stepper(state)
     state.learner.train()
+    begun = time.monotonic()
     with _stopping() as asked, _watched(told, state, steps):
         while state.step < steps and not _stale(state, patience):
             step = state.step + 1
             parts = [next(batches).to(fabric.device) for _ in range(accumulate)]
+            passed = 0.0  # of the minutes; by the first process's clock in all of them
+            if minutes is not None:
+                passed = fabric.broadcast((time.monotonic() - begun) / (60 * minutes))
             for group in state.adam.param_groups:
-                group["lr"] = state.optimiser.rate(step, steps)
+                group["lr"] = state.optimiser.rate(max(step, int(min(passed, 1) * steps)), steps)
             loss, norm = stepper(parts)
             finite = math.isfinite(loss) and math.isfinite(norm)
             state.count(finite)
@@ -89,7 +99,7 @@ def train(
             for callback in told:
                 callback.step(state, loss)
             row: dict[str, float] = {}
-            last = step == steps
+            last = step == steps or passed >= 1
             if finite and (step % log_every == 0 or step == 1 or last):
                 row = {"loss": loss, "gradient_norm": norm}
                 if not fast and fabric.is_global_zero:
@@ -107,6 +117,8 @@ def train(
                     callback.keep(state)
             if stop:
                 raise KeyboardInterrupt(f"stopped after step {step} of {steps}")
+            if last:
+                break
     state.restore_best()
 
 

@@ -1,5 +1,6 @@
 """A StitchNet whose posterior of y teaches q(y | x) what labels leave open."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from pyro_stitchnet.data.batches import Batch
 from pyro_stitchnet.nn.unet import UNet
 from pyro_stitchnet.objective import negative_elbo
 from pyro_stitchnet.presets import Objective
+from pyro_stitchnet.sets import dice_loss, log_allowed
 from pyro_stitchnet.stitchnet import StitchNet
 from pyro_stitchnet.training.average import Teacher
 from pyro_stitchnet.training.learner import ElboLearner, warmed_up
@@ -36,8 +38,9 @@ class PosteriorTaught(ElboLearner):
 
     q' stays as it is, and so do the averages of batch norm from then on: a teacher that followed
     its pupil called the dark surroundings of the other source's slices healthy lung, a little more
-    at every step (docs/model.md). What makes strong views, brightness, blur and boxes of other
-    slices, is FixMatch's with CutMix (Sohn et al., NeurIPS 2020), brightness much less.
+    at every step (docs/model.md). Slices with and without labels exchange boxes, as in BCP (Bai et
+    al., CVPR 2023): so true labels are seen beside taught ones. What makes strong views, brightness
+    and blur, is FixMatch's (Sohn et al., NeurIPS 2020), brightness much less.
     """
 
     strong_views = 1
@@ -69,30 +72,36 @@ class PosteriorTaught(ElboLearner):
         if self.segmenter.fixed_averages != "all":
             self.segmenter.fixed_averages = "all"
             self.segmenter.train()
-        several = batch.allowed.sum(-1) > 1
-        if not several.any():
+        if (batch.allowed.sum(-1) == 1).all():  # nothing is left open
             return super().loss(batch, step)
-        net, mute = self.net, batch.unlabelled
-        # Annotated slices are seen as they are, the others strongly augmented, with a box of
-        # another slice of either kind.
-        box = random_box(batch.x.shape[-2:]).to(mute.device) & mute[:, None, None]
-        views = torch.where(mute[:, None, None], batch.strong[0], batch.x)
-        views = torch.where(box, batch.strong[0].roll(1, 0), views)
+        net, mute, objective = self.net, batch.unlabelled[:, None, None], self.objective
+        # Half a batch on is, where it has as many of both, a slice of the other kind.
+        turn = len(batch.x) // 2
+        box = random_box(batch.x.shape[-2:]).to(mute.device)
+        views = torch.where(mute, batch.strong[0], batch.x)
+        views = torch.where(box, views.roll(turn, 0), views)
         log_q = self.segmenter(views.unsqueeze(1)).float().log_softmax(1).movedim(1, -1)
         with net.svae.one_pass(), _Drawn() as drawn:
             # Where every pixel has one label, nobody needs the teacher.
-            asked = several.flatten(1).any(1)
-            taught = log_q.detach().clone()
+            asked = (batch.allowed.sum(-1) > 1).flatten(1).any(1)
+            taught = torch.zeros_like(log_q)
             taught[asked] = self.teacher.log_probabilities(batch.x[asked]).movedim(1, -1)
-            known = torch.where(mute[:, None, None, None], taught, log_q)
-            objective = warmed_up(self.objective, step)
-            bound = negative_elbo(net, batch.x, batch.allowed, objective, log_q=known)
+            # Labels teach q(y | x) of the views, below.
+            bound = replace(warmed_up(objective, step), label_weight=0, dice_weight=0)
+            loss = negative_elbo(net, batch.x, batch.allowed, bound, log_q=taught)
             with torch.no_grad():
                 scores = net.log_posterior(drawn.z1, batch.x, taught) / TEMPERATURE
         target = scores.masked_fill(~batch.allowed, -torch.inf).softmax(-1)
-        target = torch.where(box[..., None], target.roll(1, 0), target)
-        cross_entropy = -(target * log_q).sum(-1)[several | mute[:, None, None]].mean()
-        return bound + self.objective.posterior_weight * cross_entropy
+        target, allowed = (
+            torch.where(box[..., None], part.roll(turn, 0), part)
+            for part in (target, batch.allowed)
+        )
+        known, several = ~allowed.all(-1), allowed.sum(-1) > 1
+        loss = loss + objective.dice_weight * dice_loss(log_q, allowed)
+        if known.any():
+            loss = loss - objective.label_weight * log_allowed(log_q, allowed)[known].mean()
+        cross_entropy = -(target * log_q).sum(-1)[several].mean()
+        return loss + objective.posterior_weight * cross_entropy
 
     def stepped(self) -> None:
         """Move the average, until it teaches."""

@@ -108,9 +108,17 @@ def _clip(state: State) -> Tensor:
     return norms.norm()
 
 
-def compile_networks(net: StitchNet) -> None:
-    """Compile the networks where they stand; the names of their weights stay."""
+def compile_networks(net: StitchNet, *, backend: str = "inductor") -> None:
+    """Compile the networks where they stand; the names of their weights stay.
+
+    Args:
+        net: the model.
+        backend: of torch.compile.
+    """
+    # Blocks of one class share their code, which every level compiles for its own shapes, with and
+    # without gradients: past the usual limit of 8 the later ones would silently stay as they are.
+    torch._dynamo.config.recompile_limit = 64
     svae = net.svae
     whole = (svae.encoder, *svae.crush, *svae.expand, *svae.up, svae.decoder, *net.heads)
     for module in (*whole, *filter(None, [net.segmenter])):
-        module.compile()
+        module.compile(backend=backend)

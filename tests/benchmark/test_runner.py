@@ -1,7 +1,7 @@
 """Cells are trained once, go on where they stopped, repeat themselves, and see no test label."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from pyro_stitchnet import cli
 from pyro_stitchnet.benchmark import runner
 from pyro_stitchnet.benchmark.report import lesion_dice, report
 from pyro_stitchnet.benchmark.runner import CELL, Cell, Tables, fit, run
-from pyro_stitchnet.benchmark.spec import Budget, Entry, Spec
+from pyro_stitchnet.benchmark.spec import Budget, Entry, Spec, read_spec
 from pyro_stitchnet.data.dataset import Dataset
 from pyro_stitchnet.data.parts import cut
 from pyro_stitchnet.data.phantom import phantom_slices
@@ -142,6 +141,27 @@ def test_no_method_sees_test_labels(folder: Path, name: str) -> None:
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        (Entry("unet", options={"strength": 1}), "entries.last: .*strength"),
+        (Entry("stitchnet-guided", options={"posterior_after": [1, 0]}), "entries.last: .*least 1"),
+    ],
+)
+def test_options_are_refused_before_anything_is_trained(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entry: Entry, words: str
+) -> None:
+    monkeypatch.setattr(runner, "fit", None)
+    with pytest.raises(ValueError, match=words):
+        run(small(folder, entries={"unet": Entry("unet"), "last": entry}), tmp_path)
+
+
+@pytest.mark.parametrize("path", sorted(Path("benchmarks").glob("*.yaml")), ids=str)
+def test_the_options_of_our_own_specifications_are_taken(path: Path) -> None:
+    for name, entry in read_spec(path).entries.items():
+        runner._check_options(name, entry)
+
+
 def test_a_split_that_leaks_is_refused(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,7 +219,7 @@ def test_dice_counts_slices_with_the_lesion_and_patients_alike() -> None:
 
 
 def test_the_command_line_writes_the_report(
-    results: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    stitchnet: Callable[..., None], results: Path, folder: Path, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     spec = tmp_path / "spec.yaml"
@@ -208,7 +228,5 @@ def test_the_command_line_writes_the_report(
     )
     out = tmp_path / "out"
     shutil.copytree(results, out)
-    arguments = ["stitchnet", "benchmark", str(spec), "--out", str(out), "--report-only"]
-    monkeypatch.setattr("sys.argv", arguments)
-    cli.main()
+    stitchnet("benchmark", spec, "--out", out, "--report-only")
     assert "labelled slices" in capsys.readouterr().out

@@ -1,110 +1,63 @@
-"""Files of scans, written without the package."""
+"""Folders of scans to prepare, and a preparation of whole pictures."""
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-import nibabel as nib
 import numpy as np
-import pydicom
 import pytest
-import SimpleITK as sitk
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from PIL import Image
+
+from pyro_stitchnet.data.dataset import Dataset
+from pyro_stitchnet.data.phantom import phantom_slices
+from pyro_stitchnet.data.prepare import prepare
+from pyro_stitchnet.data.preprocess import Preprocessing
 
 
-def _write_slice(file: Path, stored: np.ndarray, **tags: Any) -> Path:
-    values = {
-        "SOPClassUID": CTImageStorage,
-        "SOPInstanceUID": generate_uid(),
-        "SeriesInstanceUID": "1.2.3",
-        "StudyInstanceUID": "1.2",
-        "PatientID": "P7",
-        "Modality": "CT",
-        "SliceThickness": 2.5,
-        "ImagePositionPatient": [0, 0, 0],
-        "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
-        "PixelSpacing": [0.75, 0.5],
-        "RescaleSlope": 1,
-        "RescaleIntercept": -1024,
-        "SamplesPerPixel": 1,
-        "PhotometricInterpretation": "MONOCHROME2",
-        "Rows": stored.shape[-2],
-        "Columns": stored.shape[-1],
-        "BitsAllocated": 16,
-        "BitsStored": 16,
-        "HighBit": 15,
-        "PixelRepresentation": int(stored.dtype.kind == "i"),
-        **tags,
-    }
-    dataset = pydicom.Dataset()
-    dataset.file_meta = pydicom.dataset.FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    for name, value in values.items():
-        if value is not None:
-            setattr(dataset, name, value)
-    dataset.PixelData = stored.tobytes()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    dataset.save_as(file, enforce_file_format=True)
-    return file
+def _picture_folder(root: Path, values: Sequence[int], names: Sequence[str] = ("a.png",)) -> Path:
+    mask = np.repeat(np.array(values, np.uint8), 32 // len(values) + 1)[:32, None].repeat(32, 1)
+    grey = np.arange(32 * 32, dtype=np.uint8).reshape(32, 32)
+    for part, picture in (("images", grey), ("masks", mask)):
+        (root / part).mkdir(parents=True)
+        for name in names:
+            Image.fromarray(picture).save(root / part / name)
+    rows = [f"{name},patient {name}" for name in names]
+    (root / "index.csv").write_text("\n".join(["file,patient", *rows]) + "\n")
+    return root
 
 
-def _write_series(
-    folder: Path,
-    stored: np.ndarray,
-    step: Sequence[float] = (0, 0, 2.5),
-    names: Sequence[str] = tuple("dbeac"),
-    **tags: Any,
-) -> Path:
-    for k, picture in enumerate(stored):
-        place = {
-            "ImagePositionPatient": [round(float(k * s), 8) + 7 for s in step],
-            "InstanceNumber": k,
-        }
-        _write_slice(folder / f"{names[k]}.dcm", picture, **{**place, **tags})
-    return folder
+def _volume_folder(root: Path, n: int) -> Path:
+    rows = ["file,patient"]
+    for part in ("images", "masks"):
+        (root / part).mkdir(parents=True)
+    population = [phantom_slices([i], 4, size=64) for i in range(min(n, 3))]
+    for i in range(n):
+        made = population[i % 3]
+        np.save(root / "images" / f"{i:03}.npy", made.images.numpy() * 1500 - 1250)
+        np.save(root / "masks" / f"{i:03}.npy", made.labels().numpy().astype(np.uint8))
+        rows.append(f"{i:03}.npy,{i:03}")
+    (root / "index.csv").write_text("\n".join(rows) + "\n")
+    return root
 
 
-def _write_volume(path: Path, array: np.ndarray, affine: np.ndarray) -> Path:
-    if path.name.endswith((".nii", ".nii.gz")):
-        nib.save(nib.Nifti1Image(array, affine), path)
-        return path
-    image = sitk.GetImageFromArray(array.T)
-    lps = np.diag([-1, -1, 1, 1]) @ affine
-    spacing = np.linalg.norm(lps[:3, :3], axis=0)
-    image.SetSpacing(spacing.tolist())
-    image.SetDirection((lps[:3, :3] / spacing).flatten().tolist())
-    image.SetOrigin(lps[:3, 3].tolist())
-    sitk.WriteImage(image, path)
-    return path
+def _prepared(*sources: object, out: Path, **options: object) -> Dataset:
+    whole = Preprocessing(size=32, lungs="none")
+    settings = {"preprocessing": whole, "progress": False, **options}
+    return prepare([str(source) for source in sources], out, **settings)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="session")
-def write_slice() -> Callable[..., Path]:
-    """``(file, stored (R, C), **tags)``: a CT slice with ordinary tags; None leaves one out."""
-    return _write_slice
+def picture_folder() -> Callable[..., Path]:
+    """``(root, values, names)``: slices whose masks hold the values, in stripes."""
+    return _picture_folder
 
 
 @pytest.fixture(scope="session")
-def write_series() -> Callable[..., Path]:
-    """``(folder, stored (S, R, C), step, names, **tags)``: slices one step apart.
-
-    The files' names say nothing of their order.
-    """
-    return _write_series
+def volume_folder() -> Callable[..., Path]:
+    """``(root, n)``: n volumes of phantoms in HU, four slices each, labelled."""
+    return _volume_folder
 
 
 @pytest.fixture(scope="session")
-def write_volume() -> Callable[..., Path]:
-    """``(path, array (I, J, K), affine)``: any format that has an affine."""
-    return _write_volume
-
-
-@pytest.fixture
-def samples() -> Path:
-    """True CT files."""
-    beside = Path(__file__).parents[3] / "shared" / "data"
-    folder = Path(os.environ.get("STITCHNET_SHARED", beside)) / "loader-samples"
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is absent; set STITCHNET_SHARED to the folder of real files")
-    return folder
+def prepared() -> Callable[..., Dataset]:
+    """``(*sources, out, **options)``: the dataset of the sources' whole pictures, 32 x 32."""
+    return _prepared

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy import ndimage
 from skimage.morphology import convex_hull_image
 
 from pyro_stitchnet.data import lungs
@@ -107,6 +108,17 @@ def test_a_slice_alone_is_as_in_its_volume(patient: int) -> None:
     assert together.shape == slices.shape
     assert together.dtype == bool
     assert dice(np.stack([field(image) for image in slices]), together) > 0.97
+
+
+@given(hnp.arrays(bool, hnp.array_shapes(min_dims=3, max_dims=3, max_side=12)))
+@settings(derandomize=True, deadline=None)
+def test_parts_met_slice_by_slice_are_those_of_the_volume(masks: np.ndarray) -> None:
+    parts, n = ndimage.label(masks)
+    sizes = np.bincount(parts.ravel(), minlength=n + 1)
+    sizes[0] = 0
+    share = lungs._SMALLEST_SHARE[len(masks) > 1]
+    expected = ((sizes > 0) & (sizes >= share * sizes.max()))[parts]
+    assert np.array_equal(np.stack(list(lungs._large(masks))), expected)
 
 
 def test_half_the_spacing_on_twice_the_pixels_is_the_same() -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import torch
 
-from pyro_stitchnet.distributed import all_mean, own_rows
+from pyro_stitchnet.distributed import all_mean, leave, own_rows
 from pyro_stitchnet.objective import negative_elbo
 from pyro_stitchnet.presets import preset
 from pyro_stitchnet.stitchnet import StitchNet
@@ -34,3 +34,4 @@ if os.environ.get("RANK", "0") == "0":
     moved = sum(float(b.abs().sum()) for b in net.buffers() if b.is_floating_point())
     gradient = float(torch.stack(norms).norm())
     print(json.dumps({"loss": mean, "gradient": gradient, "statistics": moved}))
+leave()

@@ -1,7 +1,10 @@
 """What watches a run is told all of it, and changes nothing."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +12,7 @@ import torch
 from pyro_stitchnet.data.batches import Batch, TwoStreams
 from pyro_stitchnet.data.phantom import phantom_slices
 from pyro_stitchnet.data.slices import Slices
-from pyro_stitchnet.presets import preset
+from pyro_stitchnet.presets import OptimiserConfig, preset
 from pyro_stitchnet.stitchnet import StitchNet
 from pyro_stitchnet.tensorboard import TensorBoard
 from pyro_stitchnet.training.callbacks import Alarms, Callback, ProgressBar, StateKeeper
@@ -26,9 +29,15 @@ def slices() -> Slices:
     return phantom_slices([0, 1, 2], 2, size=64)
 
 
-def trained(slices: Slices, steps: int, *callbacks: Callback, **options: object) -> State:
+def trained(
+    slices: Slices,
+    steps: int,
+    *callbacks: Callback,
+    optimiser: OptimiserConfig = TINY.optimiser,
+    **options: object,
+) -> State:
     torch.manual_seed(0)
-    state = State(ElboLearner(StitchNet(TINY.model), TINY.objective), TINY.optimiser)
+    state = State(ElboLearner(StitchNet(TINY.model), TINY.objective), optimiser)
     settings = {"log_every": 1, "validate_every": 2, "keep_every": 1, **options}
     train(
         state,
@@ -114,6 +123,33 @@ def test_patience_ends_a_run_that_gets_no_better(
     state = trained(slices, 50, diary, validate_every=1, patience=2, keep_every=100)
     assert (state.step, state.best_step) == (4, 2)
     assert diary.events[-2:] == ["keep", "end"]
+
+
+def test_minutes_end_a_run_and_lower_its_rate_in_time(
+    slices: Slices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(monotonic=count(0, 60).__next__)
+    monkeypatch.setattr("pyro_stitchnet.training.loop.time", clock)
+    rates: list[float] = []
+
+    class Rates(Diary):
+        def step(self, state: State, loss: float) -> None:
+            rates.append(state.adam.param_groups[0]["lr"])
+
+    diary = Rates()
+    optimiser = replace(TINY.optimiser, warmup=0, decay="cosine")
+    state = trained(slices, 1000, diary, optimiser=optimiser, validate_every=500, minutes=5)
+    assert state.step == 5  # a minute each
+    assert "validation/dice" in state.log  # as at the end of any run
+    assert diary.events[-2:] == ["keep", "end"]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < TINY.optimiser.learning_rate / 100
+
+
+@pytest.mark.parametrize("minutes", [0, -1, float("nan")])
+def test_minutes_must_be_some(slices: Slices, minutes: float) -> None:
+    with pytest.raises(ValueError, match="minutes must be above 0"):
+        trained(slices, 5, minutes=minutes)
 
 
 def test_fast_logs_the_loss_alone_and_validates_at_the_end(slices: Slices) -> None:

@@ -55,12 +55,15 @@ def test_bad_files(net: StitchNet, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"model\.pt"):
         checkpoint.load(path)
     checkpoint.save(net, path)
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(ValueError, match=r"model\.pt: damaged"):
-        checkpoint.load(path)
-    path.write_text("not a checkpoint")
-    with pytest.raises(ValueError, match=r"model\.pt: damaged"):
-        checkpoint.load(path)
+    whole = path.read_bytes()
+    for length in (10, 1000, 5000, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=r"model\.pt: damaged"):
+            checkpoint.load(path)
+    for text in ("not a checkpoint", "hello\n", ""):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=r"model\.pt: damaged"):
+            checkpoint.load(path)
     torch.save({"weights": {}}, path)
     with pytest.raises(ValueError, match=r"model\.pt: not a stitchnet checkpoint"):
         checkpoint.load(path)

@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from pyro_stitchnet.data.batches import Batch
-from pyro_stitchnet.distributions import FAMILIES, InteriorBeta, Stitched
+from pyro_stitchnet.distributions import Stitched
 from pyro_stitchnet.labels import LABELS
+from pyro_stitchnet.likelihoods import FAMILIES, InteriorBeta
 from pyro_stitchnet.objective import negative_elbo
 from pyro_stitchnet.posterior import style_gaps
 from pyro_stitchnet.presets import Objective, preset

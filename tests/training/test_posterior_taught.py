@@ -9,6 +9,7 @@ from torch import Tensor
 from pyro_stitchnet.data.batches import Batch
 from pyro_stitchnet.objective import negative_elbo
 from pyro_stitchnet.presets import preset
+from pyro_stitchnet.sets import dice_loss
 from pyro_stitchnet.stitchnet import StitchNet
 from pyro_stitchnet.training import posterior_taught
 from pyro_stitchnet.training.learner import ElboLearner
@@ -73,21 +74,26 @@ def test_where_every_pixel_has_one_label_nothing_is_added(learner: PosteriorTaug
     assert float(loss(learner, batch)) == pytest.approx(float(loss(plain, batch)), rel=1e-6)
 
 
-def test_labels_in_a_box_are_taught_as_they_are(
+def test_slices_with_and_without_labels_exchange_a_box(
     learner: PosteriorTaught, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A box over the whole slice: the unlabelled slice becomes the labelled one's strong view."""
+    """A box over the whole slice: each is seen in the other's place, with what is known of it."""
     monkeypatch.setattr(
         posterior_taught, "random_box", lambda shape: torch.ones(*shape, dtype=torch.bool)
     )
-    batch = batch_of([[3], [0, 1, 2, 3]])
+    batch, net = batch_of([[3], [0, 1, 2, 3]]), learner.net
     with torch.no_grad():
-        wanted = -learner.net.log_q(batch.strong[0, :1])[..., 3].mean()
-        log_q = learner.net.log_q(batch.x)
+        log_q = net.log_q(torch.stack([batch.strong[0, 1], batch.x[0]]))
+        torch.manual_seed(1)
+        posterior = net.log_posterior(net.guide(batch.x, batch.allowed, TAUGHT), batch.x)
+        taught = -((posterior[1] / TEMPERATURE).softmax(-1) * log_q[0]).sum(-1).mean()
+        told = -TAUGHT.label_weight * log_q[1, ..., 3].mean() + dice_loss(
+            log_q[1], batch.allowed[0]
+        )
     torch.manual_seed(1)
-    bound = negative_elbo(learner.net, batch.x, batch.allowed, TAUGHT, log_q=log_q)
-    found = loss(learner, batch)
-    assert float(found - bound) == pytest.approx(3 * float(wanted), rel=1e-2)
+    unlabelled = replace(TAUGHT, label_weight=0, dice_weight=0)
+    bound = negative_elbo(net, batch.x, batch.allowed, unlabelled, log_q=net.log_q(batch.x))
+    assert float(loss(learner, batch) - bound) == pytest.approx(float(told + 3 * taught), rel=1e-3)
 
 
 def test_q_learns_from_slices_without_labels_and_the_teacher_does_not(

@@ -73,12 +73,13 @@ def test_two_processes_learn_what_one_learns_from_all_slices(dataset: Path, tmp_
 @pytest.mark.slow
 def test_batch_norm_free_bits_and_draws_are_those_of_the_whole_batch() -> None:
     script = str(Path(__file__).with_name("loss_of_a_batch.py"))
-    one, two = (
-        json.loads(subprocess.run(
-            [*launcher, script], capture_output=True, text=True, check=True, env=ENVIRONMENT
-        ).stdout)
-        for launcher in ([sys.executable], TORCHRUN)
-    )  # fmt: skip
+
+    def told(launcher: Sequence[str]) -> dict[str, float]:
+        run = subprocess.run([*launcher, script], capture_output=True, text=True, env=ENVIRONMENT)
+        assert run.returncode == 0, run.stderr
+        return json.loads(run.stdout)
+
+    one, two = told([sys.executable]), told(TORCHRUN)
     assert two == pytest.approx(one, rel=1e-5)
 
 

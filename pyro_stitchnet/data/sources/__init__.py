@@ -26,12 +26,13 @@ def detect(folder: str | Path) -> Source:
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: it has no known layout; the message lists them.
+        ValueError: it is empty, or has no known layout; the message lists them.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
-    next(folder.iterdir(), None)  # an error where it may not be read, which glob passes over
+    if not any(folder.iterdir()):  # an error where it may not be read, which glob passes over
+        raise ValueError(f"{folder}: is empty; give the folder that the scans lie in")
     for source in SOURCES.values():
         if any(any(folder.glob(mark)) for mark in source.landmarks):
             return source

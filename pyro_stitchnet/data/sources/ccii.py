@@ -90,3 +90,4 @@ CCII = Source(
     ),
     homepage="http://ncov-ai.big.ac.cn/download",
 )
+"""CC-CCII as unpacked."""

@@ -60,3 +60,4 @@ FOLDER = Source(
         "3 consolidation) unless another rule is named; a mask of another rule may look valid."
     ),
 )
+"""The house's own layout: an index, images and masks."""

@@ -104,3 +104,4 @@ MEDSEG = Source(
     ),
     homepage="https://medicalsegmentation.com/covid19/",
 )
+"""MedSeg and COVID-SemiSeg as unpacked."""

@@ -65,3 +65,4 @@ MOSMED = Source(
     ),
     homepage="https://mosmed.ai/en/datasets/covid191110",
 )
+"""MosMedData as unpacked."""

@@ -63,7 +63,7 @@ def meanings_of(labels: Mapping[str, int]) -> dict[int, frozenset[int]]:
 
 def _find(folder: Path) -> Iterator[Scan]:
     path = folder / "dataset.json"
-    ending, labels = _description(path)
+    ending, labels, patients = _description(path)
     try:
         meanings = meanings_of(labels)
     except ValueError as error:
@@ -79,17 +79,19 @@ def _find(folder: Path) -> Iterator[Scan]:
     masks = files(folder / "labelsTr", (ending.lower(),)) if labelled else []
     for case, mask in pair(list(images), masks, all_labelled=False):
         name = case.name.removesuffix(ending)
-        yield Scan(name=name, patient=name, image=images[case], mask=mask, meanings=meanings)
+        patient = patients.get(name, name)
+        yield Scan(name=name, patient=patient, image=images[case], mask=mask, meanings=meanings)
 
 
-def _description(path: Path) -> tuple[str, dict[str, int]]:
-    """The file ending and the labels that ``dataset.json`` tells."""
+def _description(path: Path) -> tuple[str, dict[str, int], dict[str, str]]:
+    """The file ending, the labels, and the patients, that ``dataset.json`` tells."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: missing; nnU-Net's raw format needs it")
     try:
         described: Any = json.loads(path.read_text(encoding="utf-8"))
         ending, labels = described["file_ending"], described["labels"]
         channels = len(described["channel_names"])
+        patients = dict(described.get("patients", {}))
         texts = isinstance(ending, str) and all(isinstance(name, str) for name in labels)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
@@ -102,7 +104,7 @@ def _description(path: Path) -> tuple[str, dict[str, int]]:
         raise ValueError(f"{path}: labels must be names with values, background having 0")
     if regions := [name for name, value in labels.items() if type(value) is not int]:
         raise ValueError(f"{path}: label {regions[0]!r} is a region; give every value one name")
-    return ending, labels
+    return ending, labels, {str(case): str(patient) for case, patient in patients.items()}
 
 
 NNUNET = Source(
@@ -117,6 +119,7 @@ NNUNET = Source(
     find=_find,
     caution=(
         "The format tells cases, not patients, so each case is taken as another patient. If a "
-        "patient has several, use the layout 'folder', whose index names patients."
+        "patient has several, say so in dataset.json, under the key patients: {CASE: PATIENT}."
     ),
 )
+"""nnU-Net v2's raw layout."""

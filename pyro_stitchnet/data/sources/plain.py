@@ -94,3 +94,4 @@ PLAIN = Source(
         "another layout."
     ),
 )
+"""Volumes and DICOM folders, nothing labelled."""

@@ -63,3 +63,4 @@ ZENODO = Source(
         Archive(f"{part}.zip", "doi:10.5281/zenodo.3757476/") for part in (IMAGES, MASKS)
     ),
 )
+"""Zenodo 3757476 as unpacked."""

@@ -1,0 +1,246 @@
+"""Whose probabilities can be trusted, and whose doubt finds errors? On real CT, from one split.
+
+    python benchmarks/trust.py runs/covid.data --weights IMAGENET.pt --out runs/trust
+
+Trains, by the benchmark's protocol, StitchNet's preset ``guided``, an ensemble of U-Nets that
+differ by their seeds (Lakshminarayanan et al., NeurIPS 2017), and a U-Net whose decoder sees
+features with dropped channels, in training and, over many draws, in the test (Gal & Ghahramani,
+ICML 2016). Each model is kept, so that a run that was stopped goes on. Then, on the test patients,
+over the pixels of the lung: calibration error and Brier score of both lesions, before and after a
+temperature fitted on the validation patients; the AUROC by which doubt finds wrong pixels; Dice of
+the infection where the surest pixels alone are decided.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import tyro
+from torch import Tensor
+from torch.nn import functional
+
+from pyro_stitchnet.baselines.base import Supervised
+from pyro_stitchnet.benchmark import methods
+from pyro_stitchnet.benchmark.runner import Cell, fit
+from pyro_stitchnet.benchmark.spec import Budget, Entry, Spec
+from pyro_stitchnet.config import Precision
+from pyro_stitchnet.data.dataset import Dataset
+from pyro_stitchnet.data.parts import cut
+from pyro_stitchnet.data.slices import Slices
+from pyro_stitchnet.evaluation.calibration import (
+    calibration,
+    fit_temperature,
+    reliability,
+    tempered,
+)
+from pyro_stitchnet.evaluation.metrics import slice_scores
+from pyro_stitchnet.evaluation.selection import error_auroc, selective
+from pyro_stitchnet.files import write_atomically
+from pyro_stitchnet.nn.unet import UNet
+from pyro_stitchnet.pictures import (
+    reliability as reliability_diagram,
+)
+from pyro_stitchnet.pictures import (
+    save_figure,
+    uncertainties,
+)
+from pyro_stitchnet.pictures import (
+    selective as selective_diagram,
+)
+from pyro_stitchnet.posterior import ReadOut, entropy, seeded, uncertainty
+from pyro_stitchnet.presets import OptimiserConfig
+from pyro_stitchnet.provenance import provenance
+from pyro_stitchnet.stitchnet import StitchNet
+from pyro_stitchnet.training import checkpoint
+from pyro_stitchnet.training.learner import ElboLearner, Learner
+
+DROPPED = 0.2  # share of the features' channels
+CPU = torch.device("cpu")
+
+
+@dataclass
+class Config:
+    data: tyro.conf.Positional[Path]
+    out: Path = Path("runs/trust")
+    model: Path | None = None  # a StitchNet with q(y | x) to look at alone, on its own split
+    weights: str | None = None
+    labels: int | None = None
+    folds: int = 3
+    fold: int = 0
+    seed: int = 0
+    steps: int = 400
+    precision: Precision = "32"  # of the networks in training
+    members: int = 3
+    samples: int = 8
+    views: int = 1
+    once: bool = False  # stop when a model is trained; the same command goes on with the next
+
+
+class DroppingUNet(UNet):
+    """A U-Net that drops channels of its encoder's features, whatever its mode."""
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        return [functional.dropout2d(f, DROPPED) for f in super().features(x)]
+
+
+# One method more than the package has.
+methods.METHODS["unet-dropout"] = methods.Method(  # type: ignore[index]
+    lambda weights: Supervised(DroppingUNet(weights))
+)
+
+Answer = tuple[Tensor, dict[str, Tensor]]
+"""Probabilities, and the kinds of doubt about them."""
+
+
+def trained(config: Config, method: str, seed: int, slices: Mapping[str, Slices]) -> Learner:
+    """A model, from its file or trained now."""
+    entry = Entry(method)
+    spec = Spec(
+        config.data, {method: entry}, [Budget(config.labels, config.folds)],
+        weights=config.weights, steps=config.steps, affine=True,
+        validate_every=min(100, config.steps), precision=config.precision,
+        optimiser=OptimiserConfig(learning_rate=1e-3, warmup=50, decay="cosine", ema=0.98),
+    )  # fmt: skip
+    cell = Cell(method, entry, spec.budgets[0], config.fold, seed)
+    path = config.out / f"{method}-{seed}.pt"
+    if path.exists():
+        learner = methods.METHODS[method].build(config.weights)
+        learner.load_state_dict(torch.load(path, weights_only=True))
+        return learner.eval()
+    learner, score = fit(spec, cell, slices, {})
+    torch.save(learner.state_dict(), path)
+    print(f"{method}, seed {seed}: validation Dice {score:.3f}", flush=True)
+    if config.once:
+        raise SystemExit(0)
+    return learner.eval()
+
+
+def average(answers: list[Tensor]) -> Answer:
+    """Mean probabilities of members or draws, and the kinds of doubt about them."""
+    p = torch.stack(answers).mean(0)
+    whole, single = entropy(p), torch.stack([entropy(a) for a in answers]).mean(0)
+    return p, {"entropy": whole, "mutual information": whole - single}
+
+
+def stitchnets(config: Config, net: StitchNet) -> dict[str, Callable[[Tensor], Answer]]:
+    """The read-outs of a StitchNet."""
+
+    def ask(x: Tensor, read_out: ReadOut) -> Answer:
+        with seeded(0, CPU):
+            said = uncertainty(
+                net, x, samples=config.samples, views=config.views, read_out=read_out
+            )
+        doubts = {
+            "entropy": said.entropy,
+            "mutual information": said.mutual_information,
+            "disagreement": said.disagreement,
+        }
+        return said.probabilities, doubts
+
+    return {
+        "guided, q(y | x)": partial(ask, read_out="guide"),
+        "guided, posterior": partial(ask, read_out="posterior"),
+    }
+
+
+def answers(
+    config: Config, slices: Mapping[str, Slices]
+) -> Mapping[str, Callable[[Tensor], Answer]]:
+    """Every contender by name: slices to probabilities and doubts."""
+    guided = trained(config, "stitchnet-guided", 0, slices)
+    members = [trained(config, "unet", s, slices) for s in range(config.members)]
+    dropping = trained(config, "unet-dropout", 0, slices)
+    assert isinstance(guided, ElboLearner)
+
+    def dropped(x: Tensor) -> Answer:
+        with seeded(0, CPU):
+            return average([dropping.predict(x) for _ in range(config.samples)])
+
+    return {
+        "U-Net": lambda x: average([members[0].predict(x)]),
+        f"U-Net, ensemble of {config.members}": lambda x: average([m.predict(x) for m in members]),
+        "U-Net, dropout": dropped,
+        **stitchnets(config, guided.net),
+    }
+
+
+def split(config: Config, info: Mapping[str, Any]) -> dict[str, Slices]:
+    """The slices of each part: of a model's own split, or of a new one."""
+    dataset = Dataset(config.data)
+    if config.model is None:
+        _, parts = cut(
+            dataset,
+            fold=config.fold,
+            folds=config.folds,
+            seed=config.seed,
+            label_budget=config.labels,
+        )
+        return {part: chosen.load() for part, chosen in parts.items()}
+    rows = {
+        part: dataset.manifest["complete"] & dataset.manifest["patient"].isin(patients)
+        for part, patients in info["patients"].items()
+    }
+    return {part: dataset.take(np.flatnonzero(chosen)).load() for part, chosen in rows.items()}
+
+
+def main(config: Config) -> None:
+    config.out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(config.seed)
+    net, info = checkpoint.load(config.model) if config.model else (None, {})
+    slices = split(config, info)
+    test, validation = slices["test"], slices["validation"]
+    truth = test.labels()
+    print({part: len(s) for part, s in slices.items()}, provenance(), flush=True)
+    rows, bins, curves, drawn = [], {}, {}, {}
+    contenders = stitchnets(config, net) if net else answers(config, slices)
+    for name, answer in contenders.items():
+        p, doubts = answer(test.images)
+        temperature = fit_temperature(answer(validation.images)[0], validation.labels())
+        mended = tempered(p, temperature)
+        labels = p.argmax(1)
+        dice = slice_scores(truth, labels).groupby("lesion")["f1"].mean()
+        rows.append(
+            {
+                "method": name,
+                "dice_ggo": dice["GGO"],
+                "dice_con": dice["CON"],
+                "temperature": temperature,
+                **calibration(p, truth),
+                **{f"{k}_tempered": v for k, v in calibration(mended, truth).items()},
+                **{
+                    f"auroc_{where}, {kind}": value
+                    for kind, doubt in doubts.items()
+                    for where, value in error_auroc(doubt, labels, truth).items()
+                },
+            }
+        )
+        bins |= {name: reliability(p, truth), f"{name}, tempered": reliability(mended, truth)}
+        curves[name] = selective(doubts["entropy"], labels, truth)
+        drawn[name] = labels, doubts
+    table = pd.DataFrame(rows).set_index("method")
+    write_atomically(config.out / "table.csv", table.to_csv())
+    print(table.T.round(3).to_string())
+    by_coverage = {name: curve.set_index("coverage")["dice"] for name, curve in curves.items()}
+    print(pd.DataFrame(by_coverage).round(3).to_string())
+    best = {n: t for n, t in bins.items() if n.startswith(("guided, p", "U-Net, ens"))}
+    save_figure(reliability_diagram(best), config.out / "reliability.png")
+    save_figure(selective_diagram(curves), config.out / "selective.png")
+    labels, doubts = drawn["guided, posterior"]
+    some = torch.linspace(0, len(test) - 1, 5).long()
+    save_figure(
+        uncertainties(
+            test.images[some].numpy(), labels[some].numpy(),
+            {kind: doubt[some].numpy() for kind, doubt in doubts.items()},
+            truth[some].numpy(), [test.names[i] for i in some],
+        ),
+        config.out / "uncertainty.png",
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))

@@ -1,0 +1,1 @@
+"""A checkpoint's segmenter as a file that runs without this package."""

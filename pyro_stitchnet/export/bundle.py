@@ -1,0 +1,201 @@
+"""A MONAI bundle: the exported program, and how MONAI runs it over a folder of slices."""
+
+import json
+import secrets
+import shutil
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pyro_stitchnet.files import write_atomically
+from pyro_stitchnet.labels import LABELS
+
+__all__ = ["inference", "metadata", "write_bundle"]
+
+# Where MONAI's `verify_metadata` finds the rules that a bundle's metadata follow.
+SCHEMA = (
+    "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/"
+    "meta_schema_20240725.json"
+)
+
+# The first MONAI whose transforms and engine the configuration is known to run with.
+MONAI = "1.5.0"
+
+
+def write_bundle(
+    folder: Path, program: bytes, about: Mapping[str, Any], stride: int, size: int | None
+) -> None:
+    """Write a bundle's folder, whole or not at all.
+
+    Args:
+        folder: must not exist.
+        program: content of its ``models/model.pt2``.
+        about: what :func:`~pyro_stitchnet.export.metadata.describe` says.
+        stride: of which rows and columns are multiples.
+        size: rows and columns; None where they are free.
+    """
+    files: dict[str, str | bytes] = {
+        "configs/metadata.json": json.dumps(metadata(about, stride, size), indent=4) + "\n",
+        "configs/inference.json": json.dumps(inference(), indent=4) + "\n",
+        "models/model.pt2": program,
+        "docs/README.md": _readme(about),
+    }
+    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        for name, content in files.items():
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(temporary / name, content)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def metadata(about: Mapping[str, Any], stride: int, size: int | None) -> dict[str, Any]:
+    """``configs/metadata.json`` of the bundle; ours is under ``stitchnet``."""
+    side: int | str = size or f"{stride}*n"
+    picture: dict[str, Any] = {
+        "type": "image",
+        "spatial_shape": [side, side],
+        "dtype": "float32",
+        "value_range": [0, 1],
+        "is_patch_data": False,
+    }
+    return {
+        "schema": SCHEMA,
+        "version": "1.0.0",
+        "changelog": {"1.0.0": f"exported from {about['checkpoint']}"},
+        "monai_version": MONAI,
+        "pytorch_version": version("torch"),
+        "numpy_version": version("numpy"),
+        "required_packages_version": {"pytorch-ignite": "0.5.0", "pillow": "10.0.0"},
+        "name": "StitchNet",
+        "task": about["task"],
+        "description": f"StitchNet's {about['read_out_meaning']}",
+        "authors": "pyro_stitchnet contributors",
+        "copyright": "The trainer of the checkpoint; pyro_stitchnet itself is MIT",
+        "image_classes": "one channel, grey values in [0, 1]",
+        "pred_classes": f"{len(LABELS)} channels of probabilities: {', '.join(LABELS)}",
+        "intended_use": about["intended_use"],
+        "network_data_format": {
+            "inputs": {
+                "image": {
+                    **picture,
+                    "format": "magnitude",
+                    "modality": "CT",
+                    "num_channels": 1,
+                    "channel_def": {"0": "image"},
+                }
+            },
+            "outputs": {
+                "pred": {
+                    **picture,
+                    "format": "segmentation",
+                    "num_channels": len(LABELS),
+                    "channel_def": {str(k): name for k, name in enumerate(LABELS)},
+                }
+            },
+        },
+        "stitchnet": about,
+    }
+
+
+def inference() -> dict[str, Any]:
+    """``configs/inference.json``: prepared slices in, a picture of label numbers for each out."""
+    # MONAI reads pictures with columns first; the network wants rows first.
+    turn = {"_target_": "Transposed", "indices": [0, 2, 1]}
+    return {
+        "imports": ["$import glob", "$import torch", "$import torch.export.passes"],
+        "bundle_root": ".",
+        "dataset_dir": "$@bundle_root + '/slices'",
+        "pattern": "*.png",
+        "output_dir": "$@bundle_root + '/eval'",
+        "black": 0,
+        "white": 255,
+        "batch_size": 1,
+        "device": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
+        "images": "$sorted(glob.glob(@dataset_dir + '/' + @pattern))",
+        "program": "$torch.export.load(@bundle_root + '/models/model.pt2')",
+        "network_def": "$torch.export.unflatten("
+        "torch.export.passes.move_to_device_pass(@program, @device))",
+        "preprocessing": {
+            "_target_": "Compose",
+            "transforms": [
+                {"_target_": "LoadImaged", "keys": "image"},
+                {"_target_": "EnsureChannelFirstd", "keys": "image"},
+                {**turn, "keys": "image"},
+                {
+                    "_target_": "ScaleIntensityRanged",
+                    "keys": "image",
+                    "a_min": "@black",
+                    "a_max": "@white",
+                    "b_min": 0,
+                    "b_max": 1,
+                    "clip": True,
+                },
+                {"_target_": "EnsureTyped", "keys": "image", "dtype": "$torch.float32"},
+            ],
+        },
+        "dataset": {
+            "_target_": "Dataset",
+            "data": "$[{'image': path} for path in @images]",
+            "transform": "@preprocessing",
+        },
+        "dataloader": {
+            "_target_": "DataLoader",
+            "dataset": "@dataset",
+            "batch_size": "@batch_size",
+            "shuffle": False,
+            "num_workers": 0,
+        },
+        "inferer": {"_target_": "SimpleInferer"},
+        "postprocessing": {
+            "_target_": "Compose",
+            "transforms": [
+                {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
+                {**turn, "keys": "pred"},
+                {
+                    "_target_": "SaveImaged",
+                    "keys": "pred",
+                    "output_dir": "@output_dir",
+                    "output_postfix": "labels",
+                    "output_ext": ".png",
+                    "output_dtype": "$torch.uint8",
+                    "resample": False,
+                    "separate_folder": False,
+                },
+            ],
+        },
+        "evaluator": {
+            "_target_": "SupervisedEvaluator",
+            "device": "@device",
+            "val_data_loader": "@dataloader",
+            "network": "@network_def",
+            "inferer": "@inferer",
+            "postprocessing": "@postprocessing",
+        },
+        "run": ["$@evaluator.run()"],
+    }
+
+
+def _readme(about: Mapping[str, Any]) -> str:
+    """``docs/README.md`` of the bundle."""
+    steps = "\n".join(f"{i}. {step}" for i, step in enumerate(about["preprocessing_steps"], 1))
+    return f"""# StitchNet, exported from {about["checkpoint"]}
+
+{about["intended_use"]}
+
+Slices in [0, 1], (N, 1, H, W), to probabilities of {", ".join(LABELS)}:
+{about["read_out_meaning"]}.
+
+The way from a scan to a slice, as the training data went it:
+
+{steps}
+
+For a folder of slices prepared so, as PNG:
+
+    python -m monai.bundle run --config_file configs/inference.json \\
+        --bundle_root . --dataset_dir SLICES --output_dir LABELS
+
+`--white 65535` reads pictures of 16 bits; `--batch_size 8` is faster where all have one size.
+"""

@@ -1,0 +1,1 @@
+"""From scans to segmentations in their own grid, figures and reports."""

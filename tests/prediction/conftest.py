@@ -1,0 +1,90 @@
+"""A model whose answers are known, and scans."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from pyro_stitchnet.data.phantom import WINDOW, phantom_patient
+from pyro_stitchnet.data.preprocess import Preprocessing, Slice
+from pyro_stitchnet.prediction.segmenter import Segmented, Segmenter
+from pyro_stitchnet.presets import preset
+from pyro_stitchnet.stitchnet import StitchNet
+from pyro_stitchnet.training import checkpoint
+
+# Exact: what a picture of this size is made of, it gives back voxel by voxel.
+SIZE = 64
+EXACT = Preprocessing(size=SIZE, window=(-1250.0, 250.0), lungs="none", margin=0.0)
+
+
+class Known(Segmenter):
+    """Labels by grey value: air, lung, GGO, consolidation; sure of each."""
+
+    EDGES = (0.1, 0.4, 0.7)
+
+    def _ask(self, batch: list[Slice], styles: bool) -> Iterator[Segmented]:
+        for one in batch:
+            labels = np.digitize(one.image, self.EDGES)
+            one_hot = (labels == np.arange(4)[:, None, None]).astype(np.float32)
+            drawn = np.full_like(one_hot, 0.25) if styles else None
+            yield Segmented(one.index, one.grid, one_hot, drawn)
+
+
+@pytest.fixture(scope="session")
+def known_labels() -> Callable[[np.ndarray], np.ndarray]:
+    """``(hounsfield)``: what :class:`Known` makes of them."""
+
+    def labels(hounsfield: np.ndarray) -> np.ndarray:
+        grey = np.clip((hounsfield.astype(np.float32) + 1250) / 1500, 0, 1)
+        return np.digitize(grey, Known.EDGES).astype(np.uint8)
+
+    return labels
+
+
+@pytest.fixture(scope="session")
+def net() -> StitchNet:
+    torch.manual_seed(0)
+    return StitchNet(preset("tiny").model).eval()
+
+
+@pytest.fixture
+def known(net: StitchNet) -> Segmenter:
+    return Known(net, EXACT, name="known.pt", digest="0" * 64)
+
+
+@pytest.fixture(scope="session")
+def model(net: StitchNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a model that was not trained, with all that training records."""
+    path = tmp_path_factory.mktemp("model") / "model.pt"
+    steps = asdict(Preprocessing(size=SIZE, least_lung=0.005))
+    checkpoint.save(net, path, dataset={"preprocessing": steps})
+    return path
+
+
+@pytest.fixture(scope="session")
+def phantom_scan() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """HU (I, J, K), labels and affine of a phantom patient of 12 slices."""
+    cut = phantom_patient(3, 12, size=64)
+    low, high = WINDOW
+    hu = np.stack([one.image for one in cut]) * (high - low) + low
+    labels = np.stack([one.labels for one in cut])
+    affine = np.diag([-4.5, -4.5, 20.0, 1.0])  # columns to the left, rows to the back, feet to head
+    return np.round(hu).T.astype(np.int16), labels.T, affine
+
+
+@pytest.fixture
+def write_scan(
+    phantom_scan: tuple[np.ndarray, np.ndarray, np.ndarray],
+) -> Callable[[Path], Path]:
+    """``(path)``: the phantom as NIfTI."""
+
+    def write(path: Path) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nib.save(nib.Nifti1Image(phantom_scan[0], phantom_scan[2]), path)
+        return path
+
+    return write

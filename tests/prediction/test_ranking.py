@@ -1,0 +1,133 @@
+"""What to label next, and its way back."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+from pyro_stitchnet.data.dataset import Dataset
+from pyro_stitchnet.data.prepare import prepare
+from pyro_stitchnet.data.preprocess import Preprocessing
+from pyro_stitchnet.prediction.ranking import Ranking, export, rank
+from pyro_stitchnet.training import checkpoint
+
+
+@pytest.fixture
+def results(phantom_scan: tuple[np.ndarray, ...], tmp_path: Path) -> Path:
+    """Two scans as `predict` leaves them; the slices' doubt is known."""
+    hu, labels, affine = phantom_scan
+    for scan, doubts in {"a": [0, 1, 9, 8, 7, 2, 3, 1, 6, 0, 0, 0], "b": [0] * 11 + [5]}.items():
+        folder = tmp_path / "results" / scan
+        folder.mkdir(parents=True)
+        flip = np.eye(4)
+        if scan == "b":  # lies head first in its file
+            flip[2, 2:] = -1, 11
+        for name, array in (("scan", hu), ("labels", labels)):
+            turned = array if scan == "a" else array[:, :, ::-1]
+            nib.save(nib.Nifti1Image(turned, affine @ flip), folder / f"{name}.nii.gz")
+        heights = 20.0 * np.arange(12)
+        table = {"slice": np.arange(12), "height_mm": heights, "doubt": np.array(doubts, float)}
+        pd.DataFrame(table).to_csv(folder / "slices.csv", index=False)
+        report = {"slices_segmented": 12, "doubt": float(np.mean(doubts))}
+        (folder / "report.json").write_text(json.dumps(report))
+    return tmp_path / "results"
+
+
+def test_the_least_sure_come_first_and_lie_apart(results: Path) -> None:
+    table = rank(results, Ranking(9, apart=40.0))
+    assert list(zip(table["scan"], table["slice"], strict=True)) == [
+        ("a", 2), ("a", 4), ("a", 8), ("b", 11),
+    ]  # fmt: skip
+    assert list(table["doubt"]) == [9, 7, 6, 5]
+    assert len(rank(results, Ranking(2, apart=40.0))) == 2
+    assert list(rank(results, Ranking(9, apart=0.0, per_scan=1))["slice"]) == [2, 11]
+    assert list(rank(results, Ranking(9, by="scan"))["scan"]) == ["a", "b"]
+
+
+def test_later_rounds_bring_others(results: Path, tmp_path: Path) -> None:
+    first = rank(results, Ranking(2, apart=40.0))
+    export(results, first, tmp_path / "todo")
+    second = rank(results, Ranking(9, apart=40.0), besides=[tmp_path / "todo"])
+    assert list(zip(second["scan"], second["slice"], strict=True)) == [
+        ("a", 8), ("b", 11), ("a", 6),
+    ]  # fmt: skip
+    with pytest.raises(FileNotFoundError, match="stitchnet rank"):
+        rank(results, Ranking(1), besides=[tmp_path])
+
+
+def test_slices_keep_their_place_in_the_patient(
+    results: Path, phantom_scan: tuple[np.ndarray, ...], tmp_path: Path
+) -> None:
+    hu, labels, affine = phantom_scan
+    export(results, rank(results, Ranking(9, apart=40.0)), tmp_path / "todo")
+    for case, index in (("a_slice0002", 2), ("b_slice0011", 11)):
+        image = nib.Nifti1Image.from_filename(tmp_path / "todo/imagesTr" / f"{case}_0000.nii.gz")
+        draft = nib.Nifti1Image.from_filename(tmp_path / "todo/drafts" / f"{case}.nii.gz")
+        assert np.array_equal(np.asarray(image.dataobj)[..., 0], hu[..., index])
+        assert np.array_equal(np.asarray(draft.dataobj)[..., 0], labels[..., index])
+        assert np.allclose(image.affine[:3, 3], (affine @ [0, 0, index, 1])[:3])
+    with pytest.raises(FileExistsError, match="another --out"):
+        export(results, rank(results, Ranking(1)), tmp_path / "todo")
+
+
+def test_only_corrected_masks_are_labels(results: Path, tmp_path: Path) -> None:
+    todo = tmp_path / "todo"
+    export(results, rank(results, Ranking(9, apart=40.0)), todo)
+    corrected = nib.Nifti1Image.from_filename(todo / "drafts" / "a_slice0004.nii.gz")
+    nib.save(corrected, todo / "labelsTr" / "a_slice0004.nii.gz")
+    steps = Preprocessing(size=64, least_lung=0.0)
+    dataset = prepare([str(todo)], tmp_path / "data", preprocessing=steps, progress=False)
+    manifest = dataset.manifest.set_index("scan")
+    assert set(manifest.index[manifest["complete"]]) == {"a_slice0004"}
+    assert set(manifest["patient"]) == {"a", "b"}
+    assert not manifest["labelled"].drop("a_slice0004").any()
+
+
+def test_volumes_that_were_not_written_are_named(results: Path, tmp_path: Path) -> None:
+    (results / "a" / "scan.nii.gz").unlink()
+    with pytest.raises(FileNotFoundError, match=r"scan\.nii\.gz: missing.*--save-scan"):
+        export(results, rank(results, Ranking(1)), tmp_path / "todo")
+    with pytest.raises(FileNotFoundError, match="no finished scan"):
+        rank(tmp_path / "empty", Ranking(1))
+    for wrong in ({"count": 0}, {"count": 1, "apart": -1.0}, {"count": 1, "per_scan": 0}):
+        with pytest.raises(ValueError, match="must be at least"):
+            Ranking(**wrong)
+
+
+def test_the_whole_loop_on_the_command_line(
+    stitchnet: Callable[..., None], write_scan: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    """Train, predict, rank, correct, prepare, train on from the checkpoint."""
+    quick = ["--preset", "tiny", "--steps", 2, "--labelled-per-batch", 2, "--folds", 0,
+             "--unlabelled-per-batch", 2, "--no-progress", "--no-tensorboard"]  # fmt: skip
+    stitchnet("phantom", "--out", tmp_path / "first", "--patients", 2, "--slices", 2, "--size", 64)
+    stitchnet("prepare", tmp_path / "first", "--out", tmp_path / "a.data", "--size", 64,
+              "--lungs", "none", "--workers", 1, "--no-progress")  # fmt: skip
+    stitchnet("train", tmp_path / "a.data", "--out", tmp_path / "a", *quick)
+    scan, model = write_scan(tmp_path / "new" / "scan.nii.gz"), tmp_path / "a" / "model.pt"
+    stitchnet("predict", scan.parent, "--model", model, "--out", tmp_path / "out", "--workers", 1,
+              "--lungs", "classical", "--no-progress")  # fmt: skip
+    stitchnet("rank", tmp_path / "out", "--out", tmp_path / "todo", "--count", 2)
+    for draft in (tmp_path / "todo" / "drafts").iterdir():
+        draft.rename(tmp_path / "todo" / "labelsTr" / draft.name)
+    stitchnet("prepare", tmp_path / "first", tmp_path / "todo", "--out", tmp_path / "b.data",
+              "--size", 64, "--lungs", "none", "--workers", 1, "--no-progress")  # fmt: skip
+    assert Dataset(tmp_path / "b.data").manifest["complete"].sum() == 6
+    stitchnet("train", tmp_path / "b.data", "--out", tmp_path / "b", *quick, "--start",
+              model, "--learning-rate", 0)  # fmt: skip
+    before, after = (checkpoint.load(tmp_path / name / "model.pt")[0].state_dict() for name in "ab")
+    assert all(
+        np.array_equal(before[name], after[name]) for name in before if "running" not in name
+    )
+    # A patient that the checkpoint knows is not held out, and other networks are not started.
+    with pytest.raises(SystemExit):
+        stitchnet("train", tmp_path / "b.data", "--out", tmp_path / "c", *quick, "--folds", 3,
+                  "--start", model)  # fmt: skip
+    with pytest.raises(SystemExit):
+        stitchnet("train", tmp_path / "b.data", "--out", tmp_path / "c", *quick, "--width", 0.5,
+                  "--start", model)  # fmt: skip
+    assert not (tmp_path / "c").exists()
