@@ -14,7 +14,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from unittest.mock import patch
+from unittest import mock
 
 import nibabel as nib
 import numpy as np
@@ -78,7 +78,7 @@ def commands(block: str) -> Iterator[list[str]]:
 @pytest.fixture
 def registries() -> Iterator[None]:
     """What a page registers is gone when it ends: other tests count what there is."""
-    with patch.dict(FAMILIES), patch.dict(METHODS), patch.dict(SOURCES):
+    with mock.patch.dict(FAMILIES), mock.patch.dict(METHODS), mock.patch.dict(SOURCES):
         yield
 
 
