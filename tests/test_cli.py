@@ -110,7 +110,7 @@ def test_a_run_out_of_time_ends_as_any_other(
     folders: Path, stitchnet: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = folders / "short"
-    stitchnet("train", folders / "dataset", "--out", out, *TINY, "--steps", 99, "--minutes", 1e-4)
+    stitchnet("train", folders / "dataset", "--out", out, *TINY, "--steps", 99, "--minutes", 1e-9)
     assert "ended before step 99\nkept the weights of step 1 of 1;" in capsys.readouterr().out
     assert (out / "model.pt").exists()
     assert (out / "test").exists()
