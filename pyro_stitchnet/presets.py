@@ -219,7 +219,6 @@ PRESETS: Mapping[str, Preset] = {
         ),
         Objective(
             labels="guided",
-            label_weight=2,
             kl_warmup=200,
             free_bits=0.01,
             guide_weight=0,

@@ -70,6 +70,8 @@ class StitchNet(nn.Module):
                 f"likelihood {self.config.likelihood!r} is unknown; choose one of "
                 f"{', '.join(FAMILIES)}"
             )
+        # First, so that from one seed q(y | x) begins as the U-Net of the baselines does.
+        self.segmenter = UNet(self.config.weights) if self.config.segmenter else None
         self.svae = SVAE(self.config)
 
         # p(y | z)'s logits, then the first and the second parameter of each style, a map each.
@@ -82,7 +84,6 @@ class StitchNet(nn.Module):
         self.heads = nn.ModuleList(
             Head(c.decoder_channels, c.head_channels, n, c.norm) for n in outputs
         )
-        self.segmenter = UNet(c.weights) if c.segmenter else None
 
     def model(
         self,

@@ -230,3 +230,24 @@ def test_the_command_line_writes_the_report(
     shutil.copytree(results, out)
     stitchnet("benchmark", spec, "--out", out, "--report-only")
     assert "labelled slices" in capsys.readouterr().out
+
+
+def test_from_labels_alone_guided_learns_the_unet_of_the_same_seed(folder: Path) -> None:
+    """So whatever sets the two apart in a table is the generative part, not another start."""
+    entries = {
+        "unet": Entry("unet"),
+        "guided": Entry("stitchnet-guided", unlabelled=False, options={"posterior_weight": 0}),
+    }
+    spec = small(folder, entries=entries, steps=3)
+    _, parts = cut(Dataset(spec.data), fold=0, folds=5, seed=0, label_budget=4)
+    slices = {part: chosen.load() for part, chosen in parts.items()}
+    learnt = []
+    for name, entry in entries.items():
+        cell = Cell(name, entry, spec.budgets[0], 0, 0)
+        learner, _ = fit(spec, cell, slices, entry.options)
+        network = learner.get_submodule("network" if name == "unet" else "net.segmenter")
+        learnt.append(network.state_dict())
+    unet, segmenter = learnt
+    assert unet.keys() == segmenter.keys()
+    for key, value in unet.items():
+        torch.testing.assert_close(segmenter[key], value, rtol=0, atol=0, msg=key)
