@@ -225,7 +225,7 @@ PRESETS: Mapping[str, Preset] = {
             posterior_weight=1,
             posterior_after=200,
         ),
-        OptimiserConfig(learning_rate=1e-3, warmup=50, decay="cosine", ema=0.99),
+        OptimiserConfig(learning_rate=2e-3, warmup=50, decay="cosine", ema=0.99),
     ),
     "tiny": _TINY,
     "tiny-logistic": replace(_TINY, model=replace(_TINY.model, likelihood="discretised-logistic")),
