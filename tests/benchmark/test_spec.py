@@ -57,6 +57,14 @@ def test_lists_are_candidates() -> None:
     assert Entry("unet").candidates() == [{}]
 
 
+def test_numbers_without_a_point_are_numbers(tmp_path: Path) -> None:
+    text = WHOLE.replace("method: unet", "method: unet, options: {learning_rate: [1e-3, 2E+1]}")
+    assert read_spec(written(tmp_path, text)).entries["unet"].candidates() == [
+        {"learning_rate": 0.001},
+        {"learning_rate": 20.0},
+    ]
+
+
 def test_the_projects_own_specifications_are_sound() -> None:
     for path in Path("benchmarks").glob("*.yaml"):
         spec = read_spec(path)
