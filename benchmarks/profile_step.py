@@ -55,7 +55,6 @@ def main(config: Config) -> None:
     chosen = preset(config.preset)
     net = StitchNet(chosen.model).to(fabric.device)
     state = State(learner_of(net, chosen.objective), chosen.optimiser, fabric)
-    state.step = chosen.objective.posterior_after  # so that the posterior teaches, which costs most
     batch = random_batch(config.size, config.batch, fabric.device)
     step = Stepper(state)
     gpu = fabric.device.type == "cuda"

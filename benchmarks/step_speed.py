@@ -130,7 +130,6 @@ class Room:
         objective = replace(chosen.objective, labels=name, kl_warmup=0)
         learner = learner_of(self.net(), objective)
         state = State(learner, chosen.optimiser, self.fabric)
-        state.step = objective.posterior_after  # so that the posterior teaches, which costs most
         stepper = Stepper(state)
         return lambda: stepper([self.data])
 

@@ -89,10 +89,10 @@ class Objective:
         dice_weight: factor on the soft Dice loss of q(y | x) beside it; "guided" only.
         guide_weight: factor on the gradient by which the bound teaches q(y | x); "guided" only. 1
             is the bound's own, 0 lets labels alone teach it.
-        posterior_weight: factor on the cross-entropy by which the posterior of y teaches q(y | x)
-            where labels leave it open, see `pyro_stitchnet.training.posterior_taught`; "guided"
-            only.
-        posterior_after: steps on annotated slices alone, after which it does.
+        posterior_weight: factor on the squared difference by which the posterior of y teaches
+            q(y | x) where labels leave it open, see `pyro_stitchnet.training.posterior_taught`;
+            "guided" only.
+        posterior_warmup: steps over which that factor rises from near 0.
         kl_weight: factor on the z sites of model and guide (1 is the ELBO).
         kl_warmup: steps over which training raises the KL weight linearly from near 0.
         free_bits: nats per pixel of a latent map that each level may use at no cost: the bound
@@ -107,7 +107,7 @@ class Objective:
     dice_weight: float = 1.0
     guide_weight: float = 1.0
     posterior_weight: float = 0.0
-    posterior_after: int = 0
+    posterior_warmup: int = 0
     kl_weight: float = 1.0
     kl_warmup: int = 0
     free_bits: float = 0.0
@@ -119,13 +119,15 @@ class Objective:
         """Refuse weights outside their range."""
         if self.labels not in get_args(LabelTerm):
             raise ValueError(f"labels={self.labels!r} is not one of {get_args(LabelTerm)}")
-        if self.posterior_weight and self.posterior_after < 1:
-            raise ValueError("posterior_after must be at least 1: first labels have to teach it")
         if self.kl_weight <= 0:
             # poutine.scale refuses 0; a warm-up starts at 1e-6.
             raise ValueError(f"kl_weight must be above 0, got {self.kl_weight}")
-        if self.temperature <= 0 or self.free_bits < 0 or self.kl_warmup < 0:
-            raise ValueError("temperature must be above 0, free_bits and kl_warmup at least 0")
+        rest = (self.free_bits, self.kl_warmup, self.posterior_weight, self.posterior_warmup)
+        if self.temperature <= 0 or min(rest) < 0:
+            raise ValueError(
+                "temperature must be above 0; free_bits, kl_warmup, posterior_weight and "
+                "posterior_warmup at least 0"
+            )
 
 
 @dataclass(frozen=True)
@@ -222,8 +224,8 @@ PRESETS: Mapping[str, Preset] = {
             kl_warmup=200,
             free_bits=0.01,
             guide_weight=0,
-            posterior_weight=1,
-            posterior_after=200,
+            posterior_weight=0.05,
+            posterior_warmup=200,
         ),
         OptimiserConfig(learning_rate=2e-3, warmup=50, decay="cosine", ema=0.99),
     ),

@@ -1,6 +1,5 @@
 """What the baselines share: the loss of labels, and of label sets."""
 
-import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -12,7 +11,7 @@ from pyro_stitchnet.data.slices import Slices
 from pyro_stitchnet.sets import dice_loss, log_allowed
 from pyro_stitchnet.training.learner import Learner
 
-__all__ = ["Reading", "Supervised", "ramp", "set_loss"]
+__all__ = ["Reading", "Supervised", "cross_entropy", "set_loss"]
 
 Reading = Callable[[Tensor], Tensor]
 """Slices (N, H, W) to label probabilities (N, K, H, W)."""
@@ -96,8 +95,3 @@ def cross_entropy(logits: Tensor, labels: Tensor, weight: Tensor | None = None) 
         return logits.sum() * 0
     loss = functional.cross_entropy(logits, labels, reduction="none")
     return (loss if weight is None else loss * weight).mean()
-
-
-def ramp(step: int, length: int) -> float:
-    """exp(-5 (1 - t)^2), the rise of a weight over the first steps (Laine & Aila, ICLR 2017)."""
-    return math.exp(-5 * (1 - min(step / length, 1)) ** 2) if length else 1.0

@@ -2,13 +2,9 @@
 
 from torch import Tensor, nn
 
-from pyro_stitchnet.baselines.base import (
-    Supervised,
-    cross_entropy,
-    ramp,
-    set_loss,
-)
+from pyro_stitchnet.baselines.base import Supervised, cross_entropy, set_loss
 from pyro_stitchnet.data.batches import Batch
+from pyro_stitchnet.training.learner import ramp
 
 __all__ = ["CrossPseudoSupervision"]
 

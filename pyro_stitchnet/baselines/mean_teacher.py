@@ -2,9 +2,10 @@
 
 from torch import Tensor, nn
 
-from pyro_stitchnet.baselines.base import Supervised, ramp
+from pyro_stitchnet.baselines.base import Supervised
 from pyro_stitchnet.data.batches import Batch
 from pyro_stitchnet.training.average import Teacher
+from pyro_stitchnet.training.learner import ramp
 
 __all__ = ["MeanTeacher"]
 

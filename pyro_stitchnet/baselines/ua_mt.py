@@ -5,10 +5,10 @@ import math
 import torch
 from torch import Tensor
 
-from pyro_stitchnet.baselines.base import ramp
 from pyro_stitchnet.baselines.mean_teacher import MeanTeacher
 from pyro_stitchnet.data.batches import Batch
 from pyro_stitchnet.labels import LABELS
+from pyro_stitchnet.training.learner import ramp
 
 __all__ = ["UncertaintyAwareMeanTeacher"]
 

@@ -16,10 +16,6 @@ class UNet(nn.Module):
 
     An encoder that starts from weights keeps their batch norm's averages in training: the
     statistics of a batch of few slices, of two sources, would be those of neither.
-
-    Attributes:
-        fixed_averages: what keeps its batch norm's averages in training: "none", the "encoder", or
-            "all".
     """
 
     def __init__(self, weights: str | None = None) -> None:
@@ -42,15 +38,15 @@ class UNet(nn.Module):
             whole.encoder.features.load_state_dict(state)
         self.encoder, self.decoder = whole.encoder, whole.decoder
         self.head = whole.segmentation_head
-        self.fixed_averages = "none" if weights is None else "encoder"
+        self._averages_fixed = weights is not None
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode of all but what keeps its averages."""
         super().train(mode)
-        fixed = {"none": [], "encoder": [self.encoder], "all": [self]}[self.fixed_averages]
-        for module in (m for part in fixed for m in part.modules()):
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
+        if self._averages_fixed:
+            for module in self.encoder.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
         return self
 
     def forward(self, x: Tensor) -> Tensor:

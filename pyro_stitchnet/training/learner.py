@@ -1,5 +1,6 @@
 """What the engine trains: networks that know their loss, their prediction and their figures."""
 
+import math
 from dataclasses import replace
 
 import torch
@@ -14,7 +15,7 @@ from pyro_stitchnet.stitchnet import StitchNet
 from pyro_stitchnet.training.diagnostics import diagnose
 from pyro_stitchnet.training.health import why_not_finite
 
-__all__ = ["ElboLearner", "Learner", "warmed_up"]
+__all__ = ["ElboLearner", "Learner", "ramp", "warmed_up"]
 
 ANCHORS = 200  # slices
 
@@ -98,3 +99,8 @@ def warmed_up(objective: Objective, step: int) -> Objective:
     if step >= objective.kl_warmup:
         return objective
     return replace(objective, kl_weight=objective.kl_weight * step / objective.kl_warmup)
+
+
+def ramp(step: int, length: int) -> float:
+    """exp(-5 (1 - t)^2), the rise of a weight over the first steps (Laine & Aila, ICLR 2017)."""
+    return math.exp(-5 * (1 - min(step / length, 1)) ** 2) if length else 1.0

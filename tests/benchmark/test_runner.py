@@ -21,6 +21,7 @@ from pyro_stitchnet.data.phantom import phantom_slices
 from pyro_stitchnet.data.prepare import prepare
 from pyro_stitchnet.data.preprocess import Preprocessing
 from pyro_stitchnet.data.slices import write_folder
+from pyro_stitchnet.presets import preset
 
 SIZE = 64
 FIGURES = ["dice_ggo", "dice_con", "ece_ggo", "infection_elsewhere", "validation_dice"]
@@ -145,7 +146,10 @@ def test_no_method_sees_test_labels(folder: Path, name: str) -> None:
     ("entry", "words"),
     [
         (Entry("unet", options={"strength": 1}), "entries.last: .*strength"),
-        (Entry("stitchnet-guided", options={"posterior_after": [1, 0]}), "entries.last: .*least 1"),
+        (
+            Entry("stitchnet-guided", options={"posterior_weight": [1, -1]}),
+            "entries.last: .*least 0",
+        ),
     ],
 )
 def test_options_are_refused_before_anything_is_trained(
@@ -238,7 +242,7 @@ def test_from_labels_alone_guided_learns_the_unet_of_the_same_seed(folder: Path)
         "unet": Entry("unet"),
         "guided": Entry("stitchnet-guided", unlabelled=False, options={"posterior_weight": 0}),
     }
-    spec = small(folder, entries=entries, steps=3)
+    spec = small(folder, entries=entries, steps=3, optimiser=preset("guided").optimiser)
     _, parts = cut(Dataset(spec.data), fold=0, folds=5, seed=0, label_budget=4)
     slices = {part: chosen.load() for part, chosen in parts.items()}
     learnt = []
