@@ -35,8 +35,8 @@ class PosteriorTaught(ElboLearner):
     expectation maximisation with q' as the prior of y. Unlabelled slices and sets of labels, such
     as "infection", are one and the same case.
 
-    It must be gentle: r is not sharpened, and its weight is small and rises slowly. Sure labels,
-    taught by cross-entropy, took from what q found in another hospital's slices (docs/study.md).
+    It is gentle: r is not sharpened, and its weight is small and rises slowly. Sharpened targets,
+    taught by cross-entropy, went with less infection found elsewhere (docs/study.md).
     """
 
     strong_views = 1
