@@ -1,6 +1,7 @@
 """Train and test every cell of a benchmark, and append what it scored to its tables."""
 
 import json
+import math
 import resource
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -166,6 +167,7 @@ def _tested(
         folds=cell.budget.folds,
         seed=cell.seed,
         label_budget=cell.budget.labels,
+        validation=cell.budget.validation,
     )
     slices = {part: chosen.load() for part, chosen in parts.items()}
     begun, tried = time.monotonic(), {}
@@ -221,7 +223,7 @@ def _tested(
 def fit(
     spec: Spec, cell: Cell, slices: Mapping[str, Slices], options: Mapping[str, Any]
 ) -> tuple[Learner, float]:
-    """Train one candidate; its best weights and their Dice on the validation fold.
+    """Train one candidate; its best weights and their Dice on the validation fold, if any.
 
     Args:
         spec: steps, batches, optimiser.
@@ -254,12 +256,12 @@ def fit(
         state,
         streams.batches(),
         spec.steps,
-        validation=slices["validation"],
+        validation=slices["validation"] if cell.budget.validation else None,
         log_every=spec.steps,
         validate_every=spec.validate_every,
     )
     scores = [row["validation/dice"] for row in state.rows if "validation/dice" in row]
-    return learner, max(scores)
+    return learner, max(scores, default=math.nan)
 
 
 def _uses_unlabelled(entry: Entry) -> bool:

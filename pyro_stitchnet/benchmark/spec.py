@@ -52,6 +52,8 @@ class Budget:
         labels: slices with one label for every pixel; all where None.
         folds: into which the patients are dealt; each is tested once for every seed.
         tested: how many of them are, where not all.
+        validation: whether another fold is held out to choose weights and options by; without, its
+            patients train too, and the last weights are tested.
     """
 
     __pydantic_config__ = _STRICT
@@ -59,6 +61,7 @@ class Budget:
     labels: int | None
     folds: int = 5
     tested: int | None = None
+    validation: bool = True
 
     def __post_init__(self) -> None:
         """Refuse folds that are not there."""
@@ -120,6 +123,11 @@ class Spec:
                 raise ValueError(
                     f"entries.{name}: {entry.method} has no use for unlabelled slices; leave out "
                     "`unlabelled`"
+                )
+            if len(entry.candidates()) > 1 and not all(b.validation for b in self.budgets):
+                raise ValueError(
+                    f"entries.{name}: options cannot be chosen where a budget has no validation; "
+                    "give one value for each"
                 )
         if not 1 <= self.views <= VIEWS:
             raise ValueError(f"views must be between 1 and {VIEWS}, got {self.views}")

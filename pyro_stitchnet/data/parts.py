@@ -11,7 +11,13 @@ __all__ = ["cut"]
 
 
 def cut(
-    dataset: Dataset, *, fold: int, folds: int, seed: int, label_budget: int | None = None
+    dataset: Dataset,
+    *,
+    fold: int,
+    folds: int,
+    seed: int,
+    label_budget: int | None = None,
+    validation: bool = True,
 ) -> tuple[pd.Series, dict[str, Dataset]]:
     """Split by patient, and take the labels beyond a budget away.
 
@@ -21,6 +27,7 @@ def cut(
         folds: how many folds; with 0 all patients train.
         seed: of the split and of which slices keep their labels.
         label_budget: how many training slices keep them; all by default.
+        validation: whether a fold validates; without, it trains.
 
     Returns:
         The part of every slice, see :func:`~pyro_stitchnet.data.splits.assign`, and the slices of
@@ -32,7 +39,7 @@ def cut(
     manifest = dataset.manifest
     labelled = manifest["labelled"]
     try:
-        parts = assign(manifest, fold=fold, folds=folds, seed=seed)
+        parts = assign(manifest, fold=fold, folds=folds, seed=seed, validation=validation)
         if label_budget is not None:
             labelled = keep_labels(manifest, parts, label_budget, seed=seed)
     except ValueError as error:

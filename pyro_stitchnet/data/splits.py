@@ -29,7 +29,14 @@ PARTS = ("train", "validation", "test")
 LESIONS = ("has_ggo", "has_consolidation")
 
 
-def assign(manifest: pd.DataFrame, *, fold: int = 0, folds: int = 5, seed: int = 0) -> pd.Series:
+def assign(
+    manifest: pd.DataFrame,
+    *,
+    fold: int = 0,
+    folds: int = 5,
+    seed: int = 0,
+    validation: bool = True,
+) -> pd.Series:
     """Deal the patients into ``folds``: one fold tests, the next validates, the others train.
 
     With 0 folds all train.
@@ -43,8 +50,10 @@ def assign(manifest: pd.DataFrame, *, fold: int = 0, folds: int = 5, seed: int =
     Args:
         manifest: see this module's head.
         fold: the fold to test on, 0 to ``folds`` - 1.
-        folds: how many folds, 0 or at least 3 and at most as many as there are patients to deal.
+        folds: how many folds, 0 or at least 3 (2 without validation) and at most as many as there
+            are patients to deal.
         seed: shuffles the patients.
+        validation: whether a fold validates; without, it trains.
 
     Returns:
         One of :data:`PARTS` for each row.
@@ -59,14 +68,15 @@ def assign(manifest: pd.DataFrame, *, fold: int = 0, folds: int = 5, seed: int =
     patients = patients[patients["complete"]]
     if not manifest["labelled"].any():
         raise ValueError("no slice has a label, so there is nothing to test on; label some")
-    if len(patients) < 3:
+    needed = ["training", "validation", "test"] if validation else ["training", "test"]
+    if len(patients) < len(needed):
         raise ValueError(
             f"patients with a slice whose every pixel has one label: {len(patients)}, but "
-            "training, validation and test need one each; label slices of more, all four tissues"
+            f"{' and '.join(needed)} need one each; label slices of more, all four tissues"
         )
-    if not 3 <= folds <= len(patients):
+    if not len(needed) <= folds <= len(patients):
         raise ValueError(
-            "folds must be between 3 and the number of patients with a slice whose every pixel has "
+            f"folds must be between {len(needed)} and the number of patients with a slice whose every pixel has "
             f"one label, {len(patients)}: {folds}"
         )
     if not 0 <= fold < folds:
@@ -80,7 +90,7 @@ def assign(manifest: pd.DataFrame, *, fold: int = 0, folds: int = 5, seed: int =
     dealt = pd.Series(np.arange(len(order)) % folds, index=patients.index[order])
     turn = (manifest["patient"].map(dealt) - fold) % folds  # NaN where not dealt
     return pd.Series(
-        np.select([turn == 0, turn == 1], ["test", "validation"], "train"),
+        np.select([turn == 0, (turn == 1) & validation], ["test", "validation"], "train"),
         index=manifest.index,
         name="part",
     )

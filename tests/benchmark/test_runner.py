@@ -126,6 +126,19 @@ def test_a_row_is_reproduced(folder: Path, results: Path, tmp_path: Path) -> Non
     )
 
 
+def test_a_budget_without_validation_trains_its_fold(folder: Path, tmp_path: Path) -> None:
+    budget = Budget(8, folds=5, tested=1, validation=False)  # 6 slices beside a validation fold
+    rows = run(small(folder, budgets=[budget]), tmp_path, ["unet"]).rows
+    assert rows["validation_dice"].isna().all()
+    assert rows["dice_ggo"].notna().any()
+
+
+def test_options_are_not_chosen_without_validation(folder: Path) -> None:
+    chosen = {"unet": Entry("unet", options={"learning_rate": [1e-3, 2e-3]})}
+    with pytest.raises(ValueError, match=r"entries\.unet: options cannot be chosen"):
+        small(folder, entries=chosen, budgets=[Budget(4, validation=False)])
+
+
 @pytest.mark.parametrize("name", ["unet", "tiny"])
 def test_no_method_sees_test_labels(folder: Path, name: str) -> None:
     """Scrambled, they leave the trained weights as they are, to the bit."""

@@ -71,6 +71,19 @@ def test_five_folds_are_the_articles_shares() -> None:
         }
 
 
+def test_without_validation_its_fold_trains() -> None:
+    table = plain(20)
+    for fold in range(5):
+        with_one, without = (assign(table, fold=fold, validation=v) for v in (True, False))
+        assert (without == with_one.replace("validation", "train")).all()
+    assert assign(plain(2), folds=2, validation=False).value_counts().to_dict() == {
+        "train": 2,
+        "test": 2,
+    }
+    with pytest.raises(ValueError, match="between 2 and"):
+        assign(table, folds=1, validation=False)
+
+
 @pytest.mark.parametrize("folds", [-1, 1, 2, 7])
 def test_a_wrong_number_of_folds_is_refused(folds: int) -> None:
     with pytest.raises(ValueError, match=f"between 3 and the number of patients .*, 6: {folds}"):
