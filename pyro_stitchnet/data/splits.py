@@ -76,8 +76,8 @@ def assign(
         )
     if not len(needed) <= folds <= len(patients):
         raise ValueError(
-            f"folds must be between {len(needed)} and the number of patients with a slice whose every pixel has "
-            f"one label, {len(patients)}: {folds}"
+            f"folds must be between {len(needed)} and the number of patients with a slice whose "
+            f"every pixel has one label, {len(patients)}: {folds}"
         )
     if not 0 <= fold < folds:
         raise ValueError(f"fold must be between 0 and {folds - 1}, got {fold}")
