@@ -87,11 +87,12 @@ def test_where_masks_mark_infection_only_that_is_scored(
               folders / "infection", "--size", 64, "--lungs", "none", "--workers", 1,
               "--no-progress")  # fmt: skip
     stitchnet("evaluate", trained / "model.pt", folders / "infection", "--out",
-              folders / "elsewhere", "--views", 2)  # fmt: skip
+              folders / "elsewhere", "--views", 2, "--decision", "dice")  # fmt: skip
     scores = pd.read_csv(folders / "elsewhere" / "scores.csv")
     assert list(scores["lesion"]) == ["Infection"] * 2
     assert (scores["truth_pixels"] > 0).any()
-    assert json.loads((folders / "elsewhere" / "table.json").read_text())["info"]["views"] == 2
+    info = json.loads((folders / "elsewhere" / "table.json").read_text())["info"]
+    assert (info["views"], info["decision"]) == (2, "dice")
 
 
 def test_with_no_folds_every_patient_trains(

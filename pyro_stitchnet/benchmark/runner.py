@@ -21,6 +21,7 @@ from pyro_stitchnet.data.batches import TwoStreams
 from pyro_stitchnet.data.dataset import Dataset
 from pyro_stitchnet.data.parts import cut
 from pyro_stitchnet.data.slices import Slices
+from pyro_stitchnet.decision import Decision, decide
 from pyro_stitchnet.devices import make_fabric
 from pyro_stitchnet.evaluation.calibration import calibration
 from pyro_stitchnet.evaluation.distances import hausdorff95
@@ -189,7 +190,7 @@ def _tested(
         begun = time.monotonic()
         p = _answered(answer, slices["test"].images, device, spec.views)
         predicting = (time.monotonic() - begun) / len(p)
-        found = _scores(p, slices["test"])
+        found = _scores(p, slices["test"], spec.decision)
         means = found.groupby("lesion")["f1"].mean()
         row = {
             **cell.key,
@@ -211,7 +212,7 @@ def _tested(
         found["set"] = "test"
         if elsewhere is not None:
             other = _infection_scores(
-                _answered(answer, elsewhere.images, device, spec.views), elsewhere
+                _answered(answer, elsewhere.images, device, spec.views), elsewhere, spec.decision
             )
             row["infection_elsewhere"] = other["f1"].mean()
             found = pd.concat([found, other.assign(set="elsewhere")], ignore_index=True)
@@ -289,18 +290,18 @@ def _answered(answer: Reading, images: Tensor, device: torch.device, views: int)
         return averaged(answer, images.to(device), views).cpu()
 
 
-def _scores(p: Tensor, slices: Slices) -> pd.DataFrame:
+def _scores(p: Tensor, slices: Slices, decision: Decision) -> pd.DataFrame:
     """Scores of every slice and lesion, with the distance of the outlines."""
-    truth, labels = slices.labels(), p.argmax(1)
+    truth, labels = slices.labels(), decide(p, decision)
     scores = slice_scores(truth, labels, slices.names, slices.patients)
     for lesion, distances in hausdorff95(truth, labels).items():
         scores.loc[scores["lesion"] == lesion, "hd95"] = distances
     return scores
 
 
-def _infection_scores(p: Tensor, slices: Slices) -> pd.DataFrame:
+def _infection_scores(p: Tensor, slices: Slices, decision: Decision) -> pd.DataFrame:
     """Dice of GGO and consolidation together, where the masks do not tell them apart."""
-    truth, predicted = slices.infection(), p.argmax(1)
+    truth, predicted = slices.infection(), decide(p, decision)
     return slice_scores(truth, predicted, slices.names, slices.patients, groups=[INFECTION])
 
 

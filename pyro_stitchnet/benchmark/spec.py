@@ -10,6 +10,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from pyro_stitchnet.benchmark.methods import METHODS
 from pyro_stitchnet.config import Precision, check_keys, read_mapping
+from pyro_stitchnet.decision import Decision
 from pyro_stitchnet.presets import OptimiserConfig
 from pyro_stitchnet.symmetry import VIEWS
 
@@ -90,6 +91,7 @@ class Spec:
         device: "auto" takes a GPU if there is one.
         precision: of the networks in training.
         views: flips and quarter turns over which every method's answers are averaged in the test.
+        decision: by which every method's probabilities become labels in the test.
     """
 
     __pydantic_config__ = _STRICT
@@ -110,6 +112,7 @@ class Spec:
     device: str = "auto"
     precision: Precision = "32"
     views: int = 1
+    decision: Decision = "likeliest"
 
     def __post_init__(self) -> None:
         """Refuse what no run could do."""

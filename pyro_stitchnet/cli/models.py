@@ -49,6 +49,7 @@ def evaluate(
     read_out: Literal["guide", "prior", "posterior"] | None = None,
     samples: int = 8,
     views: int = 1,
+    decision: Literal["likeliest", "dice"] = "likeliest",
     seed: int = 0,
     device: str = "auto",
 ) -> None:
@@ -64,6 +65,8 @@ def evaluate(
             model has q(y | x), else p(y | z).
         samples: draws of z to average over; 0 takes the mean of each level.
         views: flips and quarter turns of each slice to average over, 1 to 8.
+        decision: each pixel's likeliest label, or the infection of the greatest expected Dice,
+            which finds more where the model is unsure.
         seed: of the draws.
         device: "auto" takes a GPU if there is one.
     """
@@ -108,6 +111,7 @@ def evaluate(
         read_out=read_out,
         samples=samples,
         views=views,
+        decision=decision,
         seed=seed,
         info={
             "model": str(model),

@@ -23,6 +23,7 @@ def predict(
     read_out: Literal["guide", "prior", "posterior"] | None = None,
     samples: int = 1,
     views: int = 1,
+    decision: Literal["likeliest", "dice"] = "likeliest",
     batch_size: int = 8,
     seed: int = 0,
     save_scan: bool = True,
@@ -51,6 +52,8 @@ def predict(
             model has q(y | x), else p(y | z).
         samples: draws of z to average over; 0 takes the mean of each level.
         views: flips and quarter turns of each slice to average over, 1 to 8.
+        decision: each pixel's likeliest label, or the infection of the greatest expected Dice,
+            which finds more where the model is unsure.
         batch_size: slices at a time.
         seed: of the draws.
         save_scan: write the scan as the model saw it, windowed, beside the maps; for `view`.
@@ -67,9 +70,10 @@ def predict(
     from pyro_stitchnet.prediction.scan import Model
     from pyro_stitchnet.prediction.segmenter import Options
 
+    options = Options(read_out, samples, views, batch_size, seed, decision)
     done = predict_scans(
         inputs,
-        Model(model, device, Options(read_out, samples, views, batch_size, seed), lungs, size),
+        Model(model, device, options, lungs, size),
         out,
         extras=("scan",) * save_scan + ("healthy",) * save_healthy,
         seg=save_seg,

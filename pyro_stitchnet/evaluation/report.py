@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 
 from pyro_stitchnet.data.slices import Slices
+from pyro_stitchnet.decision import Decision, decide
 from pyro_stitchnet.evaluation.metrics import GROUPS, INFECTION, slice_scores
 from pyro_stitchnet.evaluation.tables import save
 from pyro_stitchnet.pictures import save_figure, segmentations, styles
@@ -32,6 +33,7 @@ def evaluate(
     read_out: ReadOut | None = None,
     samples: int = 8,
     views: int = 1,
+    decision: Decision = "likeliest",
     seed: int = 0,
     info: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
@@ -45,6 +47,7 @@ def evaluate(
         read_out: see :func:`~pyro_stitchnet.posterior.segment`.
         samples: see :func:`~pyro_stitchnet.posterior.segment`.
         views: see :func:`~pyro_stitchnet.posterior.segment`.
+        decision: see :func:`~pyro_stitchnet.decision.decide`.
         seed: of the draws.
         info: plain data on the run, kept in ``table.json`` beside the style gaps.
 
@@ -63,7 +66,7 @@ def evaluate(
         answer = segment(
             net, slices.images.to(device), read_out=read_out, samples=samples, views=views
         )
-    labels = answer.labels.cpu()
+    labels = decide(answer.probabilities, decision).cpu()
     groups = tuple(GROUPS) if told else (INFECTION,)
     scores = slice_scores(truth, labels, slices.names, slices.patients, groups)
     save(
@@ -72,6 +75,7 @@ def evaluate(
         read_out=read_out,
         samples=samples,
         views=views,
+        decision=decision,
         seed=seed,
         style_gap=style_gaps(answer.styles.movedim(1, -1)),
         **(info or {}),

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pyro_stitchnet.data.preprocess import Preprocessing, window
+from pyro_stitchnet.data.preprocess import window
 from pyro_stitchnet.data.stack import Spool, Stack
+from pyro_stitchnet.decision import decide
 from pyro_stitchnet.labels import CONSOLIDATION, GGO, HEALTHY, LABELS
 from pyro_stitchnet.posterior import entropy
 from pyro_stitchnet.prediction.figures import Tally
@@ -86,7 +87,7 @@ def each_slice(
         answers = segmenter.slices(stack, styles=styles, stacked=stacked)
         for index, answer in enumerate(_in_turn(answers, len(stack))):
             grey = stack.slices[index]
-            maps, sure = _of_slice(segmenter.preprocessing, stack, grey, answer)
+            maps, sure = _of_slice(segmenter, stack, grey, answer)
             totals.tally.add(index, maps["labels"], grey)
             if answer is not None:
                 totals.segmented += 1
@@ -135,9 +136,10 @@ def _in_turn(answers: Iterator[Segmented], n: int) -> Iterator[Segmented | None]
 
 
 def _of_slice(
-    steps: Preprocessing, stack: Stack, grey: np.ndarray, answer: Segmented | None
+    segmenter: Segmenter, stack: Stack, grey: np.ndarray, answer: Segmented | None
 ) -> tuple[dict[str, np.ndarray], float]:
     """Every map of one slice, and the sum over its lung of the labels' probabilities."""
+    steps = segmenter.preprocessing
     low, high = steps.window
     shown = window(grey, *steps.limits(stack)) * (high - low) + low
     made: dict[str, np.ndarray] = {
@@ -150,13 +152,14 @@ def _of_slice(
     if answer is None:
         return made, 0.0
     box, p = answer.covered()
-    labels = p.argmax(0)
+    probabilities = torch.from_numpy(np.ascontiguousarray(p))[None]
+    labels = decide(probabilities, segmenter.options.decision)[0].numpy()
     made["labels"][box] = labels
     made["lesion_probability"][box] = p[GGO] + p[CONSOLIDATION]
-    made["uncertainty"][box] = entropy(torch.from_numpy(np.ascontiguousarray(p))[None])[0].numpy()
+    made["uncertainty"][box] = entropy(probabilities)[0].numpy()
     if answer.styles is not None:
         _, style = answer.grid.covered(answer.styles[HEALTHY], order=1)
         lesion = labels >= GGO
         made["healthy"] = shown.copy()
         made["healthy"][box][lesion] = style[lesion] * (high - low) + low
-    return made, float(p.max(0)[labels > 0].sum(dtype=np.float64))
+    return made, float(np.take_along_axis(p, labels[None], 0)[0][labels > 0].sum(dtype=np.float64))

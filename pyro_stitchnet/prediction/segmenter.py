@@ -12,6 +12,7 @@ import torch
 
 from pyro_stitchnet.data.preprocess import Grid, Preprocessing, Slice
 from pyro_stitchnet.data.stack import Stack
+from pyro_stitchnet.decision import Decision
 from pyro_stitchnet.devices import choose_device
 from pyro_stitchnet.labels import ALL_LABELS
 from pyro_stitchnet.posterior import ReadOut, predict, seeded, segment
@@ -36,6 +37,7 @@ class Options:
         views: flips and quarter turns of each slice to average over, 1 to 8.
         batch_size: slices at a time.
         seed: of the draws.
+        decision: how probabilities become labels, see :func:`~pyro_stitchnet.decision.decide`.
     """
 
     read_out: ReadOut | None = None
@@ -43,6 +45,7 @@ class Options:
     views: int = 1
     batch_size: int = 8
     seed: int = 0
+    decision: Decision = "likeliest"
 
     def __post_init__(self) -> None:
         """Refuse numbers out of range."""

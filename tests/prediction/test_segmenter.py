@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import get_args
 
 import nibabel as nib
 import numpy as np
@@ -15,7 +16,9 @@ from pyro_stitchnet.data.preprocess import Preprocessing
 from pyro_stitchnet.data.sources.base import Scan
 from pyro_stitchnet.data.stack import Stack
 from pyro_stitchnet.data.volume import Volume
+from pyro_stitchnet.decision import Decision, decide
 from pyro_stitchnet.posterior import segment
+from pyro_stitchnet.prediction.maps import each_slice
 from pyro_stitchnet.prediction.run import predict_scans
 from pyro_stitchnet.prediction.scan import Model
 from pyro_stitchnet.prediction.segmenter import Options, Segmenter, load
@@ -110,6 +113,23 @@ def test_a_model_with_a_segmenter_is_read_as_asked() -> None:
     usual = probabilities(net, Options())
     assert np.array_equal(usual, probabilities(net, Options("posterior")))
     assert not np.allclose(usual, probabilities(net, Options("guide")))
+
+
+def test_labels_are_decided_as_asked(net: StitchNet) -> None:
+    voxels = np.random.default_rng(0).normal(-500, 300, (64, 64, 2))
+    stack = Stack.of(Volume(voxels, np.eye(4), True, Path("noise")))
+    steps = Preprocessing(size=64, lungs="none")
+    found: dict[str, np.ndarray] = {}
+    for decision in get_args(Decision):
+        asked = Segmenter(net, steps, options=Options(decision=decision))
+        labels = []
+        for one in each_slice(asked, stack, styles=False)[1]:
+            assert one.answer is not None
+            p = torch.from_numpy(one.answer.covered()[1].copy())[None]
+            assert np.array_equal(one.maps["labels"], decide(p, decision)[0].numpy())
+            labels.append(one.maps["labels"])
+        found[decision] = np.stack(labels)
+    assert not np.array_equal(found["likeliest"], found["dice"])
 
 
 def test_how_slices_were_prepared_must_be_known(net: StitchNet, tmp_path: Path) -> None:
