@@ -21,7 +21,7 @@ from pyro_stitchnet.data.batches import TwoStreams
 from pyro_stitchnet.data.dataset import Dataset
 from pyro_stitchnet.data.parts import cut
 from pyro_stitchnet.data.slices import Slices
-from pyro_stitchnet.decision import Decision, decide
+from pyro_stitchnet.decision import decide
 from pyro_stitchnet.devices import make_fabric
 from pyro_stitchnet.evaluation.calibration import calibration
 from pyro_stitchnet.evaluation.distances import hausdorff95
@@ -186,38 +186,41 @@ def _tested(
         with seeded(0, device):
             styles = style_figures(learner.net, slices["test"], samples=SAMPLES)
     rows, scores = [], []
+    told = slices["test"]
     for reading, answer in _readings(learner, slices["labelled"]).items():
         begun = time.monotonic()
-        p = _answered(answer, slices["test"].images, device, spec.views)
+        p = _answered(answer, told.images, device, spec.views)
         predicting = (time.monotonic() - begun) / len(p)
-        found = _scores(p, slices["test"], spec.decision)
-        means = found.groupby("lesion")["f1"].mean()
-        row = {
-            **cell.key,
-            "reading": reading,
-            "method": cell.entry.method,
-            "unlabelled": _uses_unlabelled(cell.entry),
-            "slices_test": len(p),
-            "dice_ggo": means["GGO"],
-            "dice_con": means["CON"],
-            **calibration(p, slices["test"].labels()),
-            "validation_dice": best[0],
-            "tried": json.dumps(tried),
-            "seconds_training": seconds / len(tried),
-            "seconds_a_slice": predicting,
-            "peak_gb": _peak_memory(device),
-            **styles,
-            **provenance(),
-        }
-        found["set"] = "test"
+        other = None
         if elsewhere is not None:
-            other = _infection_scores(
-                _answered(answer, elsewhere.images, device, spec.views), elsewhere, spec.decision
-            )
-            row["infection_elsewhere"] = other["f1"].mean()
-            found = pd.concat([found, other.assign(set="elsewhere")], ignore_index=True)
-        rows.append(row)
-        scores.append(found.assign(**cell.key, reading=reading))
+            other = _answered(answer, elsewhere.images, device, spec.views)
+        for decision in spec.decisions:
+            found = _scores(decide(p, decision), told)
+            means = found.groupby("lesion")["f1"].mean()
+            row = {
+                **cell.key,
+                "reading": reading if decision == "likeliest" else _joined(reading, decision),
+                "method": cell.entry.method,
+                "unlabelled": _uses_unlabelled(cell.entry),
+                "slices_test": len(p),
+                "dice_ggo": means["GGO"],
+                "dice_con": means["CON"],
+                **calibration(p, told.labels()),
+                "validation_dice": best[0],
+                "tried": json.dumps(tried),
+                "seconds_training": seconds / len(tried),
+                "seconds_a_slice": predicting,
+                "peak_gb": _peak_memory(device),
+                **styles,
+                **provenance(),
+            }
+            found["set"] = "test"
+            if other is not None and elsewhere is not None:
+                infection = _infection_scores(decide(other, decision), elsewhere)
+                row["infection_elsewhere"] = infection["f1"].mean()
+                found = pd.concat([found, infection.assign(set="elsewhere")], ignore_index=True)
+            rows.append(row)
+            scores.append(found.assign(**cell.key, reading=row["reading"]))
     return rows, pd.concat(scores, ignore_index=True)
 
 
@@ -285,24 +288,28 @@ def _readings(learner: Learner, labelled: Slices) -> Mapping[str, Reading]:
     return {"": own, "posterior": posterior}
 
 
+def _joined(*names: str) -> str:
+    return ", ".join(filter(None, names))
+
+
 def _answered(answer: Reading, images: Tensor, device: torch.device, views: int) -> Tensor:
     with seeded(0, device):
         return averaged(answer, images.to(device), views).cpu()
 
 
-def _scores(p: Tensor, slices: Slices, decision: Decision) -> pd.DataFrame:
+def _scores(labels: Tensor, slices: Slices) -> pd.DataFrame:
     """Scores of every slice and lesion, with the distance of the outlines."""
-    truth, labels = slices.labels(), decide(p, decision)
+    truth = slices.labels()
     scores = slice_scores(truth, labels, slices.names, slices.patients)
     for lesion, distances in hausdorff95(truth, labels).items():
         scores.loc[scores["lesion"] == lesion, "hd95"] = distances
     return scores
 
 
-def _infection_scores(p: Tensor, slices: Slices, decision: Decision) -> pd.DataFrame:
+def _infection_scores(labels: Tensor, slices: Slices) -> pd.DataFrame:
     """Dice of GGO and consolidation together, where the masks do not tell them apart."""
-    truth, predicted = slices.infection(), decide(p, decision)
-    return slice_scores(truth, predicted, slices.names, slices.patients, groups=[INFECTION])
+    truth = slices.infection()
+    return slice_scores(truth, labels, slices.names, slices.patients, groups=[INFECTION])
 
 
 def _peak_memory(device: torch.device) -> float:

@@ -91,7 +91,8 @@ class Spec:
         device: "auto" takes a GPU if there is one.
         precision: of the networks in training.
         views: flips and quarter turns over which every method's answers are averaged in the test.
-        decision: by which every method's probabilities become labels in the test.
+        decisions: by each of which every method's probabilities become labels in the test, a line
+            of the tables each.
     """
 
     __pydantic_config__ = _STRICT
@@ -112,7 +113,7 @@ class Spec:
     device: str = "auto"
     precision: Precision = "32"
     views: int = 1
-    decision: Decision = "likeliest"
+    decisions: Sequence[Decision] = ("likeliest",)
 
     def __post_init__(self) -> None:
         """Refuse what no run could do."""
@@ -137,6 +138,8 @@ class Spec:
         numbers = (self.steps, self.labelled_per_batch, self.unlabelled_per_batch)
         if min(*numbers, self.validate_every) < 1 or not self.entries or not self.budgets:
             raise ValueError("steps, slices a batch, entries and budgets must be at least 1")
+        if not self.decisions:
+            raise ValueError("decisions must name at least one")
 
 
 def read_spec(path: Path) -> Spec:

@@ -8,6 +8,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyro_stitchnet.data.batches import Batch
+from pyro_stitchnet.nn.norm import averages_used
 from pyro_stitchnet.nn.unet import UNet
 from pyro_stitchnet.objective import negative_elbo
 from pyro_stitchnet.presets import Objective
@@ -80,7 +81,8 @@ class PosteriorTaught(ElboLearner):
             loss = loss - objective.label_weight * log_p.mean()
         if asked.any():
             posterior = scores.masked_fill(~batch.allowed, -torch.inf).softmax(-1)
-            q = self._log_q(batch.strong[0, asked]).exp()
+            with averages_used(self.segmenter):  # those of labelled slices, as the teacher does
+                q = self._log_q(batch.strong[0, asked]).exp()
             differences = (q - posterior[asked]).square().sum(-1)[several[asked]]
             weight = objective.posterior_weight * ramp(step, objective.posterior_warmup)
             loss = loss + weight * differences.mean()

@@ -84,6 +84,23 @@ def test_every_reading_is_a_row_with_its_figures_and_origin(results: Path) -> No
     assert len(scores[(scores["set"] == "test") & (scores["reading"] == "posterior")]) == 4 * 4
 
 
+def test_every_decision_is_a_row_of_the_same_model(
+    folder: Path, results: Path, tmp_path: Path
+) -> None:
+    budget = Budget(4, folds=5, tested=1)
+    spec = small(folder, decisions=("likeliest", "dice"), budgets=[budget])
+    tables = run(spec, tmp_path, ["unet"])
+    names = ["", "dice", "threshold", "threshold, dice", "gaussian", "gaussian, dice"]
+    assert list(tables.rows["reading"]) == names
+    plain, dice = (tables.rows[tables.rows["reading"] == name].iloc[0] for name in ("", "dice"))
+    before = Tables(results).rows.iloc[0]
+    assert plain["dice_ggo"] == pytest.approx(before["dice_ggo"])
+    assert dice["ece_ggo"] == plain["ece_ggo"]
+    found = tables.scores[tables.scores["lesion"] == "Infection"]
+    marked = found.groupby("reading")["predicted_pixels"].sum()
+    assert marked["dice"] > marked[""]
+
+
 def test_what_is_done_is_not_done_again(
     folder: Path, results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
