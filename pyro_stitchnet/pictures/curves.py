@@ -2,7 +2,7 @@
 
 import math
 import re
-from itertools import cycle
+from itertools import cycle, product
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -13,6 +13,8 @@ __all__ = ["LINES", "label_efficiency", "training_curves"]
 # Okabe and Ito's palette, but for its yellow, too faint for a line on white.
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Colours of lines, told apart by the colour-blind (Okabe & Ito 2008)."""
+
+STYLES = (("o", "-"), ("s", "--"), ("^", ":"), ("D", "-."))  # of rounds through the colours
 
 PANELS = {  # group of columns: title, unit of the vertical axis
     "loss": ("loss", ""),
@@ -124,14 +126,17 @@ def label_efficiency(points: pd.DataFrame) -> Figure:
     budgets = sorted(points["labels"].unique(), key=lambda n: (n < 0, n))
     places = {budget: place for place, budget in enumerate(budgets)}
     lines = list(points.groupby("line", sort=False))
-    for number, ((line, part), colour) in enumerate(zip(lines, cycle(LINES), strict=False)):
+    for number, ((line, part), ((marker, dashes), colour)) in enumerate(
+        zip(lines, cycle(product(STYLES, LINES)), strict=False)
+    ):
         part = part.sort_values("labels", key=lambda n: n.map(places))
         shift = 0.3 * (number / max(len(lines) - 1, 1) - 0.5)  # so that intervals stay apart
         at = part["labels"].map(places) + shift
         error = [part["dice"] - part["low"], part["high"] - part["dice"]]
         ax.errorbar(
-            at, part["dice"], error, color=colour, label=line, marker="o", capsize=2, lw=1.2
-        )
+            at, part["dice"], error, color=colour, label=line, marker=marker, linestyle=dashes,
+            capsize=2, lw=1.2,
+        )  # fmt: skip
     ax.set_xticks(range(len(budgets)), ["all" if b < 0 else str(b) for b in budgets])
     ax.set(xlabel="labelled slices", ylabel="mean Dice of GGO and consolidation, by patient")
     ax.grid(alpha=0.3)

@@ -95,3 +95,15 @@ def test_save_figure_writes_a_png_and_no_pyplot_figure_is_left(
         assert picture.info["dpi"] == pytest.approx((150, 150), abs=0.1)
     assert [file.name for file in tmp_path.iterdir()] == ["figure.png"]
     assert pyplot.get_fignums() == []
+
+
+def test_no_two_methods_look_alike() -> None:
+    names = [f"method {n}" for n in range(12)]
+    points = pd.DataFrame(
+        [(name, budget, 0.4, 0.3, 0.5) for name in names for budget in (5, 10)],
+        columns=["line", "labels", "dice", "low", "high"],
+    )
+    figure = pictures.label_efficiency(points)
+    drawn = [bars.lines[0] for bars in figure.axes[0].containers]
+    looks = {(line.get_color(), line.get_marker(), line.get_linestyle()) for line in drawn}
+    assert len(looks) == len(names)
