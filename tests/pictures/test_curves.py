@@ -104,6 +104,6 @@ def test_no_two_methods_look_alike() -> None:
         columns=["line", "labels", "dice", "low", "high"],
     )
     figure = pictures.label_efficiency(points)
-    drawn = [bars.lines[0] for bars in figure.axes[0].containers]
+    drawn = [line for line in figure.axes[0].get_lines() if line.get_linestyle() != "None"]
     looks = {(line.get_color(), line.get_marker(), line.get_linestyle()) for line in drawn}
     assert len(looks) == len(names)
