@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pyro_stitchnet.labels import GGO
 
-__all__ = ["LEAST_CUT", "Decision", "best_cut", "decide", "recentred"]
+__all__ = ["LEAST_CUT", "Decision", "best_cut", "decide"]
 
 Decision = Literal["likeliest", "dice"]
 """Each pixel's likeliest label, or the infection of greatest expected Dice."""
@@ -38,23 +38,6 @@ def decide(p: Tensor, decision: Decision = "likeliest") -> Tensor:
     infected = p[:, GGO:].sum(1)
     cut = best_cut(infected)[:, None, None]
     return torch.where(infected >= cut, p[:, GGO:].argmax(1) + GGO, p[:, :GGO].argmax(1))
-
-
-def recentred(p: Tensor) -> Tensor:
-    """The probabilities of who is as sure of infection as its best cut says.
-
-    Args:
-        p: probabilities of the labels, (N, K, H, W).
-
-    Returns:
-        The same with the odds of infection (GGO or consolidation) times (1 - c) / c, c being the
-        slice's :func:`best_cut`: probability c becomes 1/2.
-    """
-    infected = p[:, GGO:].sum(1, keepdim=True).clamp(1e-6, 1 - 1e-6)
-    cut = best_cut(infected[:, 0])[:, None, None, None]
-    surer = infected * (1 - cut) / (infected * (1 - cut) + (1 - infected) * cut)
-    rest, lesions = (1 - surer) / (1 - infected), surer / infected
-    return torch.cat([p[:, :GGO] * rest, p[:, GGO:] * lesions], 1)
 
 
 def best_cut(p: Tensor) -> Tensor:

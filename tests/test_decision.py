@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pyro_stitchnet.decision import LEAST_CUT, best_cut, decide, recentred
+from pyro_stitchnet.decision import LEAST_CUT, best_cut, decide
 from pyro_stitchnet.labels import CONSOLIDATION, GGO, HEALTHY
 
 
@@ -49,24 +49,6 @@ def test_slices_are_decided_one_by_one() -> None:
     p = of(torch.stack([torch.full((4, 4), 0.4), torch.eye(4)]))
     both = decide(p, "dice")
     assert torch.equal(both, torch.cat([decide(one[None], "dice") for one in p]))
-
-
-def test_recentred_probabilities_have_their_cut_at_a_half() -> None:
-    torch.manual_seed(0)
-    p = of(0.6 * torch.rand(3, 16, 16) ** 2)
-    moved = recentred(p)
-    torch.testing.assert_close(moved.sum(1), torch.ones(3, 16, 16))
-    assert torch.equal(moved[:, GGO:].sum(1) >= 0.5, decide(p, "dice") >= GGO)
-    torch.testing.assert_close(
-        moved[:, GGO] / moved[:, CONSOLIDATION], torch.full((3, 16, 16), 3.0)
-    )
-    torch.testing.assert_close(moved[:, 0] / moved[:, HEALTHY], torch.full((3, 16, 16), 1 / 9))
-
-
-def test_a_set_of_labels_stays_certain_when_recentred() -> None:
-    p = torch.zeros(1, 4, 2, 2)
-    p[0, GGO], p[0, CONSOLIDATION] = 0.3, 0.7
-    torch.testing.assert_close(recentred(p), p, atol=1e-5, rtol=0)
 
 
 def test_an_unknown_decision_is_refused() -> None:

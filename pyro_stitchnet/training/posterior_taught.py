@@ -8,7 +8,6 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyro_stitchnet.data.batches import Batch
-from pyro_stitchnet.decision import recentred
 from pyro_stitchnet.nn.norm import averages_used
 from pyro_stitchnet.nn.unet import UNet
 from pyro_stitchnet.objective import negative_elbo
@@ -37,14 +36,11 @@ class PosteriorTaught(ElboLearner):
     expectation maximisation with q' as the prior of y. Unlabelled slices and sets of labels, such
     as "infection", are one and the same case.
 
-    The odds of infection in r are those of :func:`~pyro_stitchnet.decision.recentred`, for on
-    slices of another source q' is unsure of most infection that it sees, and what agrees over
-    views is still less sure. Batch norm takes the averages of labelled slices meanwhile: by their
-    own, slices with little infection look like such with much.
+    Batch norm takes the averages of labelled slices meanwhile: by their own, slices with little
+    infection look like such with much, and q learns to mark too much in the labelled ones.
 
     It is gentle: r is not sharpened, and its weight is small and rises slowly. Sharpened targets,
-    taught by cross-entropy, went with less infection found elsewhere (docs/study.md), and at ten
-    times the weight the recentred ones call everything infected.
+    taught by cross-entropy, went with less infection found elsewhere (docs/study.md).
     """
 
     strong_views = 1
@@ -88,10 +84,9 @@ class PosteriorTaught(ElboLearner):
             loss = loss - objective.label_weight * log_p.mean()
         if asked.any():
             posterior = scores.masked_fill(~batch.allowed, -torch.inf).softmax(-1)[asked]
-            target = recentred(posterior.movedim(-1, 1)).movedim(1, -1)
             with averages_used(self.segmenter):  # those of labelled slices, as the teacher does
                 q = self._log_q(batch.strong[0, asked]).exp()
-            differences = (q - target).square().sum(-1)[several[asked]]
+            differences = (q - posterior).square().sum(-1)[several[asked]]
             weight = objective.posterior_weight * ramp(step, objective.posterior_warmup)
             loss = loss + weight * differences.mean()
         return loss
