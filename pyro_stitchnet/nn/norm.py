@@ -1,15 +1,13 @@
 """Normalisation after a convolution: as in the article, or free of batch statistics."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from pyro_stitchnet.distributed import all_mean, processes
 
-__all__ = ["BatchNorm2d", "TwoRoleBatchNorm2d", "averages_used", "norm", "set_role"]
+__all__ = ["BatchNorm2d", "TwoRoleBatchNorm2d", "norm", "set_role"]
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -74,22 +72,6 @@ def set_role(module: nn.Module, *, generating: bool) -> None:
     for child in module.modules():
         if isinstance(child, TwoRoleBatchNorm2d):
             child.generating = generating
-
-
-@contextmanager
-def averages_used(network: nn.Module) -> Iterator[None]:
-    """Within, batch norm takes its running averages, as at evaluation, and leaves them as they are.
-
-    For slices in training that the averages should not be of, as those of another source.
-    """
-    moved = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d) and m.training]
-    for module in moved:
-        module.eval()
-    try:
-        yield
-    finally:
-        for module in moved:
-            module.train()
 
 
 def norm(kind: str, channels: int) -> nn.Module:

@@ -8,7 +8,6 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyro_stitchnet.data.batches import Batch
-from pyro_stitchnet.nn.norm import averages_used
 from pyro_stitchnet.nn.unet import UNet
 from pyro_stitchnet.objective import negative_elbo
 from pyro_stitchnet.presets import Objective
@@ -35,9 +34,6 @@ class PosteriorTaught(ElboLearner):
     (Tarvainen & Valpola, NeurIPS 2017) whose teacher has looked at the grey values, and a step of
     expectation maximisation with q' as the prior of y. Unlabelled slices and sets of labels, such
     as "infection", are one and the same case.
-
-    Batch norm takes the averages of labelled slices meanwhile: by their own, slices with little
-    infection look like such with much, and q learns to mark too much in the labelled ones.
 
     It is gentle: r is not sharpened, and its weight is small and rises slowly. Sharpened targets,
     taught by cross-entropy, went with less infection found elsewhere (docs/study.md).
@@ -83,10 +79,9 @@ class PosteriorTaught(ElboLearner):
             log_p = log_allowed(log_q, allowed)[known[told]]
             loss = loss - objective.label_weight * log_p.mean()
         if asked.any():
-            posterior = scores.masked_fill(~batch.allowed, -torch.inf).softmax(-1)[asked]
-            with averages_used(self.segmenter):  # those of labelled slices, as the teacher does
-                q = self._log_q(batch.strong[0, asked]).exp()
-            differences = (q - posterior).square().sum(-1)[several[asked]]
+            posterior = scores.masked_fill(~batch.allowed, -torch.inf).softmax(-1)
+            q = self._log_q(batch.strong[0, asked]).exp()
+            differences = (q - posterior[asked]).square().sum(-1)[several[asked]]
             weight = objective.posterior_weight * ramp(step, objective.posterior_warmup)
             loss = loss + weight * differences.mean()
         return loss

@@ -102,22 +102,6 @@ def test_q_learns_from_slices_without_labels_and_the_teacher_does_not(
     assert all(p.grad is None for p in learner.teacher.parameters())
 
 
-def test_only_slices_with_labels_move_the_norms_averages(learner: PosteriorTaught) -> None:
-    """Unlabelled ones are of another source: among their own averages, theirs look infected."""
-    norms = [m for m in learner.segmenter.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-
-    def averages() -> Tensor:
-        return torch.cat([m.running_mean for m in norms if m.running_mean is not None])
-
-    learner.train()
-    before = averages()
-    loss(learner, batch_of([[0, 1, 2, 3], [0, 1, 2, 3]]))
-    assert torch.equal(averages(), before)
-    assert all(m.training for m in norms)
-    loss(learner, batch_of([[1], [0, 1, 2, 3]]))
-    assert not torch.equal(averages(), before)
-
-
 def test_the_teacher_is_the_average_of_the_steps(learner: PosteriorTaught) -> None:
     learner.stepped()  # the first step's weights are where the average begins
     first = [p.clone() for p in learner.teacher.parameters()]
