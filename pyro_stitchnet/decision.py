@@ -12,7 +12,8 @@ __all__ = ["LEAST_CUT", "Decision", "best_cut", "decide"]
 Decision = Literal["likeliest", "dice"]
 """Each pixel's likeliest label, or the infection of greatest expected Dice."""
 
-LEAST_CUT = 0.25  # else a slice without infection would always show some
+LEAST_CUT = 0.25
+"""The least cut: with a lower one, slices without infection would always show some."""
 
 
 def decide(p: Tensor, decision: Decision = "likeliest") -> Tensor:
