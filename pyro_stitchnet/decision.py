@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pyro_stitchnet.labels import GGO
 
-__all__ = ["LEAST_CUT", "Decision", "best_cut", "decide"]
+__all__ = ["LEAST_CUT", "Decision", "best_cut", "check_decision", "decide"]
 
 Decision = Literal["likeliest", "dice"]
 """Each pixel's likeliest label, or the infection of greatest expected Dice."""
@@ -32,13 +32,22 @@ def decide(p: Tensor, decision: Decision = "likeliest") -> Tensor:
     Raises:
         ValueError: there is no such decision.
     """
-    if decision not in get_args(Decision):
-        raise ValueError(f"decision {decision!r} is unknown; choose one of {get_args(Decision)}")
+    check_decision(decision)
     if decision == "likeliest":
         return p.argmax(1)
     infected = p[:, GGO:].sum(1)
     cut = best_cut(infected)[:, None, None]
     return torch.where(infected >= cut, p[:, GGO:].argmax(1) + GGO, p[:, :GGO].argmax(1))
+
+
+def check_decision(decision: str) -> None:
+    """Refuse what is no decision, before any long work.
+
+    Raises:
+        ValueError: there is no such decision; the message lists those there are.
+    """
+    if decision not in get_args(Decision):
+        raise ValueError(f"decision {decision!r} is unknown; choose one of {get_args(Decision)}")
 
 
 def best_cut(p: Tensor) -> Tensor:

@@ -195,11 +195,12 @@ def _tested(
         if elsewhere is not None:
             other = _answered(answer, elsewhere.images, device, spec.views)
         for decision in spec.decisions:
+            how = "" if decision == "likeliest" else decision
             found = _scores(decide(p, decision), told)
             means = found.groupby("lesion")["f1"].mean()
             row = {
                 **cell.key,
-                "reading": reading if decision == "likeliest" else _joined(reading, decision),
+                "reading": ", ".join(filter(None, (reading, how))),
                 "method": cell.entry.method,
                 "unlabelled": _uses_unlabelled(cell.entry),
                 "slices_test": len(p),
@@ -286,10 +287,6 @@ def _readings(learner: Learner, labelled: Slices) -> Mapping[str, Reading]:
         return segment(net, x, samples=SAMPLES, read_out="posterior").probabilities
 
     return {"": own, "posterior": posterior}
-
-
-def _joined(*names: str) -> str:
-    return ", ".join(filter(None, names))
 
 
 def _answered(answer: Reading, images: Tensor, device: torch.device, views: int) -> Tensor:

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from pyro_stitchnet.data.slices import Slices
-from pyro_stitchnet.decision import Decision, decide
+from pyro_stitchnet.decision import Decision, check_decision, decide
 from pyro_stitchnet.evaluation.metrics import GROUPS, INFECTION, slice_scores
 from pyro_stitchnet.evaluation.tables import save
 from pyro_stitchnet.pictures import save_figure, segmentations, styles
@@ -55,8 +55,10 @@ def evaluate(
         The scores of every slice, see :func:`~pyro_stitchnet.evaluation.metrics.slice_scores`.
 
     Raises:
-        ValueError: a pixel of ``slices`` does not tell whether there is a lesion.
+        ValueError: a pixel of ``slices`` does not tell whether there is a lesion, or there is no
+            such decision.
     """
+    check_decision(decision)
     told = all(slices.complete)  # else the lesions at most together
     truth = slices.labels() if told else slices.infection()
     device = next(net.parameters()).device

@@ -12,7 +12,7 @@ import torch
 
 from pyro_stitchnet.data.preprocess import Grid, Preprocessing, Slice
 from pyro_stitchnet.data.stack import Stack
-from pyro_stitchnet.decision import Decision
+from pyro_stitchnet.decision import Decision, check_decision
 from pyro_stitchnet.devices import choose_device
 from pyro_stitchnet.labels import ALL_LABELS
 from pyro_stitchnet.posterior import ReadOut, predict, seeded, segment
@@ -54,6 +54,7 @@ class Options:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if self.views > 8:
             raise ValueError(f"views must be at most 8, got {self.views}")
+        check_decision(self.decision)
 
 
 @dataclass(frozen=True)

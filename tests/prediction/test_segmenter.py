@@ -141,9 +141,10 @@ def test_how_slices_were_prepared_must_be_known(net: StitchNet, tmp_path: Path) 
 
 
 def test_options_out_of_range_are_refused(model: Path) -> None:
-    for wrong in ({"views": 9}, {"views": 0}, {"samples": -1}, {"batch_size": 0}, {"seed": -1}):
+    numbers = ({"views": 9}, {"views": 0}, {"samples": -1}, {"batch_size": 0}, {"seed": -1})
+    for wrong in (*numbers, {"decision": "boldest"}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
-            Options(**wrong)  # type: ignore[arg-type]
+            Options(**wrong)
     with pytest.raises(ValueError, match="no q"):
         load(model, options=Options(read_out="guide"))
     with pytest.raises(ValueError, match="lungs 'x' is unknown"):
