@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from pyro_stitchnet.data.phantom import phantom_slices
 from pyro_stitchnet.data.prepare import prepare
@@ -34,6 +35,7 @@ RUNS = {
     " --samples 1",
     "benchmarks/data_speed.py": "--volumes 1 --slices 2 --side 64 --size 64 --workers 1 --rounds 1",
     "benchmarks/export_speed.py": "model.pt --size 64 --batches 1 --read-outs prior --rounds 1",
+    "benchmarks/held_out.py": ". --out h --weights None --size 64 --steps 1 --arms guided",
     "benchmarks/lung_field.py": "--patients 2 --shared nowhere",
     "benchmarks/posterior_speed.py": "--presets tiny --sizes 64 --slices 1 --rounds 1",
     "benchmarks/predict_speed.py": "--slices 2 --size 64 --preset tiny",
@@ -76,6 +78,9 @@ def test_runs(script: str, tmp_path: Path) -> None:
     labelled, unlabelled = phantom_slices(6, 1, size=64), phantom_slices([6, 7], 1, size=64)
     for name, slices in {"labelled": labelled, "unlabelled": unlabelled}.items():
         write_folder(slices, tmp_path / name, masks=name == "labelled")
+    write_folder(phantom_slices([8, 9, 10], 1, size=64), tmp_path / "partial")
+    for mask in (tmp_path / "partial" / "masks").iterdir():
+        Image.fromarray(np.minimum(np.asarray(Image.open(mask)), 2)).save(mask)  # infection
     prepare(
         [str(tmp_path / "labelled"), str(tmp_path / "unlabelled")],
         tmp_path / "dataset",
