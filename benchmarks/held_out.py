@@ -5,14 +5,14 @@
 DATA holds the folders labelled, unlabelled and partial (docs/benchmark.md). Of three folds, one of
 the labelled patients and one of partial's three patients are held out; `prepare`, `train` with
 examples/covid.yaml and `--folds 0`, and `evaluate` are run on the rest as a user would run them.
-The U-Net is the same model's q(y | x), trained without unlabelled slices and without the posterior,
-and read alone. Prints the Dice of lesions (mean over the slices that have one) and of infection.
+The U-Net is the same model's q(y | x), trained without unlabelled slices, and read alone. Prints the Dice of lesions (mean over the slices that have one) and of infection.
 Run again after it was killed, it goes on.
 """
 
 import subprocess
 import sys
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -22,11 +22,15 @@ import tyro
 
 ROOT = Path(__file__).parent.parent
 FOLDS = 3
-ARMS = {
-    "unet": ["--unlabelled-per-batch", "0", "--posterior-weight", "0"],
+RUNS = {
+    "labels": ["--unlabelled-per-batch", "0", "--posterior-weight", "0"],
     "guided": [],
 }
-READ_OUT = {"unet": "guide", "guided": "posterior"}
+LINES = {
+    "unet": ("labels", "guide"),
+    "guided, labels only": ("labels", "posterior"),
+    "guided": ("guided", "posterior"),
+}  # a run and its read-out
 TESTS = ("labelled", "partial")
 
 
@@ -36,7 +40,7 @@ class Config:
     out: Path = Path("runs/held_out")
     weights: str = "imagenet"
     fold: int = 0  # of 3
-    arms: tuple[Literal["unet", "guided"], ...] = ("unet", "guided")
+    runs: tuple[Literal["labels", "guided"], ...] = ("labels", "guided")
     size: int = 192
     steps: int = 2400
     seed: int = 0
@@ -76,25 +80,26 @@ def prepare(config: Config) -> None:
 
 
 def main(config: Config) -> None:
-    """Train the arms and print what they score."""
+    """Train the runs and print what they score."""
     config.out = config.out / f"fold{config.fold}"
     if not (config.out / "partial.data" / "manifest.csv").exists():
         prepare(config)
     rows = []
-    for arm in config.arms:
-        run = config.out / f"{arm}-{config.steps}"
+    for name in config.runs:
+        run = config.out / f"{name}-{config.steps}"
         if not (run / "model.pt").exists():
             options = ["--config", ROOT / "examples/covid.yaml", "--folds", 0]
             options += ["--steps", config.steps, "--seed", config.seed, "--no-progress"]
             options += ["--weights", config.weights]
             options += ["--resume"] if run.exists() else []
-            stitchnet("train", config.out / "train.data", *options, "--out", run, *ARMS[arm])
-        for decision in ("likeliest", "dice"):
-            row: dict[str, object] = {"arm": arm, "decision": decision}
+            stitchnet("train", config.out / "train.data", *options, "--out", run, *RUNS[name])
+        read_outs = {line: read_out for line, (of, read_out) in LINES.items() if of == name}
+        for (line, read_out), decision in product(read_outs.items(), ("likeliest", "dice")):
+            row: dict[str, object] = {"line": line, "decision": decision}
             for test in TESTS:
-                tables = run / f"{test}-{decision}"
+                tables = run / f"{test}-{read_out}-{decision}"
                 if not (tables / "table.csv").exists():
-                    how = ["--read-out", READ_OUT[arm], "--decision", decision, "--views", 8]
+                    how = ["--read-out", read_out, "--decision", decision, "--views", 8]
                     data = config.out / f"{test}.data"
                     stitchnet("evaluate", run / "model.pt", data, "--out", tables, *how)
                 table = pd.read_csv(tables / "table.csv").query("averaged_over == 'images'")

@@ -1,6 +1,6 @@
 """A benchmark's tables and figure, from its rows and scores."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +15,7 @@ from pyro_stitchnet.pictures import label_efficiency, save_figure
 __all__ = ["lesion_dice", "report"]
 
 LESIONS = ("GGO", "CON")
-COUNTED = ["test", "elsewhere"]
+RUN = ["folds", "fold", "seed"]
 
 
 def report(tables: Tables, against: str, out: Path) -> str:
@@ -45,7 +45,7 @@ def report(tables: Tables, against: str, out: Path) -> str:
         found = scores[scores["labels"] == labels]
         said = "all labels" if labels < 0 else f"{labels} labelled slices"
         text += [f"## {said}", "", _summary(here, found), _comparison(found, against)]
-        text += [_styles(here)]
+        text += [_unlabelled(here, found), _styles(here)]
     text += ["## Table 1's form", ""]
     for (labels, line), found in scores[scores["set"] == "test"].groupby(["labels", "line"]):
         text += [f"### {line}, {labels} labelled slices", "", to_markdown(table_one(found))]
@@ -118,27 +118,73 @@ def _summary(rows: pd.DataFrame, scores: pd.DataFrame) -> str:
 
 def _comparison(scores: pd.DataFrame, against: str) -> str:
     """Every line's difference from one, over patients, with Holm's correction over the lines."""
-    found = {
-        str(line): lesion_dice(part)
-        for line, part in scores[scores["set"] == "test"].groupby("line", sort=False)
-    }
-    if against not in found:
+    lines = dict(list(scores[scores["set"] == "test"].groupby("line", sort=False)))
+    if against not in lines:
         return ""
-    compared = {
-        line: paired(dice, found[against]) for line, dice in found.items() if line != against
-    }
+    other = lines.pop(against)
+    compared = {str(line): _difference(part, other) for line, part in lines.items()}
+    return _differences([f"minus {against}"], {line: [line] for line in compared}, compared)
+
+
+def _unlabelled(rows: pd.DataFrame, scores: pd.DataFrame) -> str:
+    """What unlabelled slices add to each line that was given some.
+
+    Compared with the same method's line from labels alone, read alike; a peer, which cannot do
+    without unlabelled slices, with the U-Net that it is made of.
+    """
+    alone = rows[~rows["unlabelled"]].drop_duplicates(["method", "reading"])
+    alone = alone.set_index(["method", "reading"])["line"]
+    counterparts = {}
+    for line, run in rows[rows["unlabelled"]].groupby("line", sort=False):
+        method, reading = run.iloc[0][["method", "reading"]]
+        base = (method if method.startswith("stitchnet-") else "unet", reading)
+        if base in alone.index:
+            counterparts[str(line)] = alone[base]
+    lines = dict(list(scores.groupby("line", sort=False)))
+    compared, cells = {}, {}
+    for line, other in counterparts.items():
+        one, two = ({k: v for k, v in lines[each].groupby("set")} for each in (line, other))
+        compared[line] = _difference(one["test"], two["test"])
+        found = [_infection(each) for each in (one, two)]
+        gains = (found[0] - found[1]).dropna()
+        seeds = " ".join(f"{gain:+.3f}" for gain in gains)
+        cells[line] = [line, other, f"{gains.mean():+.3f}: {seeds}" if len(gains) else "–"]
+    if not compared:
+        return ""
+    head = ["with unlabelled slices", "minus, without", "infection elsewhere: mean, by run"]
+    return _differences(head, cells, compared)
+
+
+def _infection(sets: Mapping[str, pd.DataFrame]) -> pd.Series:
+    """Mean Dice of infection elsewhere, by run."""
+    if "elsewhere" not in sets:
+        return pd.Series(dtype=float)
+    found = sets["elsewhere"]
+    return found[found["truth_pixels"] > 0].groupby(RUN)["f1"].mean()
+
+
+def _difference(one: pd.DataFrame, other: pd.DataFrame) -> dict[str, float]:
+    """Lesion Dice of two lines, patient by patient, in the runs that both have."""
+    runs = [pd.MultiIndex.from_frame(each[RUN]) for each in (one, other)]
+    one, other = one[runs[0].isin(runs[1])], other[runs[1].isin(runs[0])]
+    return paired(lesion_dice(one), lesion_dice(other))
+
+
+def _differences(
+    head: list[str], cells: Mapping[str, list[str]], compared: Mapping[str, Mapping[str, float]]
+) -> str:
+    """A row a comparison: its cells, the difference, its interval and p after Holm's correction."""
     corrected = holm({line: c["p"] for line, c in compared.items()})
     lines = [
-        [f"minus {against}", "difference", "95 %", "p (Holm)", "patients"],
-        ["---", *["---:"] * 4],
+        [*head, "difference", "95 %", "p (Holm)", "patients"],
+        ["---", *["---:"] * (len(head) + 3)],
     ]
     for line, c in compared.items():
-        ends = f"{c['low']:+.3f} to {c['high']:+.3f}"
         lines.append(
             [
-                line,
+                *cells[line],
                 f"{c['difference']:+.3f}",
-                ends,
+                f"{c['low']:+.3f} to {c['high']:+.3f}",
                 f"{corrected[line]:.3f}",
                 str(c["patients"]),
             ]

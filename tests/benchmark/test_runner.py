@@ -240,6 +240,24 @@ def test_the_report_compares_the_lines(results: Path, tmp_path: Path) -> None:
         report(Tables(tmp_path / "nowhere"), "unet", tmp_path)
 
 
+def test_the_report_says_what_unlabelled_slices_add_in_the_runs_of_both(
+    results: Path, tmp_path: Path
+) -> None:
+    tables = Tables(results)
+    for name, table in {"table.csv": tables.rows, "scores.csv": tables.scores}.items():
+        mute = table[(table["name"] == "unet") & (table["reading"] == "")].copy()
+        mute["name"] = "teacher"
+        if "f1" in mute:
+            mute["f1"] += 0.1
+        else:
+            mute[["method", "unlabelled"]] = "mean-teacher", True
+        other = mute.assign(seed=1, **({"f1": 0.9} if "f1" in mute else {}))
+        pd.concat([table, mute, other]).to_csv(tmp_path / name, index=False)
+    text = report(Tables(tmp_path), "unet", tmp_path)
+    assert "| teacher | unet | +0.100: +0.100 | +0.100 | +0.100 to +0.100 |" in text
+    assert "| tiny | unet |" not in text  # another model, which has no line from labels alone
+
+
 def test_dice_counts_slices_with_the_lesion_and_patients_alike() -> None:
     scores = pd.DataFrame(
         {
