@@ -5,8 +5,9 @@
 DATA holds the folders labelled, unlabelled and partial (docs/benchmark.md). Of three folds, one of
 the labelled patients and one of partial's three patients are held out; `prepare`, `train` with
 examples/covid.yaml and `--folds 0`, and `evaluate` are run on the rest as a user would run them.
-The U-Net is the same model's q(y | x), trained without unlabelled slices, and read alone. Prints the Dice of lesions (mean over the slices that have one) and of infection.
-Run again after it was killed, it goes on.
+The U-Net is the model's own q(y | x), trained without unlabelled slices and read alone. Prints the
+Dice of the lesions (mean over the slices that have one) and of infection. Run again after it was
+killed, it goes on.
 """
 
 import subprocess
@@ -81,7 +82,7 @@ def prepare(config: Config) -> None:
 
 def main(config: Config) -> None:
     """Train the runs and print what they score."""
-    config.out = config.out / f"fold{config.fold}"
+    config.out = config.out / f"fold{config.fold}-{config.size}"
     if not (config.out / "partial.data" / "manifest.csv").exists():
         prepare(config)
     rows = []

@@ -129,15 +129,15 @@ def _comparison(scores: pd.DataFrame, against: str) -> str:
 def _unlabelled(rows: pd.DataFrame, scores: pd.DataFrame) -> str:
     """What unlabelled slices add to each line that was given some.
 
-    Compared with the same method's line from labels alone, read alike; a peer, which cannot do
-    without unlabelled slices, with the U-Net that it is made of.
+    Compared with the same method's line from the labels of that dataset alone, read alike; a peer,
+    which cannot do without unlabelled slices, with the U-Net that it is made of.
     """
-    alone = rows[~rows["unlabelled"]].drop_duplicates(["method", "reading"])
-    alone = alone.set_index(["method", "reading"])["line"]
+    keys = ["method", "reading", "data"]
+    alone = rows[~rows["unlabelled"]].drop_duplicates(keys).set_index(keys)["line"]
     counterparts = {}
     for line, run in rows[rows["unlabelled"]].groupby("line", sort=False):
-        method, reading = run.iloc[0][["method", "reading"]]
-        base = (method if method.startswith("stitchnet-") else "unet", reading)
+        method, *rest = run.iloc[0][keys]
+        base = (method if method.startswith("stitchnet-") else "unet", *rest)
         if base in alone.index:
             counterparts[str(line)] = alone[base]
     lines = dict(list(scores.groupby("line", sort=False)))

@@ -202,6 +202,7 @@ def _tested(
                 **cell.key,
                 "reading": ", ".join(filter(None, (reading, how))),
                 "method": cell.entry.method,
+                "data": str(spec.data),
                 "unlabelled": _uses_unlabelled(cell.entry),
                 "slices_test": len(p),
                 "dice_ggo": means["GGO"],
