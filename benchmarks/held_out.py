@@ -21,6 +21,9 @@ import numpy as np
 import pandas as pd
 import tyro
 
+from pyro_stitchnet.benchmark.report import lesion_dice
+from pyro_stitchnet.evaluation.statistics import paired
+
 ROOT = Path(__file__).parent.parent
 FOLDS = 3
 RUNS = {
@@ -85,7 +88,7 @@ def main(config: Config) -> None:
     config.out = config.out / f"fold{config.fold}-{config.size}"
     if not (config.out / "partial.data" / "manifest.csv").exists():
         prepare(config)
-    rows = []
+    rows, lesions = [], {}
     for name in config.runs:
         run = config.out / f"{name}-{config.steps}"
         if not (run / "model.pt").exists():
@@ -106,8 +109,18 @@ def main(config: Config) -> None:
                 table = pd.read_csv(tables / "table.csv").query("averaged_over == 'images'")
                 dice = table.set_index("lesion")["f1_lesion_present_mean"].dropna()
                 row |= {f"{lesion}, {test}": value for lesion, value in dice.items()}
+                if test == "labelled":
+                    scores = pd.read_csv(tables / "scores.csv", dtype={"patient": str})
+                    lesions[f"{line}, {decision}"] = lesion_dice(scores)
             rows.append(row)
     print(pd.DataFrame(rows).to_string(index=False, float_format="{:.3f}".format))
+    first, *others = lesions
+    for line in others:
+        c = paired(lesions[line], lesions[first])
+        print(
+            f"{line} minus {first}, both lesions by patient: {c['difference']:+.3f} "
+            f"({c['low']:+.3f} to {c['high']:+.3f}), {c['patients']} patients"
+        )
     print(f"fold {config.fold} of {FOLDS}, {config.steps} steps, seed {config.seed}")
 
 

@@ -12,18 +12,18 @@ from pyro_stitchnet.evaluation.tables import table_one, to_markdown
 from pyro_stitchnet.files import write_atomically
 from pyro_stitchnet.pictures import label_efficiency, save_figure
 
-__all__ = ["lesion_dice", "report"]
+__all__ = ["lesion_dice", "line_names", "report"]
 
 LESIONS = ("GGO", "CON")
 RUN = ["folds", "fold", "seed"]
 
 
-def report(tables: Tables, against: str, out: Path) -> str:
+def report(tables: Tables, against: str | None, out: Path) -> str:
     """Write ``report.md`` and ``label_efficiency.png``.
 
     Args:
         tables: the results.
-        against: the method that all others are compared with.
+        against: the line that all others are compared with; None leaves the comparison out.
         out: folder for both.
 
     Returns:
@@ -34,8 +34,8 @@ def report(tables: Tables, against: str, out: Path) -> str:
     """
     if not len(tables.rows):
         raise ValueError(f"{out}: no results yet")
-    rows, scores = tables.rows.assign(line=_lines), tables.scores.assign(line=_lines)
-    if against not in set(rows["line"]):
+    rows, scores = tables.rows.assign(line=line_names), tables.scores.assign(line=line_names)
+    if against is not None and against not in set(rows["line"]):
         raise ValueError(
             f"no results of {against!r} to compare with; there are "
             f"{', '.join(rows['line'].unique())}"
@@ -56,7 +56,7 @@ def report(tables: Tables, against: str, out: Path) -> str:
     return written
 
 
-def _lines(table: pd.DataFrame) -> pd.Series:
+def line_names(table: pd.DataFrame) -> pd.Series:
     """What a line of the tables is called: the entry and how it was read."""
     reading = table["reading"].where(table["reading"] == "", " (" + table["reading"] + ")")
     return table["name"] + reading
@@ -116,7 +116,7 @@ def _summary(rows: pd.DataFrame, scores: pd.DataFrame) -> str:
     return _markdown(lines)
 
 
-def _comparison(scores: pd.DataFrame, against: str) -> str:
+def _comparison(scores: pd.DataFrame, against: str | None) -> str:
     """Every line's difference from one, over patients, with Holm's correction over the lines."""
     lines = dict(list(scores[scores["set"] == "test"].groupby("line", sort=False)))
     if against not in lines:

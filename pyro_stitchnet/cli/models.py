@@ -137,15 +137,22 @@ def benchmark(
         spec: a YAML file of methods, budgets of labels, folds and seeds; see docs/benchmark.md.
         out: folder for table.csv, scores.csv, report.md and label_efficiency.png.
         only: entries of the file to train now, all by default.
-        against: the line of the tables that the others are compared with.
+        against: the line of the tables that the others are compared with, once it is there.
         report_only: train nothing; write the report of what is there.
     """
-    from pyro_stitchnet.benchmark.report import report
+    from pyro_stitchnet.benchmark.report import line_names, report
     from pyro_stitchnet.benchmark.runner import Tables, run
     from pyro_stitchnet.benchmark.spec import read_spec
 
     wanted = read_spec(spec)
-    print(report(Tables(out) if report_only else run(wanted, out, only), against, out))
+    if report_only:
+        print(report(Tables(out), against, out))
+        return
+    tables = run(wanted, out, only)
+    there = against in set(line_names(tables.rows))
+    if not there:
+        print(f"note: no results of {against!r} to compare with yet", file=sys.stderr)
+    print(report(tables, against if there else None, out))
 
 
 def demo(out: Path = Path("demo"), steps: int = 320, seed: int = 0) -> None:

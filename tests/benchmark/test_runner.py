@@ -276,12 +276,18 @@ def test_the_command_line_writes_the_report(
 ) -> None:  # fmt: skip
     spec = tmp_path / "spec.yaml"
     spec.write_text(
-        f"data: {folder / 'data'}\nbudgets: [{{labels: 4}}]\nentries: {{unet: {{method: unet}}}}\n"
+        f"data: {folder / 'data'}\nentries: {{unet: {{method: unet}}}}\n"
+        "budgets: [{labels: 4, tested: 1}]\n"
     )
     out = tmp_path / "out"
     shutil.copytree(results, out)
     stitchnet("benchmark", spec, "--out", out, "--report-only")
     assert "labelled slices" in capsys.readouterr().out
+    # What was trained is told of even if there is nothing yet to compare it with.
+    stitchnet("benchmark", spec, "--out", out, "--against", "later")
+    told = capsys.readouterr()
+    assert "labelled slices" in told.out
+    assert "no results of 'later'" in told.err
 
 
 def test_from_labels_alone_guided_learns_the_unet_of_the_same_seed(folder: Path) -> None:
