@@ -205,8 +205,16 @@ def _styles(rows: pd.DataFrame) -> str:
 
 
 def _curves(scores: pd.DataFrame) -> pd.DataFrame:
-    """Lesion Dice against labelled slices: a row a line and budget, with its interval."""
+    """Lesion Dice against labelled slices: a row a line and budget, with its interval.
+
+    Without other decisions than the likeliest label where there is that, and without lines of a
+    single budget where others have more: they would hide the curves.
+    """
     test = scores[scores["set"] == "test"]
+    likeliest = test[~test["reading"].str.endswith("dice")]
+    test = likeliest if len(likeliest) else test
+    budgets = test.groupby("line")["labels"].transform("nunique")
+    test = test[budgets >= min(2, budgets.max())]
     points = []
     for (line, labels), part in test.groupby(["line", "labels"], sort=False):
         dice = lesion_dice(part)

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from pyro_stitchnet.benchmark import runner
-from pyro_stitchnet.benchmark.report import lesion_dice, report
+from pyro_stitchnet.benchmark.report import _curves, lesion_dice, line_names, report
 from pyro_stitchnet.benchmark.runner import CELL, Cell, Tables, fit, run
 from pyro_stitchnet.benchmark.spec import Budget, Entry, Spec, read_spec
 from pyro_stitchnet.data.dataset import Dataset
@@ -256,6 +256,17 @@ def test_the_report_says_what_unlabelled_slices_add_in_the_runs_of_both(
     text = report(Tables(tmp_path), "unet", tmp_path)
     assert "| teacher | unet | +0.100: +0.100 | +0.100 | +0.100 to +0.100 |" in text
     assert "| tiny | unet |" not in text  # another model, which has no line from labels alone
+
+
+def test_curves_are_of_lines_with_several_budgets_and_likeliest_labels(results: Path) -> None:
+    scores = Tables(results).scores
+    scores = scores.assign(line=line_names(scores))
+    lines = {"unet", "unet (threshold)", "unet (gaussian)", "tiny", "tiny (posterior)"}
+    assert set(_curves(scores)["line"]) == lines  # a single budget is all there is
+    unet = scores[scores["line"] == "unet"]
+    decided = unet.assign(reading="dice", line="unet (dice)")
+    drawn = _curves(pd.concat([scores, unet.assign(labels=8), decided, decided.assign(labels=8)]))
+    assert list(drawn["line"]) == ["unet", "unet"]
 
 
 def test_dice_counts_slices_with_the_lesion_and_patients_alike() -> None:
