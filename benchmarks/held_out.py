@@ -46,7 +46,7 @@ class Config:
     fold: int = 0  # of 3
     runs: tuple[Literal["labels", "guided"], ...] = ("labels", "guided")
     size: int = 192
-    steps: int = 2400
+    steps: int = 4000
     seed: int = 0
 
 
