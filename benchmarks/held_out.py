@@ -2,18 +2,18 @@
 
     python benchmarks/held_out.py DATA --weights IMAGENET.pt --out runs/held_out
 
-DATA holds the folders labelled, unlabelled and partial (docs/benchmark.md). Of three folds, one of
-the labelled patients and one of partial's three patients are held out; `prepare`, `train` with
+DATA holds the folders labelled, unlabelled and partial (docs/benchmark.md). A third of the labelled
+patients and one of partial's three patients are held out in turn; `prepare`, `train` with
 examples/covid.yaml and `--folds 0`, and `evaluate` are run on the rest as a user would run them.
 The U-Net is the model's own q(y | x), trained without unlabelled slices and read alone. Prints the
-Dice of the lesions (mean over the slices that have one) and of infection. Run again after it was
-killed, it goes on.
+Dice of the lesions (mean over the slices that have one) and of infection, of each fold and of all.
+Run again after it was killed, it goes on; of folds that are done it prints the figures again.
 """
 
 import subprocess
 import sys
 from dataclasses import dataclass
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +23,7 @@ import tyro
 
 from pyro_stitchnet.benchmark.report import lesion_dice
 from pyro_stitchnet.evaluation.statistics import paired
+from pyro_stitchnet.evaluation.tables import table_one
 
 ROOT = Path(__file__).parent.parent
 FOLDS = 3
@@ -35,6 +36,8 @@ LINES = {
     "guided, labels only": ("labels", "posterior"),
     "guided": ("guided", "posterior"),
 }  # a run and its read-out
+DECISIONS = ("likeliest", "dice")
+LABELS = ["GGO", "CON", "Infection"]
 TESTS = ("labelled", "partial")
 
 
@@ -43,7 +46,7 @@ class Config:
     data: tyro.conf.Positional[Path]
     out: Path = Path("runs/held_out")
     weights: str = "imagenet"
-    fold: int = 0  # of 3
+    folds: tuple[Literal[0, 1, 2], ...] = (0, 1, 2)
     runs: tuple[Literal["labels", "guided"], ...] = ("labels", "guided")
     size: int = 192
     steps: int = 4000
@@ -67,61 +70,84 @@ def deal(source: Path, out: Path, held: np.ndarray, index: pd.DataFrame) -> None
         index[rows].to_csv(folder / "index.csv", index=False)
 
 
-def prepare(config: Config) -> None:
+def prepare(config: Config, fold: int, out: Path) -> None:
     for name in TESTS:
         index = pd.read_csv(config.data / name / "index.csv", dtype={"patient": str})
         patients = np.sort(index["patient"].unique())
         shuffled = np.random.default_rng(config.seed).permutation(patients)
-        held = index["patient"].isin(shuffled[config.fold :: FOLDS]).to_numpy()
-        deal(config.data / name, config.out / name, held, index)
+        held = index["patient"].isin(shuffled[fold::FOLDS]).to_numpy()
+        deal(config.data / name, out / name, held, index)
     options = ["--size", config.size, "--lungs", "none", "--no-progress"]
-    labelled, partial = (config.out / name for name in TESTS)
+    labelled, partial = (out / name for name in TESTS)
     train = [labelled / "train", config.data / "unlabelled", f"{partial / 'train'}@infection"]
-    stitchnet("prepare", *train, "--out", config.out / "train.data", *options)
-    stitchnet("prepare", labelled / "test", "--out", config.out / "labelled.data", *options)
+    stitchnet("prepare", *train, "--out", out / "train.data", *options)
+    stitchnet("prepare", labelled / "test", "--out", out / "labelled.data", *options)
     infection = f"{partial / 'test'}@infection"
-    stitchnet("prepare", infection, "--out", config.out / "partial.data", *options)
+    stitchnet("prepare", infection, "--out", out / "partial.data", *options)
+
+
+def train(config: Config, name: str, folder: Path) -> Path:
+    """The folder of a run, trained unless it was before."""
+    run = folder / f"{name}-{config.steps}"
+    if not (run / "model.pt").exists():
+        options = ["--config", ROOT / "examples/covid.yaml", "--folds", 0]
+        options += ["--steps", config.steps, "--seed", config.seed, "--no-progress"]
+        options += ["--weights", config.weights]
+        options += ["--resume"] if run.exists() else []
+        stitchnet("train", folder / "train.data", *options, "--out", run, *RUNS[name])
+    return run
+
+
+def scored(config: Config, fold: int) -> pd.DataFrame:
+    """Train on two thirds of the patients and score the others: a row a slice and label."""
+    folder = config.out / f"fold{fold}-{config.size}"
+    if not (folder / "partial.data" / "manifest.csv").exists():
+        prepare(config, fold, folder)
+    scores = []
+    for name in config.runs:
+        run = train(config, name, folder)
+        read_outs = {line: read_out for line, (of, read_out) in LINES.items() if of == name}
+        for (line, read_out), decision, test in product(read_outs.items(), DECISIONS, TESTS):
+            tables = run / f"{test}-{read_out}-{decision}"
+            if not (tables / "table.csv").exists():
+                how = ["--read-out", read_out, "--decision", decision, "--views", 8]
+                stitchnet(
+                    "evaluate", run / "model.pt", folder / f"{test}.data", "--out", tables, *how
+                )
+            found = pd.read_csv(tables / "scores.csv", dtype={"patient": str})
+            scores.append(found.assign(line=line, decision=decision, test=test))
+    return pd.concat(scores)
+
+
+def tell(scores: pd.DataFrame, said: str) -> None:
+    """Print a row a line and decision, and how far each is from the first, over patients."""
+    rows, lesions = [], {}
+    for (line, decision), found in scores.groupby(["line", "decision"], sort=False):
+        row: dict[str, object] = {"line": line, "decision": decision}
+        for test, here in found.groupby("test", sort=False):
+            dice = table_one(here)["f1_lesion_present_mean"].reindex(LABELS).dropna()
+            row |= {f"{lesion}, {test}": value for lesion, value in dice.items()}
+        rows.append(row)
+        lesions[line, decision] = lesion_dice(found[found["test"] == "labelled"])
+    print(said)
+    print(pd.DataFrame(rows).to_string(index=False, float_format="{:.3f}".format))
+    for (one, other), decision in product(combinations(LINES, 2), DECISIONS):
+        if {(one, decision), (other, decision)} <= lesions.keys():
+            c = paired(lesions[other, decision], lesions[one, decision])
+            print(
+                f"{other} minus {one}, {decision}, both lesions by patient: {c['difference']:+.3f} "
+                f"({c['low']:+.3f} to {c['high']:+.3f}), {c['patients']} patients"
+            )
 
 
 def main(config: Config) -> None:
     """Train the runs and print what they score."""
-    config.out = config.out / f"fold{config.fold}-{config.size}"
-    if not (config.out / "partial.data" / "manifest.csv").exists():
-        prepare(config)
-    rows, lesions = [], {}
-    for name in config.runs:
-        run = config.out / f"{name}-{config.steps}"
-        if not (run / "model.pt").exists():
-            options = ["--config", ROOT / "examples/covid.yaml", "--folds", 0]
-            options += ["--steps", config.steps, "--seed", config.seed, "--no-progress"]
-            options += ["--weights", config.weights]
-            options += ["--resume"] if run.exists() else []
-            stitchnet("train", config.out / "train.data", *options, "--out", run, *RUNS[name])
-        read_outs = {line: read_out for line, (of, read_out) in LINES.items() if of == name}
-        for (line, read_out), decision in product(read_outs.items(), ("likeliest", "dice")):
-            row: dict[str, object] = {"line": line, "decision": decision}
-            for test in TESTS:
-                tables = run / f"{test}-{read_out}-{decision}"
-                if not (tables / "table.csv").exists():
-                    how = ["--read-out", read_out, "--decision", decision, "--views", 8]
-                    data = config.out / f"{test}.data"
-                    stitchnet("evaluate", run / "model.pt", data, "--out", tables, *how)
-                table = pd.read_csv(tables / "table.csv").query("averaged_over == 'images'")
-                dice = table.set_index("lesion")["f1_lesion_present_mean"].dropna()
-                row |= {f"{lesion}, {test}": value for lesion, value in dice.items()}
-                if test == "labelled":
-                    scores = pd.read_csv(tables / "scores.csv", dtype={"patient": str})
-                    lesions[f"{line}, {decision}"] = lesion_dice(scores)
-            rows.append(row)
-    print(pd.DataFrame(rows).to_string(index=False, float_format="{:.3f}".format))
-    first, *others = lesions
-    for line in others:
-        c = paired(lesions[line], lesions[first])
-        print(
-            f"{line} minus {first}, both lesions by patient: {c['difference']:+.3f} "
-            f"({c['low']:+.3f} to {c['high']:+.3f}), {c['patients']} patients"
-        )
-    print(f"fold {config.fold} of {FOLDS}, {config.steps} steps, seed {config.seed}")
+    done, how = [], f"{config.steps} steps, seed {config.seed}"
+    for fold in config.folds:
+        done.append(scored(config, fold))
+        tell(done[-1], f"fold {fold} of {FOLDS}, {how}")
+    if len(done) > 1:
+        tell(pd.concat(done), f"folds {', '.join(map(str, config.folds))} together, {how}")
 
 
 if __name__ == "__main__":

@@ -137,7 +137,8 @@ def benchmark(
         spec: a YAML file of methods, budgets of labels, folds and seeds; see docs/benchmark.md.
         out: folder for table.csv, scores.csv, report.md and label_efficiency.png.
         only: entries of the file to train now, all by default.
-        against: the line of the tables that the others are compared with, once it is there.
+        against: the line of the tables that the others are compared with, once it is there: an
+            entry, or an entry and how it is read, such as "unet (gaussian)".
         report_only: train nothing; write the report of what is there.
     """
     from pyro_stitchnet.benchmark.report import line_names, report
@@ -148,6 +149,9 @@ def benchmark(
     if report_only:
         print(report(Tables(out), against, out))
         return
+    entry = against.split(" (")[0]
+    if entry != "unet" and entry not in wanted.entries:
+        raise ValueError(f"--against: no entry {entry!r}; there are {', '.join(wanted.entries)}")
     tables = run(wanted, out, only)
     there = against in set(line_names(tables.rows))
     if not there:

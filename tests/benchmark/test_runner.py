@@ -282,8 +282,8 @@ def test_dice_counts_slices_with_the_lesion_and_patients_alike() -> None:
 
 
 def test_the_command_line_writes_the_report(
-    stitchnet: Callable[..., None], results: Path, folder: Path, tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    stitchnet: Callable[..., None], refused: Callable[..., str], results: Path, folder: Path,
+    tmp_path: Path, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     spec = tmp_path / "spec.yaml"
     spec.write_text(
@@ -295,10 +295,15 @@ def test_the_command_line_writes_the_report(
     stitchnet("benchmark", spec, "--out", out, "--report-only")
     assert "labelled slices" in capsys.readouterr().out
     # What was trained is told of even if there is nothing yet to compare it with.
-    stitchnet("benchmark", spec, "--out", out, "--against", "later")
+    stitchnet("benchmark", spec, "--out", out, "--against", "unet (later)")
     told = capsys.readouterr()
     assert "labelled slices" in told.out
-    assert "no results of 'later'" in told.err
+    assert "no results of 'unet (later)'" in told.err
+    # A name that no training will give is told of before any.
+    spec.write_text(spec.read_text().replace("labels: 4", "labels: 5") + "steps: 1\n")
+    said = refused("benchmark", spec, "--out", out, "--against", "unett (gaussian)")
+    assert "no entry 'unett'; there are unet" in said
+    assert 5 not in set(Tables(out).rows["labels"])
 
 
 def test_from_labels_alone_guided_learns_the_unet_of_the_same_seed(folder: Path) -> None:
