@@ -5,15 +5,16 @@
 DATA holds the folders labelled, unlabelled and partial (docs/benchmark.md). A third of the labelled
 patients and one of partial's three patients are held out in turn; `prepare`, `train` with
 examples/covid.yaml and `--folds 0`, and `evaluate` are run on the rest as a user would run them.
-The U-Net is the model's own q(y | x), trained without unlabelled slices and read alone. Prints the
-Dice of the lesions (mean over the slices that have one) and of infection, of each fold and of all.
-Run again after it was killed, it goes on; of folds that are done it prints the figures again.
+The U-Net is the model's own q(y | x), trained without unlabelled slices and read alone, as it is
+and with its lesions split by brightness. Prints, of each fold and of all, the Dice of the lesions
+(mean over the slices that have one) and of infection, and by how much lines differ. Run again after
+it was killed, it goes on; of folds that are done it prints the figures again.
 """
 
 import subprocess
 import sys
 from dataclasses import dataclass
-from itertools import combinations, product
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -21,9 +22,16 @@ import numpy as np
 import pandas as pd
 import tyro
 
+from pyro_stitchnet.baselines.brightness import SplitByBrightness
 from pyro_stitchnet.benchmark.report import lesion_dice
+from pyro_stitchnet.data.dataset import Dataset
+from pyro_stitchnet.decision import decide
+from pyro_stitchnet.devices import choose_device
+from pyro_stitchnet.evaluation.metrics import slice_scores
 from pyro_stitchnet.evaluation.statistics import paired
 from pyro_stitchnet.evaluation.tables import table_one
+from pyro_stitchnet.symmetry import VIEWS, averaged
+from pyro_stitchnet.training import checkpoint
 
 ROOT = Path(__file__).parent.parent
 FOLDS = 3
@@ -31,11 +39,8 @@ RUNS = {
     "labels": ["--unlabelled-per-batch", "0", "--posterior-weight", "0"],
     "guided": [],
 }
-LINES = {
-    "unet": ("labels", "guide"),
-    "guided, labels only": ("labels", "posterior"),
-    "guided": ("guided", "posterior"),
-}  # a run and its read-out
+READ_OUTS = {"unet": "guide", "guided, labels only": "posterior", "guided": "posterior"}
+LINES = {"labels": ["unet", "guided, labels only"], "guided": ["guided"]}  # of each run
 DECISIONS = ("likeliest", "dice")
 LABELS = ["GGO", "CON", "Infection"]
 TESTS = ("labelled", "partial")
@@ -106,38 +111,60 @@ def scored(config: Config, fold: int) -> pd.DataFrame:
     scores = []
     for name in config.runs:
         run = train(config, name, folder)
-        read_outs = {line: read_out for line, (of, read_out) in LINES.items() if of == name}
-        for (line, read_out), decision, test in product(read_outs.items(), DECISIONS, TESTS):
+        for line, decision, test in product(LINES[name], DECISIONS, TESTS):
+            read_out = READ_OUTS[line]
             tables = run / f"{test}-{read_out}-{decision}"
             if not (tables / "table.csv").exists():
-                how = ["--read-out", read_out, "--decision", decision, "--views", 8]
-                stitchnet(
-                    "evaluate", run / "model.pt", folder / f"{test}.data", "--out", tables, *how
-                )
+                how = ["--read-out", read_out, "--decision", decision, "--views", VIEWS]
+                data = folder / f"{test}.data"
+                stitchnet("evaluate", run / "model.pt", data, "--out", tables, *how)
             found = pd.read_csv(tables / "scores.csv", dtype={"patient": str})
             scores.append(found.assign(line=line, decision=decision, test=test))
+        if name == "labels":
+            scores += split_by_brightness(folder, run)
     return pd.concat(scores)
 
 
+def split_by_brightness(folder: Path, run: Path) -> list[pd.DataFrame]:
+    """The U-Net's lesions split by grey values; which pixels are infected stays as it is."""
+    net, _ = checkpoint.load(run / "model.pt", choose_device("auto"))
+    assert net.segmenter is not None
+    told, test = Dataset(folder / "train.data"), Dataset(folder / "labelled.data").load()
+    labelled = told.take(np.flatnonzero(told.manifest["complete"])).load()
+    images = test.images.to(next(net.parameters()).device)
+    scores = []
+    for reading, answer in SplitByBrightness(net.segmenter).readings(labelled).items():
+        if reading:
+            p = averaged(answer, images, VIEWS).cpu()
+            for decision in DECISIONS:
+                found = slice_scores(test.labels(), decide(p, decision), test.names, test.patients)
+                line = f"unet ({reading})"
+                scores.append(found.assign(line=line, decision=decision, test="labelled"))
+    return scores
+
+
 def tell(scores: pd.DataFrame, said: str) -> None:
-    """Print a row a line and decision, and how far each is from the first, over patients."""
-    rows, lesions = [], {}
+    """Print what every line scores, and how far they are from each other, over patients."""
+    rows = []
     for (line, decision), found in scores.groupby(["line", "decision"], sort=False):
         row: dict[str, object] = {"line": line, "decision": decision}
         for test, here in found.groupby("test", sort=False):
             dice = table_one(here)["f1_lesion_present_mean"].reindex(LABELS).dropna()
             row |= {f"{lesion}, {test}": value for lesion, value in dice.items()}
         rows.append(row)
-        lesions[line, decision] = lesion_dice(found[found["test"] == "labelled"])
-    print(said)
-    print(pd.DataFrame(rows).to_string(index=False, float_format="{:.3f}".format))
-    for (one, other), decision in product(combinations(LINES, 2), DECISIONS):
-        if {(one, decision), (other, decision)} <= lesions.keys():
-            c = paired(lesions[other, decision], lesions[one, decision])
-            print(
-                f"{other} minus {one}, {decision}, both lesions by patient: {c['difference']:+.3f} "
-                f"({c['low']:+.3f} to {c['high']:+.3f}), {c['patients']} patients"
-            )
+    print(f"{said}\n{pd.DataFrame(rows).to_string(index=False, float_format='{:.3f}'.format)}")
+    for decision, found in scores[scores["test"] == "labelled"].groupby("decision", sort=False):
+        lesions = {line: lesion_dice(here) for line, here in found.groupby("line", sort=False)}
+        table = {
+            f"minus {b}": {a: difference(lesions[a], lesions[b]) for a in lesions if a != b}
+            for b in lesions
+        }
+        print(f"both lesions by patient, {decision}\n{pd.DataFrame(table).to_string()}")
+
+
+def difference(one: pd.Series, other: pd.Series) -> str:
+    c = paired(one, other)
+    return f"{c['difference']:+.3f} ({c['low']:+.3f} to {c['high']:+.3f})"
 
 
 def main(config: Config) -> None:

@@ -37,7 +37,7 @@ RUNS = {
     "benchmarks/export_speed.py": "model.pt --size 64 --batches 1 --read-outs prior --rounds 1",
     # A fold twice is trained once, and its figures are told together.
     "benchmarks/held_out.py": ". --out h --weights None --size 64 --steps 1 --folds 0 0"
-    " --runs guided",
+    " --runs labels",
     "benchmarks/lung_field.py": "--patients 2 --shared nowhere",
     "benchmarks/posterior_speed.py": "--presets tiny --sizes 64 --slices 1 --rounds 1",
     "benchmarks/predict_speed.py": "--slices 2 --size 64 --preset tiny",
