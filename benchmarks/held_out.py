@@ -8,7 +8,8 @@ examples/covid.yaml and `--folds 0`, and `evaluate` are run on the rest as a use
 The U-Net is the model's own q(y | x), trained without unlabelled slices and read alone, as it is
 and with its lesions split by brightness. Prints, of each fold and of all, the Dice of the lesions
 (mean over the slices that have one) and of infection, and by how much lines differ. Run again after
-it was killed, it goes on; of folds that are done it prints the figures again.
+it was killed, it goes on; of folds that are done it prints the figures again, so that another DATA
+or other weights need another --out.
 """
 
 import subprocess
@@ -105,7 +106,7 @@ def train(config: Config, name: str, folder: Path) -> Path:
 
 def scored(config: Config, fold: int) -> pd.DataFrame:
     """Train on two thirds of the patients and score the others: a row a slice and label."""
-    folder = config.out / f"fold{fold}-{config.size}"
+    folder = config.out / f"fold{fold}-{config.size}-{config.seed}"
     if not (folder / "partial.data" / "manifest.csv").exists():
         prepare(config, fold, folder)
     scores = []
@@ -149,15 +150,20 @@ def tell(scores: pd.DataFrame, said: str) -> None:
     for (line, decision), found in scores.groupby(["line", "decision"], sort=False):
         row: dict[str, object] = {"line": line, "decision": decision}
         for test, here in found.groupby("test", sort=False):
-            dice = table_one(here)["f1_lesion_present_mean"].reindex(LABELS).dropna()
+            lesions = table_one(here).reindex(LABELS).dropna(how="all")
+            dice = lesions["f1_lesion_present_mean"]
             row |= {f"{lesion}, {test}": value for lesion, value in dice.items()}
+            if test == "labelled":
+                con = lesions.loc["CON"]
+                without = con["images"] - con["lesion_images"]
+                row["CON where there is none"] = f"{con['false_alarm_images']} of {without}"
         rows.append(row)
     print(f"{said}\n{pd.DataFrame(rows).to_string(index=False, float_format='{:.3f}'.format)}")
     for decision, found in scores[scores["test"] == "labelled"].groupby("decision", sort=False):
-        lesions = {line: lesion_dice(here) for line, here in found.groupby("line", sort=False)}
+        dice = {line: lesion_dice(here) for line, here in found.groupby("line", sort=False)}
         table = {
-            f"minus {b}": {a: difference(lesions[a], lesions[b]) for a in lesions if a != b}
-            for b in lesions
+            f"minus {b}": {a: "" if a == b else difference(dice[a], dice[b]) for a in dice}
+            for b in dice
         }
         print(f"both lesions by patient, {decision}\n{pd.DataFrame(table).to_string()}")
 

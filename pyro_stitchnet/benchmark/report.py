@@ -81,12 +81,19 @@ def _present(scores: pd.DataFrame, lesion: str) -> pd.Series:
     return scores[(scores["lesion"] == lesion) & (scores["truth_pixels"] > 0)]["f1"]
 
 
+def _false_alarms(scores: pd.DataFrame, lesion: str) -> str:
+    """How many of the slices without the lesion are said to have it."""
+    absent = scores[(scores["lesion"] == lesion) & (scores["truth_pixels"] == 0)]
+    return f"{(absent['predicted_pixels'] > 0).sum()} of {len(absent)}"
+
+
 def _summary(rows: pd.DataFrame, scores: pd.DataFrame) -> str:
-    """A row a line: Dice over slices that have the lesion, pooled Dice, distance, calibration."""
+    """A row a line: Dice of slices that have the lesion, false alarms, distance, calibration."""
     head = [
-        "method", "runs", "GGO", "consolidation", "mean of both, by patient (95 %)", "pooled GGO",
-        "pooled consolidation", "infection elsewhere", "HD95 GGO", "HD95 con.", "ECE GGO",
-        "ECE con.", "Brier GGO", "Brier con.", "s to train", "ms a slice", "GB",
+        "method", "runs", "GGO", "consolidation", "mean of both, by patient (95 %)",
+        "false alarms GGO", "false alarms con.", "pooled GGO", "pooled consolidation",
+        "infection elsewhere", "HD95 GGO", "HD95 con.", "ECE GGO", "ECE con.", "Brier GGO",
+        "Brier con.", "s to train", "ms a slice", "GB",
     ]  # fmt: skip
     lines = [head, ["---", *["---:"] * (len(head) - 1)]]
     for line, runs in rows.groupby("line", sort=False):
@@ -104,6 +111,7 @@ def _summary(rows: pd.DataFrame, scores: pd.DataFrame) -> str:
                 str(len(runs)),
                 *(_number(_present(test, lesion).mean()) for lesion in LESIONS),
                 f"{_number(patients.mean())} ({_number(low)} to {_number(high)})",
+                *(_false_alarms(test, lesion) for lesion in LESIONS),
                 *map(_number, pooled),
                 _number(elsewhere),
                 *(f"{d:.1f}" for d in distances),

@@ -149,9 +149,10 @@ def benchmark(
     if report_only:
         print(report(Tables(out), against, out))
         return
-    entry = against.split(" (")[0]
-    if entry != "unet" and entry not in wanted.entries:
-        raise ValueError(f"--against: no entry {entry!r}; there are {', '.join(wanted.entries)}")
+    before = Tables(out).rows
+    names = {"unet", *wanted.entries, *(line_names(before) if len(before) else ())}
+    if not any(against == name or against.startswith(f"{name} (") for name in names):
+        raise ValueError(f"--against: no entry {against!r}; there are {', '.join(wanted.entries)}")
     tables = run(wanted, out, only)
     there = against in set(line_names(tables.rows))
     if not there:

@@ -302,7 +302,7 @@ def test_the_command_line_writes_the_report(
     # A name that no training will give is told of before any.
     spec.write_text(spec.read_text().replace("labels: 4", "labels: 5") + "steps: 1\n")
     said = refused("benchmark", spec, "--out", out, "--against", "unett (gaussian)")
-    assert "no entry 'unett'; there are unet" in said
+    assert "no entry 'unett (gaussian)'; there are unet" in said
     assert 5 not in set(Tables(out).rows["labels"])
 
 
