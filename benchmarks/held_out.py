@@ -7,9 +7,9 @@ patients and one of partial's three patients are held out in turn; `prepare`, `t
 examples/covid.yaml and `--folds 0`, and `evaluate` are run on the rest as a user would run them.
 The U-Net is the model's own q(y | x), trained without unlabelled slices and read alone, as it is
 and with its lesions split by brightness. Prints, of each fold and of all, the Dice of the lesions
-(mean over the slices that have one) and of infection, and by how much lines differ. Run again after
-it was killed, it goes on; of folds that are done it prints the figures again, so that another DATA
-or other weights need another --out.
+(mean over the slices that have one) and of infection, F1 of eq. 1 over all slices, false alarms,
+and by how much lines differ. Run again after it was killed, it goes on; of folds that are done it
+prints the figures again, so that another DATA or other weights need another --out.
 """
 
 import subprocess
@@ -127,7 +127,7 @@ def scored(config: Config, fold: int) -> pd.DataFrame:
 
 
 def split_by_brightness(folder: Path, run: Path) -> list[pd.DataFrame]:
-    """The U-Net's lesions split by grey values; which pixels are infected stays as it is."""
+    """The U-Net's lesions split by grey values, view by view, on the labelled slices."""
     net, _ = checkpoint.load(run / "model.pt", choose_device("auto"))
     assert net.segmenter is not None
     told, test = Dataset(folder / "train.data"), Dataset(folder / "labelled.data").load()
@@ -154,6 +154,7 @@ def tell(scores: pd.DataFrame, said: str) -> None:
             dice = lesions["f1_lesion_present_mean"]
             row |= {f"{lesion}, {test}": value for lesion, value in dice.items()}
             if test == "labelled":
+                row |= {f"F1 {lesion}": lesions.loc[lesion, "f1_mean"] for lesion in LABELS[:2]}
                 con = lesions.loc["CON"]
                 without = con["images"] - con["lesion_images"]
                 row["CON where there is none"] = f"{con['false_alarm_images']} of {without}"

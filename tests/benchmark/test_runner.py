@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from pyro_stitchnet.benchmark import runner
-from pyro_stitchnet.benchmark.report import _curves, lesion_dice, line_names, report
+from pyro_stitchnet.benchmark.report import _curves, _false_alarms, lesion_dice, line_names, report
 from pyro_stitchnet.benchmark.runner import CELL, Cell, Tables, fit, run
 from pyro_stitchnet.benchmark.spec import Budget, Entry, Spec, read_spec
 from pyro_stitchnet.data.dataset import Dataset
@@ -279,6 +279,17 @@ def test_dice_counts_slices_with_the_lesion_and_patients_alike() -> None:
         }
     )
     assert lesion_dice(scores).to_dict() == pytest.approx({"a": 0.5, "b": 1.0})
+
+
+def test_a_false_alarm_is_a_lesion_where_there_is_none() -> None:
+    scores = pd.DataFrame(
+        {
+            "lesion": ["CON", "CON", "CON", "GGO"],
+            "truth_pixels": [0, 0, 5, 0],
+            "predicted_pixels": [2, 0, 3, 1],
+        }
+    )
+    assert [_false_alarms(scores, lesion) for lesion in ("CON", "GGO")] == ["1 of 2", "1 of 1"]
 
 
 def test_the_command_line_writes_the_report(
