@@ -92,7 +92,8 @@ def run(arm: Preset, seed: int, config: Config) -> dict[str, float]:
 def main(config: Config) -> None:
     config.out.mkdir(parents=True, exist_ok=True)
     table = config.out / "table.csv"
-    rows = pd.read_csv(table).to_dict("records") if table.exists() else []
+    text = {"commit": str, "python": str}  # a commit may look like a number
+    rows = pd.read_csv(table, dtype=text).to_dict("records") if table.exists() else []
     settings = {k: v for k, v in asdict(config).items() if k not in ("out", "seeds", "arms")}
     for seed in config.seeds:
         for name in config.arms:

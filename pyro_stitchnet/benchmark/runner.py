@@ -40,6 +40,9 @@ __all__ = ["CELL", "Tables", "run"]
 CELL = ("name", "labels", "folds", "fold", "seed")
 """The columns that tell a cell of the benchmark."""
 
+TEXT = ("name", "reading", "method", "data", "patient", "commit", "python")
+"""Columns that may look like numbers: a commit such as 5090819 or 12e4567, Python 3.12."""
+
 SAMPLES = 4  # draws of z to average over where a StitchNet is tested
 
 
@@ -95,7 +98,7 @@ class Tables:
         path = self.folder / name
         if not path.exists():
             return pd.DataFrame()
-        table = pd.read_csv(path, dtype={"patient": str, "reading": str})
+        table = pd.read_csv(path, dtype=dict.fromkeys(TEXT, str))
         return table.fillna({"reading": ""})  # the plain prediction's name
 
 

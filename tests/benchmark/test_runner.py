@@ -133,6 +133,19 @@ def test_scores_of_a_cell_that_was_cut_short_are_left_out(results: Path, tmp_pat
     assert not cut_short.has({**dict.fromkeys(CELL, 0), "name": "tiny"})
 
 
+@pytest.mark.parametrize("commit", ["5090819", "0012345", "12e4567"])
+def test_a_commit_that_looks_like_a_number_stays_text(
+    results: Path, tmp_path: Path, commit: str
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(results, out)
+    rows = Tables(out).rows.assign(commit=commit, python="3.10")
+    rows.to_csv(out / "table.csv", index=False)
+    assert set(Tables(out).rows["commit"]) == {commit}
+    assert set(Tables(out).rows["python"]) == {"3.10"}
+    assert f"| {commit} |" in report(Tables(out), None, out)
+
+
 def test_a_row_is_reproduced(folder: Path, results: Path, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner, "_cells", lambda spec: list(CELLS(spec))[:1])
