@@ -2,10 +2,12 @@
 
 from typing import Literal, get_args
 
+import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 
-from pyro_stitchnet.labels import GGO
+from pyro_stitchnet.labels import CONSOLIDATION, GGO
 
 __all__ = ["LEAST_CUT", "Decision", "best_cut", "check_decision", "decide"]
 
@@ -16,7 +18,7 @@ LEAST_CUT = 0.25
 """The least cut: with a lower one, slices without infection would always show some."""
 
 
-def decide(p: Tensor, decision: Decision = "likeliest") -> Tensor:
+def decide(p: Tensor, decision: Decision = "likeliest", least_patch: float = 0) -> Tensor:
     """A label for every pixel.
 
     Args:
@@ -25,29 +27,40 @@ def decide(p: Tensor, decision: Decision = "likeliest") -> Tensor:
             infected (GGO or consolidation) the pixels whose probability of it reaches
             :func:`best_cut`, then the likeliest label of that kind. It finds more where the model
             is unsure of all infection that it sees, as on scans of another source.
+        least_patch: pixels that a patch of consolidation has at least, corners joined; what is
+            smaller becomes ground glass. Bayes' rule pixel by pixel makes specks of the brightest
+            pixels of ground glass, in slices without consolidation too (docs/study.md).
 
     Returns:
         The labels, int64 (N, H, W).
 
     Raises:
-        ValueError: there is no such decision.
+        ValueError: there is no such decision, or ``least_patch`` is below 0.
     """
-    check_decision(decision)
+    check_decision(decision, least_patch)
     if decision == "likeliest":
-        return p.argmax(1)
-    infected = p[:, GGO:].sum(1)
-    cut = best_cut(infected)[:, None, None]
-    return torch.where(infected >= cut, p[:, GGO:].argmax(1) + GGO, p[:, :GGO].argmax(1))
+        labels = p.argmax(1)
+    else:
+        infected = p[:, GGO:].sum(1)
+        cut = best_cut(infected)[:, None, None]
+        labels = torch.where(infected >= cut, p[:, GGO:].argmax(1) + GGO, p[:, :GGO].argmax(1))
+    if least_patch <= 1:
+        return labels
+    specks = _specks((labels == CONSOLIDATION).cpu().numpy(), least_patch)
+    return labels.masked_fill(torch.from_numpy(specks).to(labels.device), GGO)
 
 
-def check_decision(decision: str) -> None:
+def check_decision(decision: str, least_patch: float = 0) -> None:
     """Refuse what is no decision, before any long work.
 
     Raises:
-        ValueError: there is no such decision; the message lists those there are.
+        ValueError: there is no such decision (the message lists those there are), or
+            ``least_patch`` is below 0.
     """
     if decision not in get_args(Decision):
         raise ValueError(f"decision {decision!r} is unknown; choose one of {get_args(Decision)}")
+    if not least_patch >= 0:
+        raise ValueError(f"least_patch must be at least 0, got {least_patch}")
 
 
 def best_cut(p: Tensor) -> Tensor:
@@ -68,3 +81,13 @@ def best_cut(p: Tensor) -> Tensor:
     taken = torch.arange(1, ordered.shape[1] + 1, device=p.device)
     expected = 2 * ordered.cumsum(1) / (taken + ordered.sum(1, keepdim=True))
     return (expected.amax(1) / 2).clamp(min=LEAST_CUT)
+
+
+def _specks(mask: np.ndarray, least: float) -> np.ndarray:
+    """The patches of bool (N, H, W), each within its slice, of fewer than ``least`` pixels."""
+    within = np.zeros((3, 3, 3), bool)
+    within[1] = True
+    patches, _ = ndimage.label(mask, within)
+    small = np.bincount(patches.ravel()) < least
+    small[0] = False  # what is no patch
+    return small[patches]

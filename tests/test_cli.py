@@ -87,12 +87,13 @@ def test_where_masks_mark_infection_only_that_is_scored(
               folders / "infection", "--size", 64, "--lungs", "none", "--workers", 1,
               "--no-progress")  # fmt: skip
     stitchnet("evaluate", trained / "model.pt", folders / "infection", "--out",
-              folders / "elsewhere", "--views", 2, "--decision", "dice")  # fmt: skip
+              folders / "elsewhere", "--views", 2, "--decision", "dice",
+              "--least-patch", 3)  # fmt: skip
     scores = pd.read_csv(folders / "elsewhere" / "scores.csv")
     assert list(scores["lesion"]) == ["Infection"] * 2
     assert (scores["truth_pixels"] > 0).any()
     info = json.loads((folders / "elsewhere" / "table.json").read_text())["info"]
-    assert (info["views"], info["decision"]) == (2, "dice")
+    assert (info["views"], info["decision"], info["least_patch"]) == (2, "dice", 3)
 
 
 def test_with_no_folds_every_patient_trains(

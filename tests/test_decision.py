@@ -7,7 +7,7 @@ from pyro_stitchnet.decision import LEAST_CUT, best_cut, decide
 from pyro_stitchnet.labels import CONSOLIDATION, GGO, HEALTHY
 
 
-def of(infected: torch.Tensor, consolidated: float = 0.25) -> torch.Tensor:
+def of(infected: torch.Tensor, consolidated: float | torch.Tensor = 0.25) -> torch.Tensor:
     """Label probabilities, (N, K, H, W), of lung infected with these."""
     parts = [0.1 * (1 - infected), 0.9 * (1 - infected)]
     return torch.stack([*parts, (1 - consolidated) * infected, consolidated * infected], 1)
@@ -54,3 +54,34 @@ def test_slices_are_decided_one_by_one() -> None:
 def test_an_unknown_decision_is_refused() -> None:
     with pytest.raises(ValueError, match="choose one of"):
         decide(torch.rand(1, 4, 2, 2), "boldest")  # type: ignore[arg-type]
+
+
+def dense(rows: list[str]) -> torch.Tensor:
+    """Probabilities of one slice, (1, K, H, W): # is consolidation, all else ground glass."""
+    mask = torch.tensor([[one == "#" for one in row] for row in rows])
+    return of(torch.ones(1, *mask.shape), mask.float() * 0.6 + 0.2)
+
+
+def test_specks_of_consolidation_become_ground_glass() -> None:
+    p = dense(["##..#.", "......", "#...#.", ".#...#", "..#...", "......"])  # 2, 1, 3 and 2
+    kept = [int((decide(p, least_patch=least) == CONSOLIDATION).sum()) for least in (0, 2, 3, 4)]
+    assert kept == [8, 7, 3, 0]
+    assert (decide(p, least_patch=4) == GGO).all()
+    assert torch.equal(decide(p, "dice", 3), decide(p, least_patch=3))
+
+
+def test_a_patch_does_not_reach_into_the_next_slice() -> None:
+    one = dense(["....", ".##.", "...."])
+    both = torch.cat([one, one])
+    assert (decide(both, least_patch=3) == GGO).all()
+    assert torch.equal(decide(both, least_patch=2), decide(both))
+
+
+def test_other_labels_keep_their_specks() -> None:
+    p = of(torch.eye(4)[None])
+    assert torch.equal(decide(p, least_patch=10), decide(p))
+
+
+def test_a_patch_has_no_negative_size() -> None:
+    with pytest.raises(ValueError, match="least_patch"):
+        decide(torch.rand(1, 4, 2, 2), least_patch=-1)

@@ -50,6 +50,7 @@ def evaluate(
     samples: int = 8,
     views: int = 1,
     decision: Literal["likeliest", "dice"] = "likeliest",
+    least_patch: float = 0,
     seed: int = 0,
     device: str = "auto",
 ) -> None:
@@ -67,6 +68,8 @@ def evaluate(
         views: flips and quarter turns of each slice to average over, 1 to 8.
         decision: each pixel's likeliest label, or the infection of the greatest expected Dice,
             which finds more where the model is unsure.
+        least_patch: pixels that a patch of consolidation has at least; what is smaller becomes
+            ground glass.
         seed: of the draws.
         device: "auto" takes a GPU if there is one.
     """
@@ -112,6 +115,7 @@ def evaluate(
         samples=samples,
         views=views,
         decision=decision,
+        least_patch=least_patch,
         seed=seed,
         info={
             "model": str(model),

@@ -24,6 +24,7 @@ def predict(
     samples: int = 1,
     views: int = 1,
     decision: Literal["likeliest", "dice"] = "likeliest",
+    least_patch: float = 0,
     batch_size: int = 8,
     seed: int = 0,
     save_scan: bool = True,
@@ -54,6 +55,8 @@ def predict(
         views: flips and quarter turns of each slice to average over, 1 to 8.
         decision: each pixel's likeliest label, or the infection of the greatest expected Dice,
             which finds more where the model is unsure.
+        least_patch: pixels, of the picture that the model sees, that a patch of consolidation has
+            at least; what is smaller becomes ground glass.
         batch_size: slices at a time.
         seed: of the draws.
         save_scan: write the scan as the model saw it, windowed, beside the maps; for `view`.
@@ -70,7 +73,7 @@ def predict(
     from pyro_stitchnet.prediction.scan import Model
     from pyro_stitchnet.prediction.segmenter import Options
 
-    options = Options(read_out, samples, views, batch_size, seed, decision)
+    options = Options(read_out, samples, views, batch_size, seed, decision, least_patch)
     done = predict_scans(
         inputs,
         Model(model, device, options, lungs, size),

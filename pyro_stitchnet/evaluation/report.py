@@ -34,6 +34,7 @@ def evaluate(
     samples: int = 8,
     views: int = 1,
     decision: Decision = "likeliest",
+    least_patch: float = 0,
     seed: int = 0,
     info: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
@@ -48,6 +49,7 @@ def evaluate(
         samples: see :func:`~pyro_stitchnet.posterior.segment`.
         views: see :func:`~pyro_stitchnet.posterior.segment`.
         decision: see :func:`~pyro_stitchnet.decision.decide`.
+        least_patch: likewise.
         seed: of the draws.
         info: plain data on the run, kept in ``table.json`` beside the style gaps.
 
@@ -58,7 +60,7 @@ def evaluate(
         ValueError: a pixel of ``slices`` does not tell whether there is a lesion, or there is no
             such decision.
     """
-    check_decision(decision)
+    check_decision(decision, least_patch)
     told = all(slices.complete)  # else the lesions at most together
     truth = slices.labels() if told else slices.infection()
     device = next(net.parameters()).device
@@ -68,7 +70,7 @@ def evaluate(
         answer = segment(
             net, slices.images.to(device), read_out=read_out, samples=samples, views=views
         )
-    labels = decide(answer.probabilities, decision).cpu()
+    labels = decide(answer.probabilities, decision, least_patch).cpu()
     groups = tuple(GROUPS) if told else (INFECTION,)
     scores = slice_scores(truth, labels, slices.names, slices.patients, groups)
     save(
@@ -78,6 +80,7 @@ def evaluate(
         samples=samples,
         views=views,
         decision=decision,
+        least_patch=least_patch,
         seed=seed,
         style_gap=style_gaps(answer.styles.movedim(1, -1)),
         **(info or {}),

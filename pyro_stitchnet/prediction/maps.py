@@ -153,7 +153,8 @@ def _of_slice(
         return made, 0.0
     box, p = answer.covered()
     probabilities = torch.from_numpy(np.ascontiguousarray(p))[None]
-    labels = decide(probabilities, segmenter.options.decision)[0].numpy()
+    least = segmenter.options.least_patch * answer.grid.pixel**2  # in the slice's pixels
+    labels = decide(probabilities, segmenter.options.decision, least)[0].numpy()
     made["labels"][box] = labels
     made["lesion_probability"][box] = p[GGO] + p[CONSOLIDATION]
     made["uncertainty"][box] = entropy(probabilities)[0].numpy()

@@ -38,6 +38,7 @@ class Options:
         batch_size: slices at a time.
         seed: of the draws.
         decision: how probabilities become labels, see :func:`~pyro_stitchnet.decision.decide`.
+        least_patch: likewise; in pixels of the picture that the model sees.
     """
 
     read_out: ReadOut | None = None
@@ -46,6 +47,7 @@ class Options:
     batch_size: int = 8
     seed: int = 0
     decision: Decision = "likeliest"
+    least_patch: float = 0
 
     def __post_init__(self) -> None:
         """Refuse numbers out of range."""
@@ -54,7 +56,7 @@ class Options:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if self.views > 8:
             raise ValueError(f"views must be at most 8, got {self.views}")
-        check_decision(self.decision)
+        check_decision(self.decision, self.least_patch)
 
 
 @dataclass(frozen=True)

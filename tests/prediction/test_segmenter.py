@@ -12,16 +12,17 @@ import torch
 
 import pyro_stitchnet
 from pyro_stitchnet.data._scan import Job, prepare_scan
-from pyro_stitchnet.data.preprocess import Preprocessing
+from pyro_stitchnet.data.preprocess import Grid, Preprocessing
 from pyro_stitchnet.data.sources.base import Scan
 from pyro_stitchnet.data.stack import Stack
 from pyro_stitchnet.data.volume import Volume
 from pyro_stitchnet.decision import Decision, decide
+from pyro_stitchnet.labels import CONSOLIDATION, GGO, LABELS
 from pyro_stitchnet.posterior import segment
 from pyro_stitchnet.prediction.maps import each_slice
 from pyro_stitchnet.prediction.run import predict_scans
 from pyro_stitchnet.prediction.scan import Model
-from pyro_stitchnet.prediction.segmenter import Options, Segmenter, load
+from pyro_stitchnet.prediction.segmenter import Options, Segmented, Segmenter, load
 from pyro_stitchnet.presets import preset
 from pyro_stitchnet.stitchnet import StitchNet
 from pyro_stitchnet.training import checkpoint
@@ -132,6 +133,24 @@ def test_labels_are_decided_as_asked(net: StitchNet) -> None:
     assert not np.array_equal(found["likeliest"], found["dice"])
 
 
+def test_the_least_patch_is_in_pixels_of_the_picture(
+    net: StitchNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pixel of the picture is 3 x 3 of this scan's."""
+    stack = Stack.of(Volume(np.zeros((192, 192, 2)), np.eye(4), True, Path("flat")))
+    asked = Segmenter(net, Preprocessing(size=64, lungs="none"), options=Options(least_patch=4))
+    p = np.zeros((len(LABELS), 64, 64), np.float32)
+    p[GGO] = 1
+    for row, length in ((10, 3), (40, 5)):
+        p[GGO, row, 10 : 10 + length] = 0
+        p[CONSOLIDATION, row, 10 : 10 + length] = 1
+    one = Segmented(0, Grid(192, 192, pixel=3.0), p, None)
+    monkeypatch.setattr(Segmenter, "slices", lambda *_, **__: iter([one]))
+    labels = next(iter(each_slice(asked, stack, styles=False)[1])).maps["labels"]
+    assert not (labels[:60] == CONSOLIDATION).any()
+    assert (labels[60:] == CONSOLIDATION).any()
+
+
 def test_how_slices_were_prepared_must_be_known(net: StitchNet, tmp_path: Path) -> None:
     path = tmp_path / "old.pt"
     checkpoint.save(net, path)
@@ -142,7 +161,7 @@ def test_how_slices_were_prepared_must_be_known(net: StitchNet, tmp_path: Path) 
 
 def test_options_out_of_range_are_refused(model: Path) -> None:
     numbers = ({"views": 9}, {"views": 0}, {"samples": -1}, {"batch_size": 0}, {"seed": -1})
-    for wrong in (*numbers, {"decision": "boldest"}):
+    for wrong in (*numbers, {"decision": "boldest"}, {"least_patch": -1}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             Options(**wrong)
     with pytest.raises(ValueError, match="no q"):
