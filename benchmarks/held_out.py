@@ -9,7 +9,7 @@ The U-Net is the model's own q(y | x), trained without unlabelled slices and rea
 and with its lesions split by brightness. Prints, of each fold and of all, the Dice of the lesions
 (mean over the slices that have one) and of infection, F1 of eq. 1 over all slices, false alarms,
 and by how much lines differ. "patches" are likeliest labels without patches of consolidation of
-less than one in 2,000 pixels. Run again after it was killed, it goes on; of folds that are done it
+fewer pixels than one in 2,000. Run again after it was killed, it goes on; of folds that are done it
 prints the figures again, so that another DATA or other weights need another --out.
 """
 
@@ -27,7 +27,7 @@ import tyro
 from pyro_stitchnet.baselines.brightness import SplitByBrightness
 from pyro_stitchnet.benchmark.report import lesion_dice
 from pyro_stitchnet.data.dataset import Dataset
-from pyro_stitchnet.decision import Decision, decide
+from pyro_stitchnet.decision import Decision, decide, without_specks
 from pyro_stitchnet.devices import choose_device
 from pyro_stitchnet.evaluation.metrics import slice_scores
 from pyro_stitchnet.evaluation.statistics import paired
@@ -43,11 +43,12 @@ RUNS = {
 }
 READ_OUTS = {"unet": "guide", "guided, labels only": "posterior", "guided": "posterior"}
 LINES = {"labels": ["unet", "guided, labels only"], "guided": ["guided"]}  # of each run
-DECISIONS: dict[str, tuple[Decision, float]] = {  # and the least patch, a share of the slice
-    "likeliest": ("likeliest", 0),
-    "dice": ("dice", 0),
-    "patches": ("likeliest", 1 / 2000),
+DECISIONS: dict[str, tuple[Decision, bool]] = {  # and whether patches have a least size
+    "likeliest": ("likeliest", False),
+    "dice": ("dice", False),
+    "patches": ("likeliest", True),
 }
+PATCH = 1 / 2000  # of the slice
 LABELS = ["GGO", "CON", "Infection"]
 TESTS = ("labelled", "partial")
 
@@ -118,22 +119,29 @@ def scored(config: Config, fold: int) -> pd.DataFrame:
     for name in config.runs:
         run = train(config, name, folder)
         for line, decision, test in product(LINES[name], DECISIONS, TESTS):
+            rule, patches = DECISIONS[decision]
+            if patches and test == "partial":
+                continue  # its infection stays the same
             read_out = READ_OUTS[line]
             tables = run / f"{test}-{read_out}-{decision}"
             if not (tables / "table.csv").exists():
-                rule, share = DECISIONS[decision]
                 how = ["--read-out", read_out, "--decision", rule, "--views", VIEWS]
-                how += ["--least-patch", share * config.size**2]
+                how += ["--least-patch", patches * least_patch(config)]
                 data = folder / f"{test}.data"
                 stitchnet("evaluate", run / "model.pt", data, "--out", tables, *how)
             found = pd.read_csv(tables / "scores.csv", dtype={"patient": str})
             scores.append(found.assign(line=line, decision=decision, test=test))
         if name == "labels":
-            scores += split_by_brightness(folder, run)
+            scores += split_by_brightness(config, folder, run)
     return pd.concat(scores)
 
 
-def split_by_brightness(folder: Path, run: Path) -> list[pd.DataFrame]:
+def least_patch(config: Config) -> int:
+    """In pixels."""
+    return round(PATCH * config.size**2)
+
+
+def split_by_brightness(config: Config, folder: Path, run: Path) -> list[pd.DataFrame]:
     """The U-Net's lesions split by grey values, view by view, on the labelled slices."""
     net, _ = checkpoint.load(run / "model.pt", choose_device("auto"))
     assert net.segmenter is not None
@@ -144,8 +152,8 @@ def split_by_brightness(folder: Path, run: Path) -> list[pd.DataFrame]:
     for reading, answer in SplitByBrightness(net.segmenter).readings(labelled).items():
         if reading:
             p = averaged(answer, images, VIEWS).cpu()
-            for decision, (rule, share) in DECISIONS.items():
-                labels = decide(p, rule, share * images[0].numel())
+            for decision, (rule, patches) in DECISIONS.items():
+                labels = decide(without_specks(p, rule, patches * least_patch(config)), rule)
                 found = slice_scores(test.labels(), labels, test.names, test.patients)
                 line = f"unet ({reading})"
                 scores.append(found.assign(line=line, decision=decision, test="labelled"))

@@ -1,5 +1,6 @@
 """From the probabilities of the labels to a label for every pixel."""
 
+import math
 from typing import Literal, get_args
 
 import numpy as np
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from pyro_stitchnet.labels import CONSOLIDATION, GGO
 
-__all__ = ["LEAST_CUT", "Decision", "best_cut", "check_decision", "decide"]
+__all__ = ["LEAST_CUT", "Decision", "best_cut", "check_decision", "decide", "without_specks"]
 
 Decision = Literal["likeliest", "dice"]
 """Each pixel's likeliest label, or the infection of greatest expected Dice."""
@@ -18,7 +19,7 @@ LEAST_CUT = 0.25
 """The least cut: with a lower one, slices without infection would always show some."""
 
 
-def decide(p: Tensor, decision: Decision = "likeliest", least_patch: float = 0) -> Tensor:
+def decide(p: Tensor, decision: Decision = "likeliest") -> Tensor:
     """A label for every pixel.
 
     Args:
@@ -27,27 +28,55 @@ def decide(p: Tensor, decision: Decision = "likeliest", least_patch: float = 0) 
             infected (GGO or consolidation) the pixels whose probability of it reaches
             :func:`best_cut`, then the likeliest label of that kind. It finds more where the model
             is unsure of all infection that it sees, as on scans of another source.
-        least_patch: pixels that a patch of consolidation has at least, corners joined; what is
-            smaller becomes ground glass. Bayes' rule pixel by pixel makes specks of the brightest
-            pixels of ground glass, in slices without consolidation too (docs/study.md).
 
     Returns:
         The labels, int64 (N, H, W).
 
     Raises:
-        ValueError: there is no such decision, or ``least_patch`` is below 0.
+        ValueError: there is no such decision.
+    """
+    check_decision(decision)
+    if decision == "likeliest":
+        return p.argmax(1)
+    infected = p[:, GGO:].sum(1)
+    cut = best_cut(infected)[:, None, None]
+    return torch.where(infected >= cut, p[:, GGO:].argmax(1) + GGO, p[:, :GGO].argmax(1))
+
+
+def without_specks(p: Tensor, decision: Decision, least_patch: float) -> Tensor:
+    """Probabilities by which specks of consolidation are ground glass.
+
+    Bayes' rule pixel by pixel makes specks of the brightest pixels of ground glass, in slices
+    without consolidation too (docs/study.md). Where labels so decided have such a speck, ground
+    glass is given consolidation's probability; the infection's stays what it was.
+
+    Args:
+        p: probabilities of the labels, (N, K, H, W).
+        decision: how :func:`decide` is to take them.
+        least_patch: pixels that a patch of consolidation has at least, each within its slice,
+            corners joined.
+
+    Returns:
+        (N, K, H, W); ``p`` itself where no patch can be too small.
+
+    Raises:
+        ValueError: there is no such decision, or ``least_patch`` is below 0 or not finite.
     """
     check_decision(decision, least_patch)
-    if decision == "likeliest":
-        labels = p.argmax(1)
-    else:
-        infected = p[:, GGO:].sum(1)
-        cut = best_cut(infected)[:, None, None]
-        labels = torch.where(infected >= cut, p[:, GGO:].argmax(1) + GGO, p[:, :GGO].argmax(1))
     if least_patch <= 1:
-        return labels
-    specks = _specks((labels == CONSOLIDATION).cpu().numpy(), least_patch)
-    return labels.masked_fill(torch.from_numpy(specks).to(labels.device), GGO)
+        return p
+    # patches are counted by SciPy, on the CPU
+    dense = (decide(p, decision) == CONSOLIDATION).cpu().numpy()
+    within = np.zeros((3, 3, 3), bool)
+    within[1] = True
+    patches, _ = ndimage.label(dense, within)
+    small = np.bincount(patches.ravel(), minlength=1) < least_patch
+    small[0] = False  # what is no patch
+    specks = torch.from_numpy(small[patches]).to(p.device)
+    new = p.clone()
+    new[:, GGO] += p[:, CONSOLIDATION] * specks
+    new[:, CONSOLIDATION] *= ~specks
+    return new
 
 
 def check_decision(decision: str, least_patch: float = 0) -> None:
@@ -55,12 +84,12 @@ def check_decision(decision: str, least_patch: float = 0) -> None:
 
     Raises:
         ValueError: there is no such decision (the message lists those there are), or
-            ``least_patch`` is below 0.
+            ``least_patch`` is below 0 or not finite.
     """
     if decision not in get_args(Decision):
         raise ValueError(f"decision {decision!r} is unknown; choose one of {get_args(Decision)}")
-    if not least_patch >= 0:
-        raise ValueError(f"least_patch must be at least 0, got {least_patch}")
+    if not 0 <= least_patch < math.inf:
+        raise ValueError(f"least_patch must be a number of pixels, at least 0, got {least_patch}")
 
 
 def best_cut(p: Tensor) -> Tensor:
@@ -81,13 +110,3 @@ def best_cut(p: Tensor) -> Tensor:
     taken = torch.arange(1, ordered.shape[1] + 1, device=p.device)
     expected = 2 * ordered.cumsum(1) / (taken + ordered.sum(1, keepdim=True))
     return (expected.amax(1) / 2).clamp(min=LEAST_CUT)
-
-
-def _specks(mask: np.ndarray, least: float) -> np.ndarray:
-    """The patches of bool (N, H, W), each within its slice, of fewer than ``least`` pixels."""
-    within = np.zeros((3, 3, 3), bool)
-    within[1] = True
-    patches, _ = ndimage.label(mask, within)
-    small = np.bincount(patches.ravel()) < least
-    small[0] = False  # what is no patch
-    return small[patches]

@@ -1,9 +1,12 @@
 """Labels of probabilities: the likeliest, or those of the greatest expected Dice."""
 
+import math
+from typing import get_args
+
 import pytest
 import torch
 
-from pyro_stitchnet.decision import LEAST_CUT, best_cut, decide
+from pyro_stitchnet.decision import LEAST_CUT, Decision, best_cut, decide, without_specks
 from pyro_stitchnet.labels import CONSOLIDATION, GGO, HEALTHY
 
 
@@ -62,26 +65,47 @@ def dense(rows: list[str]) -> torch.Tensor:
     return of(torch.ones(1, *mask.shape), mask.float() * 0.6 + 0.2)
 
 
+def decided(p: torch.Tensor, least: float, decision: Decision = "likeliest") -> torch.Tensor:
+    return decide(without_specks(p, decision, least), decision)
+
+
 def test_specks_of_consolidation_become_ground_glass() -> None:
     p = dense(["##..#.", "......", "#...#.", ".#...#", "..#...", "......"])  # 2, 1, 3 and 2
-    kept = [int((decide(p, least_patch=least) == CONSOLIDATION).sum()) for least in (0, 2, 3, 4)]
+    kept = [int((decided(p, least) == CONSOLIDATION).sum()) for least in (0, 2, 3, 4)]
     assert kept == [8, 7, 3, 0]
-    assert (decide(p, least_patch=4) == GGO).all()
-    assert torch.equal(decide(p, "dice", 3), decide(p, least_patch=3))
+    assert (decided(p, 4) == GGO).all()
+
+
+@pytest.mark.parametrize("decision", get_args(Decision))
+def test_specks_change_nothing_else(decision: Decision) -> None:
+    torch.manual_seed(0)
+    p = torch.randn(3, 4, 24, 24).softmax(1)
+    new, before, after = (
+        without_specks(p, decision, 4),
+        decide(p, decision),
+        decided(p, 4, decision),
+    )
+    changed = before != after
+    assert changed.any()
+    assert (before[changed] == CONSOLIDATION).all()
+    assert (after[changed] == GGO).all()
+    assert torch.allclose(new.sum(1), p.sum(1))
+    assert torch.allclose(new[:, GGO:].sum(1), p[:, GGO:].sum(1))
+    assert torch.equal(new.movedim(1, -1)[~changed], p.movedim(1, -1)[~changed])
 
 
 def test_a_patch_does_not_reach_into_the_next_slice() -> None:
     one = dense(["....", ".##.", "...."])
     both = torch.cat([one, one])
-    assert (decide(both, least_patch=3) == GGO).all()
-    assert torch.equal(decide(both, least_patch=2), decide(both))
+    assert (decided(both, 3) == GGO).all()
+    assert torch.equal(decided(both, 2), decide(both))
 
 
-def test_other_labels_keep_their_specks() -> None:
-    p = of(torch.eye(4)[None])
-    assert torch.equal(decide(p, least_patch=10), decide(p))
+def test_without_slices_there_are_no_specks() -> None:
+    assert without_specks(torch.ones(0, 4, 8, 8), "likeliest", 5).shape == (0, 4, 8, 8)
 
 
-def test_a_patch_has_no_negative_size() -> None:
+@pytest.mark.parametrize("least", [-1, math.nan, math.inf])
+def test_a_patch_has_a_size(least: float) -> None:
     with pytest.raises(ValueError, match="least_patch"):
-        decide(torch.rand(1, 4, 2, 2), least_patch=-1)
+        without_specks(torch.rand(1, 4, 2, 2), "likeliest", least)

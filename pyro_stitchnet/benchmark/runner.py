@@ -73,10 +73,19 @@ class Tables:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Read what is there."""
+        """Read what is there.
+
+        Raises:
+            FileNotFoundError: there are rows and no scores.
+        """
         self.folder = folder
         self.rows, self.scores = (self._read(name) for name in ("table.csv", "scores.csv"))
         if len(self.rows):
+            if not len(self.scores):
+                raise FileNotFoundError(
+                    f"{folder}/scores.csv: not there beside table.csv; restore it, or take another "
+                    "--out"
+                )
             done = self.rows[list(CELL)].drop_duplicates()
             self.scores = self.scores.merge(done, on=list(CELL))
 
@@ -98,7 +107,9 @@ class Tables:
         path = self.folder / name
         if not path.exists():
             return pd.DataFrame()
-        table = pd.read_csv(path, dtype=dict.fromkeys(TEXT, str))
+        # so that a patient may be called NA
+        empty = {"keep_default_na": False, "na_values": [""]}
+        table = pd.read_csv(path, dtype=dict.fromkeys(TEXT, str), **empty)
         return table.fillna({"reading": ""})  # the plain prediction's name
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from pyro_stitchnet.data.slices import Slices
-from pyro_stitchnet.decision import Decision, check_decision, decide
+from pyro_stitchnet.decision import Decision, check_decision, decide, without_specks
 from pyro_stitchnet.evaluation.metrics import GROUPS, INFECTION, slice_scores
 from pyro_stitchnet.evaluation.tables import save
 from pyro_stitchnet.pictures import save_figure, segmentations, styles
@@ -49,7 +49,7 @@ def evaluate(
         samples: see :func:`~pyro_stitchnet.posterior.segment`.
         views: see :func:`~pyro_stitchnet.posterior.segment`.
         decision: see :func:`~pyro_stitchnet.decision.decide`.
-        least_patch: likewise.
+        least_patch: see :func:`~pyro_stitchnet.decision.without_specks`.
         seed: of the draws.
         info: plain data on the run, kept in ``table.json`` beside the style gaps.
 
@@ -70,7 +70,8 @@ def evaluate(
         answer = segment(
             net, slices.images.to(device), read_out=read_out, samples=samples, views=views
         )
-    labels = decide(answer.probabilities, decision, least_patch).cpu()
+    p = without_specks(answer.probabilities, decision, least_patch)
+    labels = decide(p, decision).cpu()
     groups = tuple(GROUPS) if told else (INFECTION,)
     scores = slice_scores(truth, labels, slices.names, slices.patients, groups)
     save(

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pyro_stitchnet.data.preprocess import window
 from pyro_stitchnet.data.stack import Spool, Stack
-from pyro_stitchnet.decision import decide
+from pyro_stitchnet.decision import decide, without_specks
 from pyro_stitchnet.labels import CONSOLIDATION, GGO, HEALTHY, LABELS
 from pyro_stitchnet.posterior import entropy
 from pyro_stitchnet.prediction.figures import Tally
 from pyro_stitchnet.prediction.nifti import Encoding
-from pyro_stitchnet.prediction.segmenter import Segmented, Segmenter
+from pyro_stitchnet.prediction.segmenter import Options, Segmented, Segmenter
 
 __all__ = ["ENCODINGS", "SliceMaps", "Totals", "each_slice", "make_maps"]
 
@@ -152,9 +153,8 @@ def _of_slice(
     if answer is None:
         return made, 0.0
     box, p = answer.covered()
-    probabilities = torch.from_numpy(np.ascontiguousarray(p))[None]
-    least = segmenter.options.least_patch * answer.grid.pixel**2  # in the slice's pixels
-    labels = decide(probabilities, segmenter.options.decision, least)[0].numpy()
+    probabilities = _batch_of_one(p)
+    labels = _labels(answer, probabilities, segmenter.options)
     made["labels"][box] = labels
     made["lesion_probability"][box] = p[GGO] + p[CONSOLIDATION]
     made["uncertainty"][box] = entropy(probabilities)[0].numpy()
@@ -164,3 +164,16 @@ def _of_slice(
         made["healthy"] = shown.copy()
         made["healthy"][box][lesion] = style[lesion] * (high - low) + low
     return made, float(np.take_along_axis(p, labels[None], 0)[0][labels > 0].sum(dtype=np.float64))
+
+
+def _labels(answer: Segmented, p: Tensor, asked: Options) -> np.ndarray:
+    """The label of every pixel that the picture covers, (R, C), by its probabilities there."""
+    if asked.least_patch:  # specks are sought on the picture: drawn larger, soft ones shrink
+        picture = torch.from_numpy(answer.probabilities)[None]
+        told = without_specks(picture, asked.decision, asked.least_patch)[0].numpy()
+        p = _batch_of_one(answer.grid.covered(told, order=1)[1])
+    return decide(p, asked.decision)[0].numpy()
+
+
+def _batch_of_one(p: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(p))[None]

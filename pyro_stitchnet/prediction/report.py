@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -70,6 +71,7 @@ def make_report(
         "source": source,
         "key": key,
         "model": f"{segmenter.name} sha256:{segmenter.digest[:12]}",
+        "options": asdict(segmenter.options),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "package": f"pyro-stitchnet {version('pyro-stitchnet')}",
         **found,
@@ -127,7 +129,7 @@ def write_table(out: Path) -> pd.DataFrame:
 
 def _flat(report: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
     """A report's figures by names such as left_volumes_ml_ggo."""
-    skipped = ("files", "disclaimer", "severity_score_is", "key", "package")
+    skipped = ("files", "disclaimer", "severity_score_is", "key", "package", "options")
     for name, value in report.items():
         if name in skipped and not above:
             continue

@@ -16,6 +16,7 @@ from pyro_stitchnet.files import naming, write_atomically
 from pyro_stitchnet.prediction.inputs import PLAN, find_inputs, named
 from pyro_stitchnet.prediction.report import read_report, write_table
 from pyro_stitchnet.prediction.scan import Model, Outcome, ScanUnit, keep_loaded
+from pyro_stitchnet.prediction.segmenter import Options
 
 __all__ = ["FAILED", "Summary", "predict_scans"]
 
@@ -152,7 +153,9 @@ def _keep_plan(out: Path, plan: dict[str, object]) -> None:
     if path.exists():
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
+            # what an earlier version did not ask was as by default
+            before["options"] = asdict(Options()) | before["options"]
+        except (ValueError, KeyError, TypeError):
             before = {}
         differ = [key for key, value in json.loads(text).items() if before.get(key) != value]
         if differ:

@@ -38,7 +38,8 @@ class Options:
         batch_size: slices at a time.
         seed: of the draws.
         decision: how probabilities become labels, see :func:`~pyro_stitchnet.decision.decide`.
-        least_patch: likewise; in pixels of the picture that the model sees.
+        least_patch: pixels that a patch of consolidation has at least, on the picture that the
+            model sees, see :func:`~pyro_stitchnet.decision.without_specks`.
     """
 
     read_out: ReadOut | None = None

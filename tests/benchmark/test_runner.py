@@ -146,6 +146,20 @@ def test_a_commit_that_looks_like_a_number_stays_text(
     assert f"| {commit} |" in report(Tables(out), None, out)
 
 
+def test_a_patient_may_be_called_like_a_missing_value(results: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(results, out)
+    Tables(out).scores.assign(patient="NA").to_csv(out / "scores.csv", index=False)
+    assert set(Tables(out).scores["patient"]) == {"NA"}
+    assert Tables(out).rows["style_gap_mean"].isna().any()
+
+
+def test_rows_without_scores_are_refused(results: Path, tmp_path: Path) -> None:
+    shutil.copy(results / "table.csv", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"scores\.csv: not there"):
+        Tables(tmp_path)
+
+
 def test_a_row_is_reproduced(folder: Path, results: Path, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner, "_cells", lambda spec: list(CELLS(spec))[:1])

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 from pyro_stitchnet.prediction import scan as scan_module
+from pyro_stitchnet.prediction.inputs import PLAN
 from pyro_stitchnet.prediction.run import predict_scans
 from pyro_stitchnet.prediction.scan import Model
 from pyro_stitchnet.prediction.segmenter import Options
@@ -172,6 +173,19 @@ def test_results_of_another_model_are_not_mixed(
     predict_scans([scan], Model(model), out, workers=1, progress=False)
     with pytest.raises(ValueError, match=r"holds results whose options differ.*another --out"):
         predict_scans([scan], Model(model, options=Options(views=2)), out, progress=False)
+
+
+def test_what_an_earlier_version_did_not_ask_was_as_by_default(
+    write_scan: Write, model: Path, tmp_path: Path
+) -> None:
+    out, scan = tmp_path / "out", write_scan(tmp_path / "a.nii.gz")
+    predict_scans([scan], Model(model), out, workers=1, progress=False)
+    plan = json.loads((out / PLAN).read_text())
+    assert plan["options"].pop("least_patch") == 0
+    (out / PLAN).write_text(json.dumps(plan))
+    assert predict_scans([scan], Model(model), out, workers=1, progress=False).before == 1
+    with pytest.raises(ValueError, match=r"holds results whose options differ"):
+        predict_scans([scan], Model(model, options=Options(least_patch=8)), out, progress=False)
 
 
 def test_a_series_that_makes_no_seg_keeps_its_labels(

@@ -16,8 +16,8 @@ from pyro_stitchnet.data.preprocess import Grid, Preprocessing
 from pyro_stitchnet.data.sources.base import Scan
 from pyro_stitchnet.data.stack import Stack
 from pyro_stitchnet.data.volume import Volume
-from pyro_stitchnet.decision import Decision, decide
-from pyro_stitchnet.labels import CONSOLIDATION, GGO, LABELS
+from pyro_stitchnet.decision import Decision, decide, without_specks
+from pyro_stitchnet.labels import CONSOLIDATION
 from pyro_stitchnet.posterior import segment
 from pyro_stitchnet.prediction.maps import each_slice
 from pyro_stitchnet.prediction.run import predict_scans
@@ -133,22 +133,27 @@ def test_labels_are_decided_as_asked(net: StitchNet) -> None:
     assert not np.array_equal(found["likeliest"], found["dice"])
 
 
-def test_the_least_patch_is_in_pixels_of_the_picture(
-    net: StitchNet, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("pixel", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize("least", [4, 6, 9])
+def test_patches_are_counted_on_the_picture_as_evaluate_counts_them(
+    net: StitchNet, monkeypatch: pytest.MonkeyPatch, pixel: float, least: int
 ) -> None:
-    """A pixel of the picture is 3 x 3 of this scan's."""
-    stack = Stack.of(Volume(np.zeros((192, 192, 2)), np.eye(4), True, Path("flat")))
-    asked = Segmenter(net, Preprocessing(size=64, lungs="none"), options=Options(least_patch=4))
-    p = np.zeros((len(LABELS), 64, 64), np.float32)
-    p[GGO] = 1
-    for row, length in ((10, 3), (40, 5)):
-        p[GGO, row, 10 : 10 + length] = 0
-        p[CONSOLIDATION, row, 10 : 10 + length] = 1
-    one = Segmented(0, Grid(192, 192, pixel=3.0), p, None)
-    monkeypatch.setattr(Segmenter, "slices", lambda *_, **__: iter([one]))
-    labels = next(iter(each_slice(asked, stack, styles=False)[1])).maps["labels"]
-    assert not (labels[:60] == CONSOLIDATION).any()
-    assert (labels[60:] == CONSOLIDATION).any()
+    """Soft patches of 4 and 8 pixels: on the scan's pixels they are of other sizes."""
+    p = torch.tensor([0, 0, 0.8, 0.2])[:, None, None].repeat(1, 64, 64)
+    for row, columns in ((10, 2), (40, 4)):
+        p[2:, row : row + 2, 10 : 10 + columns] = torch.tensor([0.45, 0.55])[:, None, None]
+    side = int(64 * pixel)
+    answer = Segmented(0, Grid(side, side, pixel=pixel), p.numpy(), None)
+    monkeypatch.setattr(Segmenter, "slices", lambda *_, **__: iter([answer]))
+    steps = Preprocessing(size=64, lungs="none")
+    asked = Segmenter(net, steps, options=Options(least_patch=least))
+    stack = Stack.of(Volume(np.zeros((side, side, 2)), np.eye(4), True, Path("flat")))
+    found = next(iter(each_slice(asked, stack, styles=False)[1])).maps["labels"]
+    told = decide(without_specks(p[None], "likeliest", least))[0].numpy()
+    for upper, size in ((True, 4), (False, 8)):
+        for labels in (found, told):
+            half = labels[: len(labels) // 2] if upper else labels[len(labels) // 2 :]
+            assert (half == CONSOLIDATION).any() == (least <= size)
 
 
 def test_how_slices_were_prepared_must_be_known(net: StitchNet, tmp_path: Path) -> None:
