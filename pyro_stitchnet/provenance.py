@@ -19,11 +19,21 @@ def provenance() -> dict[str, str]:
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
-        "machine": f"{platform.machine()} {platform.system()}, {torch.get_num_threads()} threads"
+        "machine": f"{_processor()}, {platform.system()}, {torch.get_num_threads()} threads"
         + (f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""),
         "python": platform.python_version(),
         **{name: _version(name) for name in ("pyro-stitchnet", "torch", "pyro-ppl")},
     }
+
+
+def _processor() -> str:
+    """The CPU's name where the system tells it: another one rounds otherwise."""
+    try:
+        told = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        told = []
+    names = [line.partition(":")[2].strip() for line in told if line.startswith("model name")]
+    return names[0] if names and names[0] else platform.processor() or platform.machine()
 
 
 def _version(name: str) -> str:
