@@ -12,6 +12,8 @@ import torch
 
 __all__ = ["provenance"]
 
+CPUS = Path("/proc/cpuinfo")
+
 
 def provenance() -> dict[str, str]:
     """The command, date, code, machine and versions of this process, as plain strings."""
@@ -29,7 +31,7 @@ def provenance() -> dict[str, str]:
 def _processor() -> str:
     """The CPU's name where the system tells it: another one rounds otherwise."""
     try:
-        told = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        told = CPUS.read_text(encoding="utf-8").splitlines()
     except OSError:
         told = []
     names = [line.partition(":")[2].strip() for line in told if line.startswith("model name")]
