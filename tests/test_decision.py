@@ -65,8 +65,8 @@ def dense(rows: list[str]) -> torch.Tensor:
     return of(torch.ones(1, *mask.shape), mask.float() * 0.6 + 0.2)
 
 
-def decided(p: torch.Tensor, least: float, decision: Decision = "likeliest") -> torch.Tensor:
-    return decide(without_specks(p, decision, least), decision)
+def decided(p: torch.Tensor, least: float) -> torch.Tensor:
+    return decide(without_specks(p, "likeliest", least))
 
 
 def test_specks_of_consolidation_become_ground_glass() -> None:
@@ -80,11 +80,8 @@ def test_specks_of_consolidation_become_ground_glass() -> None:
 def test_specks_change_nothing_else(decision: Decision) -> None:
     torch.manual_seed(0)
     p = torch.randn(3, 4, 24, 24).softmax(1)
-    new, before, after = (
-        without_specks(p, decision, 4),
-        decide(p, decision),
-        decided(p, 4, decision),
-    )
+    new = without_specks(p, decision, 4)
+    before, after = decide(p, decision), decide(new, decision)
     changed = before != after
     assert changed.any()
     assert (before[changed] == CONSOLIDATION).all()

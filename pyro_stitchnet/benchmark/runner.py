@@ -107,9 +107,9 @@ class Tables:
         path = self.folder / name
         if not path.exists():
             return pd.DataFrame()
-        # so that a patient may be called NA
-        empty = {"keep_default_na": False, "na_values": [""]}
-        table = pd.read_csv(path, dtype=dict.fromkeys(TEXT, str), **empty)
+        text = dict.fromkeys(TEXT, str)
+        # a patient may be called NA
+        table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
         return table.fillna({"reading": ""})  # the plain prediction's name
 
 
