@@ -18,16 +18,16 @@ import pandas as pd
 import torch
 import tyro
 
-from pyro_stitchnet.benchmark.report import lesion_dice
-from pyro_stitchnet.data.batches import TwoStreams
-from pyro_stitchnet.data.phantom import phantom_slices
-from pyro_stitchnet.data.slices import Slices
-from pyro_stitchnet.evaluation.metrics import slice_scores
-from pyro_stitchnet.evaluation.statistics import interval, paired
-from pyro_stitchnet.files import write_atomically
+from pyro_stitchnet.data.datasets.batches import TwoStreams
+from pyro_stitchnet.data.datasets.slices import Slices
+from pyro_stitchnet.data.phantoms.phantom import phantom_slices
+from pyro_stitchnet.evaluation.benchmark.report import lesion_dice
+from pyro_stitchnet.evaluation.metrics.scores import slice_scores
+from pyro_stitchnet.evaluation.metrics.statistics import interval, paired
+from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.posterior import entropy, predict, seeded
 from pyro_stitchnet.presets import preset
-from pyro_stitchnet.stitchnet import StitchNet
+from pyro_stitchnet.runtime.files import write_atomically
 from pyro_stitchnet.training.learner import ElboLearner
 from pyro_stitchnet.training.loop import train
 from pyro_stitchnet.training.state import State

@@ -24,18 +24,18 @@ from skimage.metrics import structural_similarity
 from skimage.restoration import inpaint_biharmonic
 from torch import Tensor
 
-from pyro_stitchnet.data.batches import TwoStreams
-from pyro_stitchnet.data.phantom import phantom_slices, phantoms
-from pyro_stitchnet.files import write_atomically
+from pyro_stitchnet.data.datasets.batches import TwoStreams
+from pyro_stitchnet.data.phantoms.phantom import phantom_slices, phantoms
+from pyro_stitchnet.figures import counterfactuals, save_figure
 from pyro_stitchnet.labels import GGO, HEALTHY
-from pyro_stitchnet.pictures import counterfactuals, save_figure
+from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.posterior import HEALED, counterfactual, edited, seeded, segment
 from pyro_stitchnet.presets import preset
-from pyro_stitchnet.provenance import provenance
-from pyro_stitchnet.stitchnet import StitchNet
+from pyro_stitchnet.runtime.files import write_atomically
+from pyro_stitchnet.runtime.provenance import provenance
 from pyro_stitchnet.training import checkpoint
 from pyro_stitchnet.training.loop import train
-from pyro_stitchnet.training.posterior_taught import learner_of
+from pyro_stitchnet.training.self_training import learner_of
 from pyro_stitchnet.training.state import State
 
 UNSEEN = 10_000  # the first patient to test on

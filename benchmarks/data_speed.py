@@ -21,11 +21,11 @@ import tyro
 from monai.data import CacheDataset, PersistentDataset
 from monai.transforms import Transform
 
-from pyro_stitchnet.data.dataset import Dataset
-from pyro_stitchnet.data.phantom import phantom_slices
-from pyro_stitchnet.data.prepare import prepare
-from pyro_stitchnet.data.preprocess import Preprocessing
-from pyro_stitchnet.data.volume import axial_affine
+from pyro_stitchnet.data.datasets.dataset import Dataset
+from pyro_stitchnet.data.datasets.prepare import prepare
+from pyro_stitchnet.data.phantoms.phantom import phantom_slices
+from pyro_stitchnet.data.preprocessing.steps import Preprocessing
+from pyro_stitchnet.data.scans.volume import axial_affine
 
 ARTICLE = 444_034
 

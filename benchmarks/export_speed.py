@@ -15,10 +15,10 @@ import numpy as np
 import torch
 import tyro
 
-from pyro_stitchnet.data.phantom import phantom_slices
+from pyro_stitchnet.data.phantoms.phantom import phantom_slices
 from pyro_stitchnet.export.programs import onnx_bytes, session, trace
 from pyro_stitchnet.export.traceable import TraceableSegmenter
-from pyro_stitchnet.provenance import provenance
+from pyro_stitchnet.runtime.provenance import provenance
 from pyro_stitchnet.training import checkpoint
 
 

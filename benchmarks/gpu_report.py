@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 import tyro
 
-from pyro_stitchnet.files import write_atomically
-from pyro_stitchnet.provenance import provenance
+from pyro_stitchnet.runtime.files import write_atomically
+from pyro_stitchnet.runtime.provenance import provenance
 
 HERE = Path(__file__).parent
 ROOMS = {  # presets, and sizes that suit them

@@ -24,15 +24,15 @@ import numpy as np
 import pandas as pd
 import tyro
 
-from pyro_stitchnet.baselines.brightness import SplitByBrightness
-from pyro_stitchnet.benchmark.report import lesion_dice
-from pyro_stitchnet.data.dataset import Dataset
-from pyro_stitchnet.decision import Decision, decide, without_specks
-from pyro_stitchnet.devices import choose_device
-from pyro_stitchnet.evaluation.metrics import slice_scores
-from pyro_stitchnet.evaluation.statistics import paired
+from pyro_stitchnet.data.datasets.dataset import Dataset
+from pyro_stitchnet.evaluation.baselines.brightness import SplitByBrightness
+from pyro_stitchnet.evaluation.benchmark.report import lesion_dice
+from pyro_stitchnet.evaluation.metrics.scores import slice_scores
+from pyro_stitchnet.evaluation.metrics.statistics import paired
 from pyro_stitchnet.evaluation.tables import table_one
-from pyro_stitchnet.symmetry import VIEWS, averaged
+from pyro_stitchnet.posterior.decision import Decision, decide, without_specks
+from pyro_stitchnet.posterior.views import VIEWS, averaged
+from pyro_stitchnet.runtime.devices import choose_device
 from pyro_stitchnet.training import checkpoint
 
 ROOT = Path(__file__).parent.parent

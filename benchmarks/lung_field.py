@@ -21,8 +21,8 @@ import SimpleITK as sitk
 import tyro
 from PIL import Image
 
-from pyro_stitchnet.data.lungs import LUNG_SEGMENTERS
-from pyro_stitchnet.data.phantom import phantoms
+from pyro_stitchnet.data.phantoms.phantom import phantoms
+from pyro_stitchnet.data.preprocessing.lungs import LUNG_SEGMENTERS
 
 UNKNOWN = (1.0, 1.0, 1.0)
 

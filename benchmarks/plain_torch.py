@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.presets import Objective
-from pyro_stitchnet.stitchnet import StitchNet
 
 
 def loss(net: StitchNet, x: Tensor, allowed: Tensor, objective: Objective) -> Tensor:

@@ -14,11 +14,11 @@ import pandas as pd
 import torch
 import tyro
 
-from pyro_stitchnet.devices import choose_device
+from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.posterior import segment
 from pyro_stitchnet.presets import preset
-from pyro_stitchnet.provenance import provenance
-from pyro_stitchnet.stitchnet import StitchNet
+from pyro_stitchnet.runtime.devices import choose_device
+from pyro_stitchnet.runtime.provenance import provenance
 
 
 @dataclass

@@ -24,13 +24,13 @@ import tyro
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from scipy import ndimage
 
-from pyro_stitchnet.data.phantom import WINDOW, phantom_patient
-from pyro_stitchnet.data.preprocess import Preprocessing
-from pyro_stitchnet.prediction.run import predict_scans
-from pyro_stitchnet.prediction.scan import Model
+from pyro_stitchnet.data.phantoms.phantom import WINDOW, phantom_patient
+from pyro_stitchnet.data.preprocessing.steps import Preprocessing
+from pyro_stitchnet.model.stitchnet import StitchNet
+from pyro_stitchnet.prediction.many_scans import predict_scans
+from pyro_stitchnet.prediction.one_scan import Model
 from pyro_stitchnet.prediction.segmenter import Options
 from pyro_stitchnet.presets import preset
-from pyro_stitchnet.stitchnet import StitchNet
 from pyro_stitchnet.training import checkpoint
 
 

@@ -17,11 +17,11 @@ from statistics import median
 
 import tyro
 
-from pyro_stitchnet.data.phantom import phantom_slices
-from pyro_stitchnet.data.prepare import prepare
-from pyro_stitchnet.data.preprocess import Preprocessing
-from pyro_stitchnet.data.slices import write_folder
-from pyro_stitchnet.provenance import provenance
+from pyro_stitchnet.data.datasets.prepare import prepare
+from pyro_stitchnet.data.datasets.slices import write_folder
+from pyro_stitchnet.data.phantoms.phantom import phantom_slices
+from pyro_stitchnet.data.preprocessing.steps import Preprocessing
+from pyro_stitchnet.runtime.provenance import provenance
 
 
 @dataclass

@@ -15,10 +15,10 @@ import tyro
 from profile_step import random_batch
 from torch.utils.flop_counter import FlopCounterMode
 
+from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.presets import preset
-from pyro_stitchnet.provenance import provenance
-from pyro_stitchnet.stitchnet import StitchNet
-from pyro_stitchnet.training.posterior_taught import learner_of
+from pyro_stitchnet.runtime.provenance import provenance
+from pyro_stitchnet.training.self_training import learner_of
 
 SLICES = 444_034  # unlabelled ones of the article, from CC-CCII
 PEAK = 989e12  # operations a second: H100 SXM, bf16, dense, by NVIDIA's data sheet

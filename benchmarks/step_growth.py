@@ -15,10 +15,10 @@ import tyro
 from step_speed import Config, Room, Work, head, memory, rounds
 from torch import Tensor
 
-from pyro_stitchnet.devices import make_fabric
-from pyro_stitchnet.distributions import Stitched
-from pyro_stitchnet.likelihoods import FAMILIES
+from pyro_stitchnet.model.distributions import Stitched
+from pyro_stitchnet.model.likelihoods import FAMILIES
 from pyro_stitchnet.presets import Likelihood, preset
+from pyro_stitchnet.runtime.devices import make_fabric
 
 
 def growth(config: Config) -> None:

@@ -35,15 +35,15 @@ import tyro
 from profile_step import random_batch
 from torch import nn
 
-from pyro_stitchnet.config import Precision
-from pyro_stitchnet.devices import make_fabric
 from pyro_stitchnet.labels import LABELS
-from pyro_stitchnet.objective import negative_elbo
+from pyro_stitchnet.model.objective import negative_elbo
+from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.posterior import predict, segment
 from pyro_stitchnet.presets import preset
-from pyro_stitchnet.provenance import provenance
-from pyro_stitchnet.stitchnet import StitchNet
-from pyro_stitchnet.training.posterior_taught import learner_of
+from pyro_stitchnet.runtime.devices import make_fabric
+from pyro_stitchnet.runtime.provenance import provenance
+from pyro_stitchnet.training.config import Precision
+from pyro_stitchnet.training.self_training import learner_of
 from pyro_stitchnet.training.state import State
 from pyro_stitchnet.training.step import Stepper, compile_networks
 

@@ -24,39 +24,39 @@ import tyro
 from torch import Tensor
 from torch.nn import functional
 
-from pyro_stitchnet.baselines.base import Supervised
-from pyro_stitchnet.benchmark import methods
-from pyro_stitchnet.benchmark.runner import Cell, fit
-from pyro_stitchnet.benchmark.spec import Budget, Entry, Spec
-from pyro_stitchnet.config import Precision
-from pyro_stitchnet.data.dataset import Dataset
-from pyro_stitchnet.data.parts import cut
-from pyro_stitchnet.data.slices import Slices
-from pyro_stitchnet.evaluation.calibration import (
+from pyro_stitchnet.data.datasets.dataset import Dataset
+from pyro_stitchnet.data.datasets.partition import cut
+from pyro_stitchnet.data.datasets.slices import Slices
+from pyro_stitchnet.evaluation.baselines.base import Supervised
+from pyro_stitchnet.evaluation.benchmark import methods
+from pyro_stitchnet.evaluation.benchmark.runner import Cell, fit
+from pyro_stitchnet.evaluation.benchmark.spec import Budget, Entry, Spec
+from pyro_stitchnet.evaluation.metrics.calibration import (
     calibration,
     fit_temperature,
     reliability,
     tempered,
 )
-from pyro_stitchnet.evaluation.metrics import slice_scores
-from pyro_stitchnet.evaluation.selection import error_auroc, selective
-from pyro_stitchnet.files import write_atomically
-from pyro_stitchnet.nn.unet import UNet
-from pyro_stitchnet.pictures import (
+from pyro_stitchnet.evaluation.metrics.scores import slice_scores
+from pyro_stitchnet.evaluation.metrics.selection import error_auroc, selective
+from pyro_stitchnet.figures import (
     reliability as reliability_diagram,
 )
-from pyro_stitchnet.pictures import (
+from pyro_stitchnet.figures import (
     save_figure,
     uncertainties,
 )
-from pyro_stitchnet.pictures import (
+from pyro_stitchnet.figures import (
     selective as selective_diagram,
 )
+from pyro_stitchnet.model.nn.unet import UNet
+from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.posterior import ReadOut, entropy, seeded, uncertainty
 from pyro_stitchnet.presets import OptimiserConfig
-from pyro_stitchnet.provenance import provenance
-from pyro_stitchnet.stitchnet import StitchNet
+from pyro_stitchnet.runtime.files import write_atomically
+from pyro_stitchnet.runtime.provenance import provenance
 from pyro_stitchnet.training import checkpoint
+from pyro_stitchnet.training.config import Precision
 from pyro_stitchnet.training.learner import ElboLearner, Learner
 
 DROPPED = 0.2  # share of the features' channels

@@ -28,11 +28,11 @@ from skimage import data as photographs
 from skimage.data import shepp_logan_phantom
 from torch import Tensor
 
-from pyro_stitchnet.data.dataset import Dataset
-from pyro_stitchnet.evaluation.selection import auroc
+from pyro_stitchnet.data.datasets.dataset import Dataset
+from pyro_stitchnet.evaluation.metrics.selection import auroc
+from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.posterior import likelihood_ratio, log_evidence, seeded, uncertainty, unusual
-from pyro_stitchnet.provenance import provenance
-from pyro_stitchnet.stitchnet import StitchNet
+from pyro_stitchnet.runtime.provenance import provenance
 from pyro_stitchnet.training import checkpoint
 
 CPU = torch.device("cpu")

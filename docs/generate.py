@@ -24,11 +24,11 @@ from mkdocs.structure.pages import Page
 
 import pyro_stitchnet
 from pyro_stitchnet import cli
-from pyro_stitchnet.config import TrainConfig, plain
-from pyro_stitchnet.data.preprocess import Preprocessing
-from pyro_stitchnet.data.shards import MANIFEST
+from pyro_stitchnet.data.datasets.shards import MANIFEST
+from pyro_stitchnet.data.preprocessing.steps import Preprocessing
 from pyro_stitchnet.data.sources import SOURCES
 from pyro_stitchnet.presets import PRESETS, ModelConfig, Objective, OptimiserConfig
+from pyro_stitchnet.training.config import TrainConfig, plain
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = "pyro_stitchnet"

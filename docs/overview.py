@@ -14,9 +14,9 @@ import torch
 import tyro
 from matplotlib.figure import Figure
 
-from pyro_stitchnet.data.phantom import phantom_slices
+from pyro_stitchnet.data.phantoms.phantom import phantom_slices
+from pyro_stitchnet.figures import overlay, save_figure
 from pyro_stitchnet.labels import CONSOLIDATION, GGO, LABELS
-from pyro_stitchnet.pictures import overlay, save_figure
 from pyro_stitchnet.posterior import segment
 from pyro_stitchnet.training import checkpoint
 

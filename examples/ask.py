@@ -14,8 +14,8 @@ import torch
 import tyro
 from matplotlib.figure import Figure
 
-from pyro_stitchnet import pictures
-from pyro_stitchnet.data.phantom import Phantom, phantoms
+from pyro_stitchnet import figures as pictures
+from pyro_stitchnet.data.phantoms.phantom import Phantom, phantoms
 from pyro_stitchnet.labels import CONSOLIDATION, GGO, HEALTHY
 from pyro_stitchnet.posterior import (
     HEALED,

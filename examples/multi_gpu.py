@@ -14,13 +14,13 @@ import numpy as np
 import torch
 import tyro
 
-from pyro_stitchnet.config import Precision
-from pyro_stitchnet.data.batches import TwoStreams
-from pyro_stitchnet.data.dataset import Dataset
-from pyro_stitchnet.devices import make_fabric
+from pyro_stitchnet.data.datasets.batches import TwoStreams
+from pyro_stitchnet.data.datasets.dataset import Dataset
+from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.presets import preset
-from pyro_stitchnet.stitchnet import StitchNet
+from pyro_stitchnet.runtime.devices import make_fabric
 from pyro_stitchnet.training import checkpoint
+from pyro_stitchnet.training.config import Precision
 from pyro_stitchnet.training.learner import ElboLearner
 from pyro_stitchnet.training.loop import train
 from pyro_stitchnet.training.state import State

@@ -15,15 +15,15 @@ import numpy as np
 import torch
 import tyro
 
-from pyro_stitchnet.data.batches import TwoStreams
-from pyro_stitchnet.data.dataset import Dataset
-from pyro_stitchnet.data.slices import Slices
-from pyro_stitchnet.data.splits import assign
-from pyro_stitchnet.evaluation.metrics import slice_scores
+from pyro_stitchnet.data.datasets.batches import TwoStreams
+from pyro_stitchnet.data.datasets.dataset import Dataset
+from pyro_stitchnet.data.datasets.slices import Slices
+from pyro_stitchnet.data.datasets.splits import assign
+from pyro_stitchnet.evaluation.metrics.scores import slice_scores
 from pyro_stitchnet.labels import CONSOLIDATION, GGO
+from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.posterior import segment
 from pyro_stitchnet.presets import preset
-from pyro_stitchnet.stitchnet import StitchNet
 from pyro_stitchnet.training.learner import ElboLearner
 from pyro_stitchnet.training.loop import train
 from pyro_stitchnet.training.state import State

@@ -15,8 +15,8 @@ import nibabel as nib
 import tyro
 
 import pyro_stitchnet
+from pyro_stitchnet.figures import save_figure
 from pyro_stitchnet.labels import LABELS
-from pyro_stitchnet.pictures import save_figure
 from pyro_stitchnet.prediction.segmenter import Options
 
 

@@ -18,11 +18,11 @@ import torch
 import tyro
 from torch import nn
 
-from pyro_stitchnet.data.batches import TwoStreams
-from pyro_stitchnet.data.dataset import Dataset
-from pyro_stitchnet.objective import negative_elbo
+from pyro_stitchnet.data.datasets.batches import TwoStreams
+from pyro_stitchnet.data.datasets.dataset import Dataset
+from pyro_stitchnet.model.objective import negative_elbo
+from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.presets import LabelTerm, preset
-from pyro_stitchnet.stitchnet import StitchNet
 
 WAYS = [way for way in get_args(LabelTerm) if way in ("enumerated", "marginal", "relaxed")]
 

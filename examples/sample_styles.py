@@ -16,11 +16,11 @@ import tyro
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from pyro_stitchnet.data.dataset import Dataset
+from pyro_stitchnet.data.datasets.dataset import Dataset
+from pyro_stitchnet.figures import overlay, save_figure
 from pyro_stitchnet.labels import LABELS
-from pyro_stitchnet.pictures import overlay, save_figure
+from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.posterior import style_gaps
-from pyro_stitchnet.stitchnet import StitchNet
 from pyro_stitchnet.training import checkpoint
 
 

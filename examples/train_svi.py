@@ -18,10 +18,10 @@ from pyro import poutine
 from pyro.infer import SVI, TraceEnum_ELBO
 from torch import Tensor
 
-from pyro_stitchnet.data.batches import Batch, TwoStreams
-from pyro_stitchnet.data.dataset import Dataset
+from pyro_stitchnet.data.datasets.batches import Batch, TwoStreams
+from pyro_stitchnet.data.datasets.dataset import Dataset
+from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.presets import OptimiserConfig, preset
-from pyro_stitchnet.stitchnet import StitchNet
 from pyro_stitchnet.training import checkpoint
 
 

@@ -1,12 +1,12 @@
-from .distributions import Stitched
 from .labels import LABELS
-from .objective import negative_elbo
+from .model.distributions import Stitched
+from .model.objective import negative_elbo
+from .model.stitchnet import StitchNet
+from .model.svae import SVAE
 from .posterior import Answer, segment
 from .prediction.segmentation import Segmentation
 from .prediction.segmenter import Segmenter, load
 from .presets import PRESETS, ModelConfig, Objective, Preset, preset
-from .stitchnet import StitchNet
-from .svae import SVAE
 
 __all__ = [
     "LABELS",

@@ -90,7 +90,7 @@ class Objective:
         guide_weight: factor on the gradient by which the bound teaches q(y | x); "guided" only. 1
             is the bound's own, 0 lets labels alone teach it.
         posterior_weight: factor on the squared difference by which the posterior of y teaches
-            q(y | x) where labels leave it open, see `pyro_stitchnet.training.posterior_taught`;
+            q(y | x) where labels leave it open, see `pyro_stitchnet.training.self_training`;
             "guided" only.
         posterior_warmup: steps over which that factor rises from near 0.
         kl_weight: factor on the z sites of model and guide (1 is the ELBO).

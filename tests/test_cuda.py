@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pyro_stitchnet.data.batches import TwoStreams
-from pyro_stitchnet.data.phantom import phantom_slices
-from pyro_stitchnet.data.slices import Slices
-from pyro_stitchnet.devices import make_fabric
-from pyro_stitchnet.objective import negative_elbo
+from pyro_stitchnet.data.datasets.batches import TwoStreams
+from pyro_stitchnet.data.datasets.slices import Slices
+from pyro_stitchnet.data.phantoms.phantom import phantom_slices
+from pyro_stitchnet.model.objective import negative_elbo
+from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.posterior import AtMean, segment
 from pyro_stitchnet.presets import PRESETS, preset
-from pyro_stitchnet.stitchnet import StitchNet
+from pyro_stitchnet.runtime.devices import make_fabric
 from pyro_stitchnet.training.diagnostics import diagnose
 from pyro_stitchnet.training.learner import ElboLearner
 from pyro_stitchnet.training.loop import train

@@ -24,11 +24,11 @@ from markdown_it import MarkdownIt
 from PIL import Image
 
 from pyro_stitchnet import cli
-from pyro_stitchnet.benchmark.methods import METHODS
-from pyro_stitchnet.benchmark.spec import read_spec
-from pyro_stitchnet.config import from_yaml
 from pyro_stitchnet.data.sources import SOURCES
-from pyro_stitchnet.likelihoods import FAMILIES
+from pyro_stitchnet.evaluation.benchmark.methods import METHODS
+from pyro_stitchnet.evaluation.benchmark.spec import read_spec
+from pyro_stitchnet.model.likelihoods import FAMILIES
+from pyro_stitchnet.training.config import from_yaml
 
 ROOT = Path(__file__).parent.parent
 PAGES = [

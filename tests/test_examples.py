@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from pyro_stitchnet.data.phantom import phantom_slices
-from pyro_stitchnet.data.prepare import prepare
-from pyro_stitchnet.data.preprocess import Preprocessing
-from pyro_stitchnet.data.slices import write_folder
+from pyro_stitchnet.data.datasets.prepare import prepare
+from pyro_stitchnet.data.datasets.slices import write_folder
+from pyro_stitchnet.data.phantoms.phantom import phantom_slices
+from pyro_stitchnet.data.preprocessing.steps import Preprocessing
+from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.presets import preset
-from pyro_stitchnet.stitchnet import StitchNet
 from pyro_stitchnet.training import checkpoint
 
 ROOT = Path(__file__).parent.parent

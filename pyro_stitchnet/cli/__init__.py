@@ -13,7 +13,7 @@ from functools import partial
 import tyro
 
 from pyro_stitchnet.cli import datasets, exporting, models, questions, scans, viewing
-from pyro_stitchnet.config import TrainConfig, from_yaml
+from pyro_stitchnet.training.config import TrainConfig, from_yaml
 
 __all__ = ["main"]
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from pyro_stitchnet.cli._results import refuse_results
-from pyro_stitchnet.data.preprocess import Preprocessing
+from pyro_stitchnet.data.preprocessing.steps import Preprocessing
 from pyro_stitchnet.data.sources import SOURCES
 
 __all__ = ["download", "inspect", "phantom", "prepare"]
@@ -50,8 +50,8 @@ def prepare(
     """
     import pandas as pd
 
-    from pyro_stitchnet.data import prepare
-    from pyro_stitchnet.data.dataset import SKIPPED
+    from pyro_stitchnet.data.datasets import prepare
+    from pyro_stitchnet.data.datasets.dataset import SKIPPED
 
     begun = time.monotonic()
     dataset = prepare.prepare(
@@ -84,8 +84,8 @@ def inspect(data: tyro.conf.Positional[Path], out: Path, most: int = 1000, sheet
         most: how many slices to read; drawn at random where there are more.
         sheet: how many slices to draw.
     """
-    from pyro_stitchnet.data.dataset import Dataset
-    from pyro_stitchnet.inspection import write_inspection
+    from pyro_stitchnet.data.datasets.dataset import Dataset
+    from pyro_stitchnet.figures.dataset_page import write_inspection
 
     refuse_results(out, "inspection.md")
     print(write_inspection(Dataset(data), out, most=most, sheet=sheet))
@@ -102,7 +102,7 @@ def download(
         source: which.
         out: folder for it.
     """
-    from pyro_stitchnet.data import download
+    from pyro_stitchnet.data.sources import download
 
     for path in download.download(source, out):
         print(path)
@@ -128,8 +128,8 @@ def phantom(
         seed: another seed makes another population.
         masks: write the labels too.
     """
-    from pyro_stitchnet.data.phantom import phantom_slices
-    from pyro_stitchnet.data.slices import write_folder
+    from pyro_stitchnet.data.datasets.slices import write_folder
+    from pyro_stitchnet.data.phantoms.phantom import phantom_slices
 
     refuse_results(out, "index.csv")
     numbers = range(first, first + patients)

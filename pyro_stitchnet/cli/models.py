@@ -8,8 +8,8 @@ from typing import Literal
 import tyro
 
 from pyro_stitchnet.cli._results import refuse_results
-from pyro_stitchnet.config import TrainConfig
 from pyro_stitchnet.presets import PRESETS
+from pyro_stitchnet.training.config import TrainConfig
 
 __all__ = ["Start", "benchmark", "demo", "evaluate", "train"]
 
@@ -31,8 +31,8 @@ def train(
     start: tyro.conf.OmitArgPrefixes[Start], config: tyro.conf.OmitArgPrefixes[TrainConfig]
 ) -> None:
     """Train StitchNet on a prepared dataset and evaluate it on unseen patients."""
-    from pyro_stitchnet.distributed import rank
-    from pyro_stitchnet.run import run
+    from pyro_stitchnet.runtime.distributed import rank
+    from pyro_stitchnet.training.run import run
 
     out = run(config)
     if rank() == 0:
@@ -75,11 +75,11 @@ def evaluate(
     """
     import numpy as np
 
-    from pyro_stitchnet.data.dataset import Dataset
-    from pyro_stitchnet.devices import choose_device
-    from pyro_stitchnet.evaluation import report
-    from pyro_stitchnet.files import refuse_others
-    from pyro_stitchnet.provenance import provenance
+    from pyro_stitchnet.data.datasets.dataset import Dataset
+    from pyro_stitchnet.evaluation import evaluate as report
+    from pyro_stitchnet.runtime.devices import choose_device
+    from pyro_stitchnet.runtime.files import refuse_others
+    from pyro_stitchnet.runtime.provenance import provenance
     from pyro_stitchnet.training import checkpoint
 
     refuse_results(out, "table.md")
@@ -145,9 +145,9 @@ def benchmark(
             entry, or an entry and how it is read, such as "unet (gaussian)".
         report_only: train nothing; write the report of what is there.
     """
-    from pyro_stitchnet.benchmark.report import line_names, report
-    from pyro_stitchnet.benchmark.runner import Tables, run
-    from pyro_stitchnet.benchmark.spec import read_spec
+    from pyro_stitchnet.evaluation.benchmark.report import line_names, report
+    from pyro_stitchnet.evaluation.benchmark.runner import Tables, run
+    from pyro_stitchnet.evaluation.benchmark.spec import read_spec
 
     wanted = read_spec(spec)
     if report_only:
@@ -172,6 +172,6 @@ def demo(out: Path = Path("demo"), steps: int = 320, seed: int = 0) -> None:
         steps: training steps.
         seed: of phantoms and training.
     """
-    from pyro_stitchnet import demo
+    from pyro_stitchnet.cli import demo
 
     demo.demo(out, steps=steps, seed=seed)

@@ -11,8 +11,8 @@ from pyro_stitchnet.cli._results import refuse_results
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pyro_stitchnet.data.one_slice import OneSlice
-    from pyro_stitchnet.stitchnet import StitchNet
+    from pyro_stitchnet.data.datasets.one_slice import OneSlice
+    from pyro_stitchnet.model.stitchnet import StitchNet
 
 __all__ = ["explain", "sample", "styles"]
 
@@ -43,9 +43,9 @@ class Asked:
 
     def opened(self) -> "tuple[StitchNet, dict[str, Any], OneSlice]":
         """The model, what its run recorded, and the slice as the model wants it."""
-        from pyro_stitchnet.data.one_slice import read_slice
-        from pyro_stitchnet.data.preprocess import Preprocessing
-        from pyro_stitchnet.devices import choose_device
+        from pyro_stitchnet.data.datasets.one_slice import read_slice
+        from pyro_stitchnet.data.preprocessing.steps import Preprocessing
+        from pyro_stitchnet.runtime.devices import choose_device
         from pyro_stitchnet.training import checkpoint
 
         net, info = checkpoint.load(self.model, choose_device(self.device))
@@ -84,10 +84,10 @@ def sample(
         seed: of the draws.
         device: "auto" takes a GPU if there is one.
     """
-    from pyro_stitchnet.devices import choose_device
-    from pyro_stitchnet.pictures import drawn, save_figure
+    from pyro_stitchnet.figures import drawn, save_figure
+    from pyro_stitchnet.model.svae import LEVELS
     from pyro_stitchnet.posterior import from_prior, seeded
-    from pyro_stitchnet.svae import LEVELS
+    from pyro_stitchnet.runtime.devices import choose_device
     from pyro_stitchnet.training import checkpoint
 
     refuse_results(out, "samples.npz")
@@ -126,8 +126,8 @@ def styles(
     """
     import numpy as np
 
-    from pyro_stitchnet.pictures import save_figure
-    from pyro_stitchnet.pictures import styles as picture
+    from pyro_stitchnet.figures import save_figure
+    from pyro_stitchnet.figures import styles as picture
     from pyro_stitchnet.posterior import sample as posterior_sample
     from pyro_stitchnet.posterior import seeded
 
@@ -169,7 +169,8 @@ def explain(
         samples: draws of z.
         views: flips and quarter turns to average the labels over, 1 to 8.
     """
-    from pyro_stitchnet import __version__, explanation
+    from pyro_stitchnet import __version__
+    from pyro_stitchnet.figures import slice_page as explanation
 
     refuse_results(asked.out, "explain.html")
     net, info, given = asked.opened()
@@ -195,7 +196,7 @@ def _usual(path: Path, info: dict[str, Any]) -> "Tensor":
     """Some slices of a dataset, evenly spread, of patients that did not train the model."""
     import numpy as np
 
-    from pyro_stitchnet.data.dataset import Dataset
+    from pyro_stitchnet.data.datasets.dataset import Dataset
 
     dataset = Dataset(path)
     known = info.get("patients", {})
@@ -211,7 +212,7 @@ def _usual(path: Path, info: dict[str, Any]) -> "Tensor":
 
 
 def _names() -> tuple[str, ...]:
-    from pyro_stitchnet.pictures.grids import NAMES
+    from pyro_stitchnet.figures.grids import NAMES
 
     return NAMES
 
@@ -222,7 +223,7 @@ def _save(path: Path, **tensors: Any) -> None:
 
     import numpy as np
 
-    from pyro_stitchnet.files import write_atomically
+    from pyro_stitchnet.runtime.files import write_atomically
 
     file = io.BytesIO()
     np.savez_compressed(file, **{name: value.cpu().numpy() for name, value in tensors.items()})

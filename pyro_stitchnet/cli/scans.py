@@ -68,9 +68,9 @@ def predict(
         scheduler: address of a dask scheduler whose workers do the work, on many machines.
         progress: show a progress bar.
     """
-    from pyro_stitchnet.prediction.report import DISCLAIMER
-    from pyro_stitchnet.prediction.run import FAILED, predict_scans
-    from pyro_stitchnet.prediction.scan import Model
+    from pyro_stitchnet.prediction.many_scans import FAILED, predict_scans
+    from pyro_stitchnet.prediction.one_scan import Model
+    from pyro_stitchnet.prediction.scan_report import DISCLAIMER
     from pyro_stitchnet.prediction.segmenter import Options
 
     options = Options(read_out, samples, views, batch_size, seed, decision, least_patch)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pyro_stitchnet.evaluation.metrics import GROUPS, LESIONS, SCORES
-from pyro_stitchnet.files import write_atomically
+from pyro_stitchnet.evaluation.metrics.scores import GROUPS, LESIONS, SCORES
+from pyro_stitchnet.runtime.files import write_atomically
 
 __all__ = ["per_patient", "save", "table_one", "to_markdown"]
 

@@ -8,8 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pyro_stitchnet.files import write_atomically
 from pyro_stitchnet.labels import LABELS
+from pyro_stitchnet.runtime.files import write_atomically
 
 __all__ = ["inference", "metadata", "write_bundle"]
 

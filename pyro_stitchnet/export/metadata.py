@@ -6,7 +6,7 @@ from typing import Any
 
 from pyro_stitchnet.export.traceable import TraceableSegmenter
 from pyro_stitchnet.labels import LABELS
-from pyro_stitchnet.provenance import provenance
+from pyro_stitchnet.runtime.provenance import provenance
 
 __all__ = ["INTENDED_USE", "describe", "steps"]
 
@@ -65,7 +65,7 @@ def steps(preprocessing: Mapping[str, Any] | None) -> list[str]:
     """The way from a scan to the input, in words.
 
     Args:
-        preprocessing: the numbers of :class:`~pyro_stitchnet.data.preprocess.Preprocessing` that
+        preprocessing: the numbers of :class:`~pyro_stitchnet.data.preprocessing.steps.Preprocessing` that
             the training data were prepared with; None where the checkpoint does not say.
     """
     if preprocessing is None:

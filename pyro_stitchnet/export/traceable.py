@@ -6,10 +6,10 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from pyro_stitchnet.distributions import product_of_normals
+from pyro_stitchnet.model.distributions import product_of_normals
+from pyro_stitchnet.model.stitchnet import StitchNet
+from pyro_stitchnet.model.svae import STRIDE, SVAE
 from pyro_stitchnet.posterior import ReadOut
-from pyro_stitchnet.stitchnet import StitchNet
-from pyro_stitchnet.svae import STRIDE, SVAE
 
 __all__ = ["TraceableSegmenter", "mean_z1"]
 

@@ -13,8 +13,8 @@ from pyro_stitchnet.export.bundle import write_bundle
 from pyro_stitchnet.export.metadata import describe
 from pyro_stitchnet.export.programs import needed, onnx_bytes, session, torch_bytes, trace
 from pyro_stitchnet.export.traceable import TraceableSegmenter
-from pyro_stitchnet.files import write_atomically
 from pyro_stitchnet.posterior import ReadOut, segment
+from pyro_stitchnet.runtime.files import write_atomically
 from pyro_stitchnet.training import checkpoint
 
 __all__ = ["TOLERANCE", "Format", "Written", "write"]

@@ -1,13 +1,13 @@
 """Questions to a trained model, a module for each kind.
 
 - :mod:`~pyro_stitchnet.posterior.segmentation`: the labels, by each read-out.
-- :mod:`~pyro_stitchnet.posterior.drawing`: styles, reconstructions and pictures of the prior.
+- :mod:`~pyro_stitchnet.posterior.samples`: styles, reconstructions and pictures of the prior.
 - :mod:`~pyro_stitchnet.posterior.counterfactuals`: the slice with other tissue.
 - :mod:`~pyro_stitchnet.posterior.uncertainties`: how sure the labels are.
-- :mod:`~pyro_stitchnet.posterior.likelihood`: how likely, and how unusual, the slice is.
+- :mod:`~pyro_stitchnet.posterior.evidence`: how likely, and how unusual, the slice is.
 """
 
-from pyro_stitchnet.posterior._asking import AtMean, Tempered, seeded
+from pyro_stitchnet.posterior._queries import AtMean, Tempered, seeded
 from pyro_stitchnet.posterior.counterfactuals import (
     HEALED,
     Counterfactual,
@@ -16,21 +16,21 @@ from pyro_stitchnet.posterior.counterfactuals import (
     edited,
     region,
 )
-from pyro_stitchnet.posterior.drawing import (
-    Draws,
-    between,
-    from_prior,
-    level_effects,
-    redrawn,
-    sample,
-)
-from pyro_stitchnet.posterior.likelihood import (
+from pyro_stitchnet.posterior.evidence import (
     active_units,
     grey_check,
     likelihood_ratio,
     log_evidence,
     log_weights,
     unusual,
+)
+from pyro_stitchnet.posterior.samples import (
+    Draws,
+    between,
+    from_prior,
+    level_effects,
+    redrawn,
+    sample,
 )
 from pyro_stitchnet.posterior.segmentation import Answer, ReadOut, predict, segment, style_gaps
 from pyro_stitchnet.posterior.uncertainties import Uncertainty, entropy, uncertainty

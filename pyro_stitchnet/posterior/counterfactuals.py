@@ -15,9 +15,10 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
-from pyro_stitchnet.distributions import pick
 from pyro_stitchnet.labels import CONSOLIDATION, GGO, HEALTHY, LABELS
-from pyro_stitchnet.posterior._asking import (
+from pyro_stitchnet.model.distributions import pick
+from pyro_stitchnet.model.stitchnet import StitchNet
+from pyro_stitchnet.posterior._queries import (
     check_labels,
     check_slices,
     draws_of_z,
@@ -25,7 +26,6 @@ from pyro_stitchnet.posterior._asking import (
     mean,
 )
 from pyro_stitchnet.posterior.segmentation import segment
-from pyro_stitchnet.stitchnet import StitchNet
 
 __all__ = ["HEALED", "Counterfactual", "Pixels", "counterfactual", "edited", "region"]
 

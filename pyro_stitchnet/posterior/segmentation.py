@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from pyro_stitchnet.labels import LABELS
-from pyro_stitchnet.posterior._asking import draws_of_z, in_batches, mean
-from pyro_stitchnet.stitchnet import StitchNet
+from pyro_stitchnet.model.stitchnet import StitchNet
+from pyro_stitchnet.posterior._queries import draws_of_z, in_batches, mean
 
 __all__ = ["Answer", "ReadOut", "chosen_read_out", "predict", "read", "segment", "style_gaps"]
 
@@ -56,7 +56,7 @@ def segment(
             each level's mean instead: repeatable, but the decoder was trained on draws, and its
             batch norm (in the presets that have it) expects their spread.
         views: flips and quarter turns to average over, 1 to 8, see
-            :func:`~pyro_stitchnet.symmetry.averaged`; each costs as much as the first.
+            :func:`~pyro_stitchnet.posterior.views.averaged`; each costs as much as the first.
         read_out: ``"guide"`` is q(y | x), for a model that has it; ``"prior"`` is p(y | z);
             ``"posterior"`` is p(y | x, z), Bayes' rule through the styles. By default the last for
             a model that has q(y | x), else p(y | z).

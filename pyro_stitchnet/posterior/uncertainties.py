@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from pyro_stitchnet.labels import LABELS
-from pyro_stitchnet.posterior._asking import draws_of_z, in_batches, mean
+from pyro_stitchnet.model.stitchnet import StitchNet
+from pyro_stitchnet.posterior._queries import draws_of_z, in_batches, mean
 from pyro_stitchnet.posterior.segmentation import ReadOut, chosen_read_out, read
-from pyro_stitchnet.stitchnet import StitchNet
 
 __all__ = ["Uncertainty", "entropy", "uncertainty"]
 

@@ -20,9 +20,9 @@ from highdicom.seg import (
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
-from pyro_stitchnet.data._reading import without_warnings
+from pyro_stitchnet.data.scans.common import without_warnings
+from pyro_stitchnet.figures import COLOURS
 from pyro_stitchnet.labels import CONSOLIDATION, GGO, HEALTHY
-from pyro_stitchnet.pictures import COLOURS
 
 __all__ = ["CODES", "write_seg"]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from pydicom.misc import is_dicom
 
-from pyro_stitchnet.data.dicom import list_series
-from pyro_stitchnet.data.sources._paths import MEDICAL, PICTURES, natural, stem
-from pyro_stitchnet.prediction.privacy import identifiers, names_someone
+from pyro_stitchnet.data.scans.dicom import list_series
+from pyro_stitchnet.data.scans.privacy import identifiers, names_someone
+from pyro_stitchnet.data.sources.paths import MEDICAL, PICTURES, natural, stem
 
 __all__ = ["ARRAYS", "PLAN", "Input", "find_inputs", "named"]
 

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_stitchnet.data.preprocess import window
-from pyro_stitchnet.data.stack import Spool, Stack
-from pyro_stitchnet.decision import decide, without_specks
+from pyro_stitchnet.data.preprocessing.steps import window
+from pyro_stitchnet.data.scans.nifti import Encoding
+from pyro_stitchnet.data.scans.stack import Spool, Stack
 from pyro_stitchnet.labels import CONSOLIDATION, GGO, HEALTHY, LABELS
 from pyro_stitchnet.posterior import entropy
-from pyro_stitchnet.prediction.figures import Tally
-from pyro_stitchnet.prediction.nifti import Encoding
+from pyro_stitchnet.posterior.decision import decide, without_specks
+from pyro_stitchnet.prediction.measurements import Tally
 from pyro_stitchnet.prediction.segmenter import Options, Segmented, Segmenter
 
 __all__ = ["ENCODINGS", "SliceMaps", "Totals", "each_slice", "make_maps"]

@@ -16,9 +16,9 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
-from pyro_stitchnet.files import write_atomically
 from pyro_stitchnet.labels import LABELS
-from pyro_stitchnet.prediction.report import REPORT, SLICES, read_report
+from pyro_stitchnet.prediction.scan_report import REPORT, SLICES, read_report
+from pyro_stitchnet.runtime.files import write_atomically
 
 __all__ = ["Ranking", "export", "rank"]
 

@@ -13,14 +13,14 @@ import nibabel as nib
 import numpy as np
 from matplotlib.figure import Figure
 
-from pyro_stitchnet import pictures
-from pyro_stitchnet.data._reading import looks_hounsfield
-from pyro_stitchnet.data.readers import read_volume
-from pyro_stitchnet.data.stack import Stack
-from pyro_stitchnet.data.volume import Volume, axial_affine, from_axial
+from pyro_stitchnet import figures as pictures
+from pyro_stitchnet.data.scans.common import looks_hounsfield
+from pyro_stitchnet.data.scans.readers import read_volume
+from pyro_stitchnet.data.scans.stack import Stack
+from pyro_stitchnet.data.scans.volume import Volume, axial_affine, from_axial
 from pyro_stitchnet.labels import BACKGROUND, LABELS
 from pyro_stitchnet.prediction.maps import SliceMaps, each_slice
-from pyro_stitchnet.prediction.report import DISCLAIMER, make_report
+from pyro_stitchnet.prediction.scan_report import DISCLAIMER, make_report
 from pyro_stitchnet.prediction.segmenter import Segmented, Segmenter
 
 __all__ = ["Segmentation", "segment_scan"]

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from pyro_stitchnet.data.preprocess import Grid, Preprocessing, Slice
-from pyro_stitchnet.data.stack import Stack
-from pyro_stitchnet.decision import Decision, check_decision
-from pyro_stitchnet.devices import choose_device
+from pyro_stitchnet.data.preprocessing.steps import Grid, Preprocessing, Slice
+from pyro_stitchnet.data.scans.stack import Stack
 from pyro_stitchnet.labels import ALL_LABELS
+from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.posterior import ReadOut, predict, seeded, segment
-from pyro_stitchnet.stitchnet import StitchNet
+from pyro_stitchnet.posterior.decision import Decision, check_decision
+from pyro_stitchnet.runtime.devices import choose_device
 from pyro_stitchnet.training import checkpoint
 
 if TYPE_CHECKING:
-    from pyro_stitchnet.data.volume import Volume
+    from pyro_stitchnet.data.scans.volume import Volume
     from pyro_stitchnet.prediction.segmentation import Segmentation
 
 __all__ = ["Options", "Segmented", "Segmenter", "load", "trained_preprocessing"]
@@ -37,9 +37,9 @@ class Options:
         views: flips and quarter turns of each slice to average over, 1 to 8.
         batch_size: slices at a time.
         seed: of the draws.
-        decision: how probabilities become labels, see :func:`~pyro_stitchnet.decision.decide`.
+        decision: how probabilities become labels, see :func:`~pyro_stitchnet.posterior.decision.decide`.
         least_patch: pixels that a patch of consolidation has at least, on the picture that the
-            model sees, see :func:`~pyro_stitchnet.decision.without_specks`.
+            model sees, see :func:`~pyro_stitchnet.posterior.decision.without_specks`.
     """
 
     read_out: ReadOut | None = None

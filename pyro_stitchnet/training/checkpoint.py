@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from pyro_stitchnet.files import write_atomically
+from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.presets import ModelConfig
-from pyro_stitchnet.stitchnet import StitchNet
+from pyro_stitchnet.runtime.files import write_atomically
 
 __all__ = ["load", "read", "save", "write"]
 

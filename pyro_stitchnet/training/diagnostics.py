@@ -5,13 +5,13 @@ from pyro import poutine
 from torch.distributions import kl_divergence
 from torch.nn.functional import one_hot
 
-from pyro_stitchnet.data.batches import Batch
-from pyro_stitchnet.distributions import Stitched
+from pyro_stitchnet.data.datasets.batches import Batch
 from pyro_stitchnet.labels import LABELS
+from pyro_stitchnet.model.distributions import Stitched
+from pyro_stitchnet.model.stitchnet import StitchNet
+from pyro_stitchnet.model.svae import LEVELS
 from pyro_stitchnet.posterior import style_gaps
 from pyro_stitchnet.presets import Objective
-from pyro_stitchnet.stitchnet import StitchNet
-from pyro_stitchnet.svae import LEVELS
 
 __all__ = ["diagnose", "label_drop"]
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 import pyro
 
-from pyro_stitchnet.data.batches import Batch
+from pyro_stitchnet.data.datasets.batches import Batch
 from pyro_stitchnet.labels import LABELS
-from pyro_stitchnet.stitchnet import StitchNet
-from pyro_stitchnet.svae import LEVELS
+from pyro_stitchnet.model.stitchnet import StitchNet
+from pyro_stitchnet.model.svae import LEVELS
 from pyro_stitchnet.training.diagnostics import diagnose
 
 __all__ = ["alarms", "why_not_finite"]

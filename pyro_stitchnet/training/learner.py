@@ -6,12 +6,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from pyro_stitchnet.data.batches import Batch
-from pyro_stitchnet.data.slices import SliceSet, allowed_sets
-from pyro_stitchnet.objective import negative_elbo
+from pyro_stitchnet.data.datasets.batches import Batch
+from pyro_stitchnet.data.datasets.slices import SliceSet, allowed_sets
+from pyro_stitchnet.model.objective import negative_elbo
+from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.posterior import predict
 from pyro_stitchnet.presets import Objective
-from pyro_stitchnet.stitchnet import StitchNet
 from pyro_stitchnet.training.diagnostics import diagnose
 from pyro_stitchnet.training.health import why_not_finite
 
@@ -26,7 +26,7 @@ class Learner(nn.Module):
     Attributes:
         strong_views: how many strongly augmented views of each slice its batches must hold.
         jitter: how much these change brightness and contrast, see
-            :func:`~pyro_stitchnet.data.augment.strong_augmentation`.
+            :func:`~pyro_stitchnet.data.datasets.augment.strong_augmentation`.
     """
 
     strong_views = 0

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from pyro_stitchnet.data.batches import Batch
-from pyro_stitchnet.data.slices import Slices
+from pyro_stitchnet.data.datasets.batches import Batch
+from pyro_stitchnet.data.datasets.slices import Slices
 from pyro_stitchnet.training.callbacks import Callback
 from pyro_stitchnet.training.state import State
 from pyro_stitchnet.training.step import Stepper

@@ -10,8 +10,8 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from pyro_stitchnet.devices import make_fabric
 from pyro_stitchnet.presets import OptimiserConfig
+from pyro_stitchnet.runtime.devices import make_fabric
 from pyro_stitchnet.training import checkpoint
 from pyro_stitchnet.training.average import Average
 from pyro_stitchnet.training.learner import Learner

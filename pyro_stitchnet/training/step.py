@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from pyro_stitchnet.data.batches import Batch
-from pyro_stitchnet.stitchnet import StitchNet
+from pyro_stitchnet.data.datasets.batches import Batch
+from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.training.learner import Learner
 from pyro_stitchnet.training.state import State
 

@@ -1,7 +1,7 @@
 """The score by which weights are chosen."""
 
-from pyro_stitchnet.data.slices import Slices
-from pyro_stitchnet.evaluation.metrics import slice_scores
+from pyro_stitchnet.data.datasets.slices import Slices
+from pyro_stitchnet.evaluation.metrics.scores import slice_scores
 from pyro_stitchnet.posterior import seeded
 from pyro_stitchnet.training.learner import Learner
 

@@ -16,9 +16,9 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from pyro_stitchnet.files import write_atomically
+from pyro_stitchnet.figures import COLOURS
 from pyro_stitchnet.labels import CONSOLIDATION, GGO, HEALTHY, LABELS
-from pyro_stitchnet.pictures import COLOURS
+from pyro_stitchnet.runtime.files import write_atomically
 from pyro_stitchnet.viewer.layers import Grid, encode, full_grid, lung_grid, present
 from pyro_stitchnet.viewer.niivue import VERSION
 from pyro_stitchnet.viewer.results import Scan, find_scans

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pyro_stitchnet.data.dataset import Dataset
-from pyro_stitchnet.data.phantom import phantom_slices
-from pyro_stitchnet.data.prepare import prepare
-from pyro_stitchnet.data.preprocess import Preprocessing
+from pyro_stitchnet.data.datasets.dataset import Dataset
+from pyro_stitchnet.data.datasets.prepare import prepare
+from pyro_stitchnet.data.phantoms.phantom import phantom_slices
+from pyro_stitchnet.data.preprocessing.steps import Preprocessing
 
 
 def _picture_folder(root: Path, values: Sequence[int], names: Sequence[str] = ("a.png",)) -> Path:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pyro_stitchnet.evaluation.metrics import SCORES, slice_scores
+from pyro_stitchnet.evaluation.metrics.scores import SCORES, slice_scores
 from pyro_stitchnet.evaluation.tables import per_patient, save, table_one, to_markdown
 
 

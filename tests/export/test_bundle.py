@@ -11,14 +11,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pyro_stitchnet.data.phantom import phantom_slices
-from pyro_stitchnet.data.slices import write_folder
+from pyro_stitchnet.data.datasets.slices import write_folder
+from pyro_stitchnet.data.phantoms.phantom import phantom_slices
 from pyro_stitchnet.export import bundle
 from pyro_stitchnet.export.metadata import describe
 from pyro_stitchnet.export.programs import torch_bytes, trace
 from pyro_stitchnet.export.traceable import TraceableSegmenter
+from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.presets import preset
-from pyro_stitchnet.stitchnet import StitchNet
 
 # What MONAI's schema of 2024-07-25 requires; the schema itself is downloaded from GitHub.
 REQUIRED = (

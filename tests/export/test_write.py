@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pyro_stitchnet.data.phantom import phantom_slices
-from pyro_stitchnet.data.preprocess import Preprocessing
+from pyro_stitchnet.data.phantoms.phantom import phantom_slices
+from pyro_stitchnet.data.preprocessing.steps import Preprocessing
 from pyro_stitchnet.export import write as writing
 from pyro_stitchnet.export.metadata import describe, steps
 from pyro_stitchnet.export.programs import (
@@ -26,9 +26,9 @@ from pyro_stitchnet.export.programs import (
 )
 from pyro_stitchnet.export.traceable import TraceableSegmenter
 from pyro_stitchnet.export.write import TOLERANCE, write
+from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.posterior import ReadOut, segment
 from pyro_stitchnet.presets import preset
-from pyro_stitchnet.stitchnet import StitchNet
 from pyro_stitchnet.training import checkpoint
 
 INFO = {

@@ -5,12 +5,12 @@ import torch
 from pyro.distributions import Normal
 from torch import Tensor
 
-from pyro_stitchnet.distributions import Stitched
 from pyro_stitchnet.labels import CONSOLIDATION, GGO, HEALTHY
-from pyro_stitchnet.likelihoods import FAMILIES
+from pyro_stitchnet.model.distributions import Stitched
+from pyro_stitchnet.model.likelihoods import FAMILIES
+from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.posterior import HEALED, counterfactual, edited, region
 from pyro_stitchnet.presets import preset
-from pyro_stitchnet.stitchnet import StitchNet
 
 MEANS = torch.tensor([0.9, 0.2, 0.4, 0.7])
 

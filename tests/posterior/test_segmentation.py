@@ -6,6 +6,7 @@ import torch
 from pyro import poutine
 from pyro.infer import TraceEnum_ELBO, infer_discrete
 
+from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.posterior import (
     AtMean,
     active_units,
@@ -21,7 +22,6 @@ from pyro_stitchnet.posterior import (
 )
 from pyro_stitchnet.posterior.segmentation import read
 from pyro_stitchnet.presets import preset
-from pyro_stitchnet.stitchnet import StitchNet
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.posterior import entropy, segment, uncertainty
 from pyro_stitchnet.presets import preset
-from pyro_stitchnet.stitchnet import StitchNet
 
 
 @pytest.fixture

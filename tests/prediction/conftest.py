@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_stitchnet.data.phantom import WINDOW, phantom_patient
-from pyro_stitchnet.data.preprocess import Preprocessing, Slice
+from pyro_stitchnet.data.phantoms.phantom import WINDOW, phantom_patient
+from pyro_stitchnet.data.preprocessing.steps import Preprocessing, Slice
+from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.prediction.segmenter import Segmented, Segmenter
 from pyro_stitchnet.presets import preset
-from pyro_stitchnet.stitchnet import StitchNet
 from pyro_stitchnet.training import checkpoint
 
 # Exact: what a picture of this size is made of, it gives back voxel by voxel.

@@ -10,7 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from pyro_stitchnet.data.dicom import open_series
+from pyro_stitchnet.data.scans.dicom import open_series
 from pyro_stitchnet.prediction.dicom_seg import write_seg
 
 TAGS = {

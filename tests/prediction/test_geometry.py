@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from pyro_stitchnet.data.preprocess import Grid
-from pyro_stitchnet.data.streaming import read_stack
+from pyro_stitchnet.data.preprocessing.steps import Grid
+from pyro_stitchnet.data.scans.nifti import write_nifti
+from pyro_stitchnet.data.scans.streaming import read_stack
 from pyro_stitchnet.prediction.maps import ENCODINGS, make_maps
-from pyro_stitchnet.prediction.nifti import write_nifti
 from pyro_stitchnet.prediction.segmenter import Segmenter
 
 Labels = Callable[[np.ndarray], np.ndarray]

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pyro_stitchnet.data.dataset import Dataset
-from pyro_stitchnet.data.prepare import prepare
-from pyro_stitchnet.data.preprocess import Preprocessing
+from pyro_stitchnet.data.datasets.dataset import Dataset
+from pyro_stitchnet.data.datasets.prepare import prepare
+from pyro_stitchnet.data.preprocessing.steps import Preprocessing
 from pyro_stitchnet.prediction.ranking import Ranking, export, rank
 from pyro_stitchnet.training import checkpoint
 

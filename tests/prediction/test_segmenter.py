@@ -11,20 +11,20 @@ import pytest
 import torch
 
 import pyro_stitchnet
-from pyro_stitchnet.data._scan import Job, prepare_scan
-from pyro_stitchnet.data.preprocess import Grid, Preprocessing
+from pyro_stitchnet.data.datasets.prepare_scan import Job, prepare_scan
+from pyro_stitchnet.data.preprocessing.steps import Grid, Preprocessing
+from pyro_stitchnet.data.scans.stack import Stack
+from pyro_stitchnet.data.scans.volume import Volume
 from pyro_stitchnet.data.sources.base import Scan
-from pyro_stitchnet.data.stack import Stack
-from pyro_stitchnet.data.volume import Volume
-from pyro_stitchnet.decision import Decision, decide, without_specks
 from pyro_stitchnet.labels import CONSOLIDATION
+from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.posterior import segment
+from pyro_stitchnet.posterior.decision import Decision, decide, without_specks
+from pyro_stitchnet.prediction.many_scans import predict_scans
 from pyro_stitchnet.prediction.maps import each_slice
-from pyro_stitchnet.prediction.run import predict_scans
-from pyro_stitchnet.prediction.scan import Model
+from pyro_stitchnet.prediction.one_scan import Model
 from pyro_stitchnet.prediction.segmenter import Options, Segmented, Segmenter, load
 from pyro_stitchnet.presets import preset
-from pyro_stitchnet.stitchnet import StitchNet
 from pyro_stitchnet.training import checkpoint
 
 Write = Callable[[Path], Path]

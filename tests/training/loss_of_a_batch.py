@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import torch
 
-from pyro_stitchnet.distributed import all_mean, leave, own_rows
-from pyro_stitchnet.objective import negative_elbo
+from pyro_stitchnet.model.objective import negative_elbo
+from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.presets import preset
-from pyro_stitchnet.stitchnet import StitchNet
+from pyro_stitchnet.runtime.distributed import all_mean, leave, own_rows
 
 torch.set_default_dtype(torch.float64)
 torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]

@@ -9,12 +9,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from pyro_stitchnet.data.batches import Batch, TwoStreams
-from pyro_stitchnet.data.phantom import phantom_slices
-from pyro_stitchnet.data.slices import Slices
+from pyro_stitchnet.data.datasets.batches import Batch, TwoStreams
+from pyro_stitchnet.data.datasets.slices import Slices
+from pyro_stitchnet.data.phantoms.phantom import phantom_slices
+from pyro_stitchnet.figures.tensorboard import TensorBoard
+from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.presets import OptimiserConfig, preset
-from pyro_stitchnet.stitchnet import StitchNet
-from pyro_stitchnet.tensorboard import TensorBoard
 from pyro_stitchnet.training.callbacks import Alarms, Callback, ProgressBar, StateKeeper
 from pyro_stitchnet.training.learner import ElboLearner
 from pyro_stitchnet.training.loop import train

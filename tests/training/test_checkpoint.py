@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.posterior import segment
 from pyro_stitchnet.presets import preset
-from pyro_stitchnet.stitchnet import StitchNet
 from pyro_stitchnet.training import checkpoint
 
 

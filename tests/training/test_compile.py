@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch._dynamo
 
-from pyro_stitchnet.objective import negative_elbo
+from pyro_stitchnet.model.objective import negative_elbo
+from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.presets import preset
-from pyro_stitchnet.stitchnet import StitchNet
 from pyro_stitchnet.training.step import compile_networks
 
 

@@ -1,14 +1,14 @@
 import pytest
 import torch
 
-from pyro_stitchnet.data.batches import Batch
-from pyro_stitchnet.distributions import Stitched
+from pyro_stitchnet.data.datasets.batches import Batch
 from pyro_stitchnet.labels import LABELS
-from pyro_stitchnet.likelihoods import FAMILIES, InteriorBeta
-from pyro_stitchnet.objective import negative_elbo
+from pyro_stitchnet.model.distributions import Stitched
+from pyro_stitchnet.model.likelihoods import FAMILIES, InteriorBeta
+from pyro_stitchnet.model.objective import negative_elbo
+from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.posterior import style_gaps
 from pyro_stitchnet.presets import Objective, preset
-from pyro_stitchnet.stitchnet import StitchNet
 from pyro_stitchnet.training.diagnostics import diagnose, label_drop
 
 K = len(LABELS)

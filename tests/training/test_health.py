@@ -6,9 +6,9 @@ import re
 import pytest
 import torch
 
-from pyro_stitchnet.data.batches import Batch
+from pyro_stitchnet.data.datasets.batches import Batch
+from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.presets import preset
-from pyro_stitchnet.stitchnet import StitchNet
 from pyro_stitchnet.training.health import alarms, why_not_finite
 
 WELL = {

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from examples import train_svi
-from pyro_stitchnet.data.batches import Batch, TwoStreams
-from pyro_stitchnet.data.phantom import phantom_slices
-from pyro_stitchnet.data.slices import Slices
+from pyro_stitchnet.data.datasets.batches import Batch, TwoStreams
+from pyro_stitchnet.data.datasets.slices import Slices
+from pyro_stitchnet.data.phantoms.phantom import phantom_slices
+from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.presets import Objective, OptimiserConfig, preset
-from pyro_stitchnet.stitchnet import StitchNet
 from pyro_stitchnet.training.learner import ElboLearner, warmed_up
 from pyro_stitchnet.training.loop import train
 from pyro_stitchnet.training.state import State

@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 import torch
 
-from pyro_stitchnet.data.phantom import phantom_slices
-from pyro_stitchnet.data.prepare import prepare
-from pyro_stitchnet.data.preprocess import Preprocessing
-from pyro_stitchnet.data.slices import write_folder
-from pyro_stitchnet.distributed import all_mean, own_rows, processes
+from pyro_stitchnet.data.datasets.prepare import prepare
+from pyro_stitchnet.data.datasets.slices import write_folder
+from pyro_stitchnet.data.phantoms.phantom import phantom_slices
+from pyro_stitchnet.data.preprocessing.steps import Preprocessing
+from pyro_stitchnet.runtime.distributed import all_mean, own_rows, processes
 
 OWN = [sys.executable, "-m", "pyro_stitchnet"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]

@@ -15,19 +15,19 @@ import pytest
 import torch
 from torch import nn
 
-from pyro_stitchnet.config import TrainConfig
-from pyro_stitchnet.data.batches import TwoStreams
-from pyro_stitchnet.data.phantom import phantom_slices
-from pyro_stitchnet.data.prepare import prepare
-from pyro_stitchnet.data.preprocess import Preprocessing
-from pyro_stitchnet.data.slices import Slices, write_folder
+from pyro_stitchnet.data.datasets.batches import TwoStreams
+from pyro_stitchnet.data.datasets.prepare import prepare
+from pyro_stitchnet.data.datasets.slices import Slices, write_folder
+from pyro_stitchnet.data.phantoms.phantom import phantom_slices
+from pyro_stitchnet.data.preprocessing.steps import Preprocessing
+from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.presets import preset
-from pyro_stitchnet.run import run
-from pyro_stitchnet.stitchnet import StitchNet
 from pyro_stitchnet.training import checkpoint
 from pyro_stitchnet.training.callbacks import StateKeeper
+from pyro_stitchnet.training.config import TrainConfig
 from pyro_stitchnet.training.learner import ElboLearner
 from pyro_stitchnet.training.loop import train
+from pyro_stitchnet.training.run import run
 from pyro_stitchnet.training.state import State
 
 TINY = preset("tiny")

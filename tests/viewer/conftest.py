@@ -10,8 +10,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from pyro_stitchnet.data.phantom import WINDOW, phantom_patient
-from pyro_stitchnet.data.volume import from_axial
+from pyro_stitchnet.data.phantoms.phantom import WINDOW, phantom_patient
+from pyro_stitchnet.data.scans.volume import from_axial
 from pyro_stitchnet.labels import CONSOLIDATION, GGO, HEALTHY
 from pyro_stitchnet.viewer.niivue import niivue_script
 

@@ -5,13 +5,13 @@ To add one, write a module with a :class:`Source` and list it here.
 
 from pathlib import Path
 
-from pyro_stitchnet.data.sources._paths import PICTURES
 from pyro_stitchnet.data.sources.base import Archive, Scan, Source
 from pyro_stitchnet.data.sources.ccii import CCII
 from pyro_stitchnet.data.sources.folder import FOLDER
 from pyro_stitchnet.data.sources.medseg import MEDSEG
 from pyro_stitchnet.data.sources.mosmed import MOSMED
 from pyro_stitchnet.data.sources.nnunet import NNUNET
+from pyro_stitchnet.data.sources.paths import PICTURES
 from pyro_stitchnet.data.sources.plain import PLAIN
 from pyro_stitchnet.data.sources.zenodo import ZENODO
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyro_stitchnet.data._reading import counted
+from pyro_stitchnet.data.scans.common import counted
 
 __all__ = ["Archive", "Scan", "Source"]
 

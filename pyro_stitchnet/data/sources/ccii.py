@@ -8,8 +8,8 @@ whether slices are numbered from the head or from the feet.
 from collections.abc import Iterator
 from pathlib import Path
 
-from pyro_stitchnet.data.sources._paths import PICTURES, files, folders, pair, stem
 from pyro_stitchnet.data.sources.base import Scan, Source
+from pyro_stitchnet.data.sources.paths import PICTURES, files, folders, pair, stem
 from pyro_stitchnet.labels import BACKGROUND, HEALTHY, LABEL_RULES
 
 __all__ = ["CCII"]

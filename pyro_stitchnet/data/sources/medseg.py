@@ -9,9 +9,9 @@ are its pseudo-labels, which no person drew.
 from collections.abc import Iterator
 from pathlib import Path
 
-from pyro_stitchnet.data.sources._paths import MEDICAL, PICTURES, files, pair, stem
 from pyro_stitchnet.data.sources._table import read_table
 from pyro_stitchnet.data.sources.base import Scan, Source
+from pyro_stitchnet.data.sources.paths import MEDICAL, PICTURES, files, pair, stem
 from pyro_stitchnet.labels import BACKGROUND, CONSOLIDATION, GGO, HEALTHY
 
 __all__ = ["MEDSEG"]

@@ -6,8 +6,8 @@ The dataset tells studies apart, not patients, so each study is taken as another
 from collections.abc import Iterator
 from pathlib import Path
 
-from pyro_stitchnet.data.sources._paths import MEDICAL, files, folders, stem
 from pyro_stitchnet.data.sources.base import Scan, Source
+from pyro_stitchnet.data.sources.paths import MEDICAL, files, folders, stem
 from pyro_stitchnet.labels import BACKGROUND, CONSOLIDATION, GGO, HEALTHY
 
 __all__ = ["MOSMED"]

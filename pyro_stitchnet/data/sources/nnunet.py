@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pyro_stitchnet.data.sources._paths import files, pair
 from pyro_stitchnet.data.sources.base import Scan, Source
+from pyro_stitchnet.data.sources.paths import files, pair
 from pyro_stitchnet.labels import BACKGROUND, CONSOLIDATION, GGO, HEALTHY, LABELS
 
 __all__ = ["NNUNET", "meanings_of"]

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pyro_stitchnet.data.dicom import Series, list_series
-from pyro_stitchnet.data.sources._paths import MEDICAL, natural, stem
+from pyro_stitchnet.data.scans.dicom import Series, list_series
 from pyro_stitchnet.data.sources.base import Scan, Source
+from pyro_stitchnet.data.sources.paths import MEDICAL, natural, stem
 
 __all__ = ["PLAIN"]
 

@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from pyro_stitchnet.data.sources._paths import MEDICAL, files, pair, stem
 from pyro_stitchnet.data.sources.base import Archive, Scan, Source
+from pyro_stitchnet.data.sources.paths import MEDICAL, files, pair, stem
 from pyro_stitchnet.labels import BACKGROUND, CONSOLIDATION, GGO, HEALTHY
 
 __all__ = ["ZENODO"]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pyro_stitchnet.data.slices import Slices, write_folder
+from pyro_stitchnet.data.datasets.slices import Slices, write_folder
 from pyro_stitchnet.data.sources import detect
 from pyro_stitchnet.data.sources._table import read_table
 from pyro_stitchnet.data.sources.folder import FOLDER

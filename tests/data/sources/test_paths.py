@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyro_stitchnet.data.sources._paths import files, folders, natural, pair, stem
+from pyro_stitchnet.data.sources.paths import files, folders, natural, pair, stem
 
 
 def touch(*paths: Path) -> None:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from pydicom.uid import SecondaryCaptureImageStorage
 
-from pyro_stitchnet.data.prepare import prepare
-from pyro_stitchnet.data.preprocess import Preprocessing
-from pyro_stitchnet.data.readers import read_volume
+from pyro_stitchnet.data.datasets.prepare import prepare
+from pyro_stitchnet.data.preprocessing.steps import Preprocessing
+from pyro_stitchnet.data.scans.readers import read_volume
 from pyro_stitchnet.data.sources import Scan, detect
 from pyro_stitchnet.data.sources.plain import PLAIN
 

@@ -1,0 +1,1 @@
+"""Prepared datasets: preparation, shards, splits, batches, augmentation."""

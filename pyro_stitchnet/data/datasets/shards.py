@@ -1,0 +1,182 @@
+"""Shards: the slices of one scan, or of some, in a file from which each can be read alone.
+
+::
+
+    SHARD/manifest.csv    a row a slice, see MANIFEST
+    SHARD/skipped.csv     scans left out, and why
+    SHARD/slices/         a Zarr array, uint8 (n, 2, S, S): grey values and label sets
+
+One worker writes a shard, and other languages read it, as Zarr. Here slices are read without Zarr,
+which looks up the table of a shard's slices anew for every one and so takes ten times as long.
+
+Format: https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/v1.0.html
+"""
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import zarr
+from numcodecs.checksum32 import CRC32C
+from numcodecs.zstd import Zstd
+from zarr.codecs import ZstdCodec
+
+__all__ = [
+    "MANIFEST",
+    "ROWS",
+    "SKIPPED",
+    "TEXT",
+    "Shard",
+    "finished_shards",
+    "read_table",
+    "write_shard",
+]
+
+# What the columns of a manifest mean.
+MANIFEST = {
+    "slice": "name, one of a kind",
+    "patient": "whose slice it is; splits never part a patient",
+    "study": "which of the patient's studies",
+    "scan": "name of the scan",
+    "index": "number of the slice in the scan, from the feet",
+    "source": "kind of source",
+    "file": "the scan's file or folder",
+    "hounsfield": "whether the scan's grey values were HU",
+    "slice_mm": "distance between slices, mm (1 where unknown)",
+    "row_mm": "distance between rows, mm",
+    "column_mm": "distance between columns, mm",
+    "rows": "of the scan's slice",
+    "columns": "of the scan's slice",
+    "top": "upper edge of the picture on the scan's slice, in its pixels",
+    "left": "left edge",
+    "pixel": "side of a pixel of the picture, in pixels of the scan's slice",
+    "lung": "share of the picture inside the lung field",
+    "label_sets": "the sets of labels that occur, as 0 1 2+3",
+    "labelled": "whether some pixel's labels are limited",
+    "complete": "whether every pixel has one label",
+    "has_ggo": "whether a pixel is labelled GGO",
+    "has_consolidation": "whether a pixel is labelled consolidation",
+    "hash": "tells copies of a picture, see pyro_stitchnet.data.datasets.leakage.perceptual_hash",
+    "shard": "number of the shard",
+    "row": "of the slice in its shard",
+}
+"""The columns of `manifest.csv`: name and meaning."""
+
+TEXT = ("slice", "patient", "study", "scan", "source", "file", "label_sets", "hash", "reason")
+"""The columns of both tables that are text, whatever they look like."""
+
+# The two tables.
+ROWS, SKIPPED = "manifest.csv", "skipped.csv"
+
+MISSING = 2**64 - 1  # the offset of a slice that was never written
+
+
+class Shard:
+    """The pictures of a shard, read one by one.
+
+    No file stays open between them, so a shard may go to other processes.
+    """
+
+    def __init__(self, folder: Path, number: int) -> None:
+        """Look up where in the file each slice lies.
+
+        Args:
+            folder: the dataset's.
+            number: of the shard.
+
+        Raises:
+            ValueError: the shard is damaged.
+        """
+        self._path = _path(folder, number)
+        self._file = self._path.joinpath("slices", "c", "0", "0", "0", "0")
+        with self._damage():
+            about = json.loads((self._path / "slices" / "zarr.json").read_bytes())
+            n, *self._shape = about["shape"]
+            with self._file.open("rb") as file:
+                file.seek(-16 * n - 4, os.SEEK_END)  # offset and length of each, and a checksum
+                index = CRC32C(location="end").decode(file.read())
+            self._index = np.frombuffer(index, "<u8").reshape(n, 2)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        """Grey values and label sets of a slice, uint8 (2, S, S).
+
+        Raises:
+            ValueError: the shard is damaged.
+        """
+        pictures = np.empty(self._shape, np.uint8)
+        with self._damage():
+            start, length = self._index[row].tolist()
+            if start == MISSING:
+                raise ValueError("a slice is missing")
+            with self._file.open("rb") as file:
+                file.seek(start)
+                Zstd().decode(file.read(length), out=pictures)
+        return pictures
+
+    @contextmanager
+    def _damage(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError, LookupError, TypeError, RuntimeError) as error:
+            raise ValueError(
+                f"{self._path}: damaged ({error}); remove it and dataset.json, and prepare again"
+            ) from error
+
+
+def write_shard(
+    folder: Path,
+    number: int,
+    slices: np.ndarray,
+    rows: pd.DataFrame,
+    skipped: pd.DataFrame,
+) -> None:
+    """Write a shard under a temporary name, then rename it; one that is there is kept.
+
+    Args:
+        folder: the dataset's.
+        number: of the shard.
+        slices: grey values and label sets, uint8 (n, 2, S, S); no label set is empty.
+        rows: n rows of the manifest.
+        skipped: scans left out, with the columns scan and reason.
+    """
+    path = _path(folder, number)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        n, *size = slices.shape
+        zarr.create_group(temporary).create_array(
+            "slices",
+            shape=slices.shape,
+            dtype=slices.dtype,
+            chunks=(1, *size),
+            shards=(max(n, 1), *size),
+            compressors=ZstdCodec(level=3, checksum=True),
+        )[:] = slices
+        rows.to_csv(temporary / ROWS, index=False)
+        skipped.to_csv(temporary / SKIPPED, index=False)
+        if not path.exists():  # else another worker was given the same work and was faster
+            temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def finished_shards(folder: Path, table: str = ROWS) -> dict[int, pd.DataFrame]:
+    """A table of every shard that is whole, by the shard's number."""
+    return {
+        int(path.parent.name): read_table(path)
+        for path in sorted((folder / "shards").glob(f"[0-9]*/{table}"))
+    }
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A table of a shard, or of a dataset; names stay text, numbers though they may look."""
+    return pd.read_csv(path, dtype=dict.fromkeys(TEXT, str), keep_default_na=False)
+
+
+def _path(folder: Path, number: int) -> Path:
+    return folder / "shards" / f"{number:05d}"

@@ -1,0 +1,1 @@
+"""From a scan to model input: windowing, lung field, crop, resize."""

@@ -1,0 +1,1 @@
+"""CT scans and masks from files, and back to files."""

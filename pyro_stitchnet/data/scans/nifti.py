@@ -1,0 +1,76 @@
+"""Maps of a scan as NIfTI, written some slices at a time."""
+
+import gzip
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from pyro_stitchnet.data.scans.stack import Spool
+from pyro_stitchnet.data.scans.volume import from_axial
+from pyro_stitchnet.runtime.files import naming
+
+__all__ = ["Encoding", "write_nifti"]
+
+BLOCK = 2**25  # bytes turned at a time
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How a map's values are stored: value = stored number times ``slope``.
+
+    Attributes:
+        dtype: of the stored numbers.
+        slope: of one step.
+    """
+
+    dtype: type[np.integer]
+    slope: float = 1.0
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        """The stored numbers of values, clipped to the type's range."""
+        limits = np.iinfo(self.dtype)
+        if values.dtype == self.dtype and self.slope == 1:
+            return values
+        steps = np.rint(values / np.float32(self.slope))
+        return steps.clip(limits.min, limits.max).astype(self.dtype)
+
+
+def write_nifti(path: Path, spool: Spool, encoding: Encoding, affine: np.ndarray) -> None:
+    """Write axial slices as a volume on the scan's own grid, whole or not at all.
+
+    Args:
+        path: a file called ``.nii.gz``, in a folder that is there.
+        spool: stored numbers of each axial slice, from the feet.
+        encoding: what they stand for.
+        affine: of the scan's grid, (4, 4).
+    """
+    shape = from_axial(np.broadcast_to(np.uint8(0), (len(spool), *spool.shape)), affine).shape
+    header = nib.Nifti1Header()
+    header.set_data_shape(shape)
+    header.set_data_dtype(spool.dtype)
+    header.set_xyzt_units("mm")
+    header.set_slope_inter(encoding.slope, 0)
+    header.set_sform(affine, code="scanner")
+    header.set_qform(affine, code="scanner", strip_shears=True)
+    header["descrip"] = b"stitchnet: for research use only"
+    header["vox_offset"] = 352
+    planes = max(1, BLOCK // (shape[0] * shape[1] * spool.dtype.itemsize))
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with naming(path), temporary.open("xb") as raw:
+            # No name and no time in the file: the same map is the same bytes.
+            with gzip.GzipFile("", "wb", compresslevel=1, fileobj=raw, mtime=0) as file:
+                file.write(header.binaryblock + bytes(4))
+                for k in range(0, shape[2], planes):
+                    # Mapped anew each time, so that what was looked at may leave the memory.
+                    block = from_axial(spool.mapped(), affine)[:, :, k : k + planes]
+                    file.write(block.tobytes("F"))
+            raw.flush()
+            os.fsync(raw.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,93 @@
+"""Listing folders and pairing images with masks, the same way for every source."""
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from pyro_stitchnet.data.scans.readers import PICTURES
+
+__all__ = ["MEDICAL", "PICTURES", "files", "folders", "natural", "pair", "stem"]
+
+MEDICAL = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
+
+
+def files(folder: Path, endings: tuple[str, ...]) -> list[Path]:
+    """The files directly in a folder, hidden ones left out, in :func:`natural` order.
+
+    Args:
+        folder: where to look.
+        endings: in lower case; files may have them in any case.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+    """
+    return [path for path in _visible(folder) if path.name.lower().endswith(endings)]
+
+
+def folders(folder: Path, *, besides: tuple[str, ...] = ()) -> list[Path]:
+    """The folders directly in a folder, in :func:`natural` order.
+
+    Args:
+        folder: where to look.
+        besides: endings of files that belong one folder deeper and must not lie here.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: a file lies here that should lie deeper.
+    """
+    if besides and (misplaced := files(folder, besides)):
+        raise ValueError(
+            f"{misplaced[0]}: lies a folder too high; move it into a folder of its own below "
+            f"{folder}"
+        )
+    return [path for path in _visible(folder) if path.is_dir()]
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """Sorts names as people count: slice_2 before slice_10."""
+    return [(int(p), p) if p.isdecimal() else (-1, p) for p in re.split(r"(\d+)", name)]
+
+
+def stem(path: Path) -> str:
+    """The name without its ending; ``.nii.gz`` is one ending."""
+    return path.name[: -len(".nii.gz")] if path.name.lower().endswith(".nii.gz") else path.stem
+
+
+def pair(
+    images: Sequence[Path], masks: Iterable[Path], *, all_labelled: bool
+) -> list[tuple[Path, Path | None]]:
+    """Every image with the mask of the same name, whatever their endings.
+
+    Args:
+        images: of one folder.
+        masks: of one folder.
+        all_labelled: whether an image without a mask is an error.
+
+    Raises:
+        FileNotFoundError: a mask has no image or, where all are labelled, an image no mask.
+        ValueError: two files differ by their endings only.
+    """
+    by_name: dict[str, Path] = {}
+    for mask in masks:
+        if (other := by_name.setdefault(stem(mask), mask)) is not mask:
+            raise ValueError(f"{mask}: {other.name} has the same name; keep one of them")
+    pairs: dict[str, tuple[Path, Path | None]] = {}
+    for image in images:
+        if (name := stem(image)) in pairs:
+            raise ValueError(f"{image}: {pairs[name][0].name} has the same name; keep one of them")
+        pairs[name] = (image, by_name.pop(name, None))
+        if all_labelled and pairs[name][1] is None:
+            raise FileNotFoundError(
+                f"{image}: has no mask, though all images here are labelled; unpack the masks again"
+            )
+    for mask in by_name.values():
+        raise FileNotFoundError(f"{mask}: is the mask of no image; name it like its image")
+    return list(pairs.values())
+
+
+def _visible(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder")
+    # macOS leaves these beside what it packs.
+    paths = (p for p in folder.iterdir() if not p.name.startswith(".") and p.name != "__MACOSX")
+    return sorted(paths, key=lambda path: natural(path.name))

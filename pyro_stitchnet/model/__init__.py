@@ -1,0 +1,1 @@
+"""The article's model, its objective and its distributions."""

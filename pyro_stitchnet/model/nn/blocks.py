@@ -1,0 +1,195 @@
+"""The building blocks of the SVAE (the article's Fig. 4) and its mappings (Fig. 5).
+
+Every block maps (N, C, H, W) to (N, f, H, W), except :class:`Transpose` and :class:`UpStep`, which
+double H and W. Above 64 channels 3x3 convolutions become linear bottlenecks: 1x1 to f/4, 3x3,
+1x1 back to f.
+"""
+
+from torch import Tensor, nn
+
+from pyro_stitchnet.model.nn.norm import norm, set_role
+
+__all__ = [
+    "Crush",
+    "Down",
+    "Expand",
+    "Head",
+    "LightSmooth",
+    "ResBlock",
+    "Smooth",
+    "Transpose",
+    "Up",
+    "UpStep",
+]
+
+BOTTLENECK_ABOVE = 64
+
+
+class ConvNormAct(nn.Sequential):
+    """A convolution that keeps the size, normalisation, ReLU."""
+
+    def __init__(self, channels: int, f: int, kernel: int, norm_kind: str) -> None:
+        super().__init__(
+            nn.Conv2d(channels, f, kernel, padding=kernel // 2),
+            norm(norm_kind, f),
+            nn.ReLU(inplace=True),
+        )
+
+
+def _pair(channels: int, f: int, norm_kind: str) -> list[nn.Module]:
+    """Two 3x3 convolutions to ``f`` channels with one activation between, or the bottleneck."""
+    if f <= BOTTLENECK_ABOVE:
+        return [ConvNormAct(channels, f, 3, norm_kind), nn.Conv2d(f, f, 3, padding=1)]
+    return [
+        ConvNormAct(channels, f // 4, 1, norm_kind),
+        ConvNormAct(f // 4, f // 4, 3, norm_kind),
+        nn.Conv2d(f // 4, f, 1),
+    ]
+
+
+class ResBlock(nn.Module):
+    """Pre-activation residual block: identity plus two 3x3 convolutions (or a bottleneck)."""
+
+    def __init__(self, f: int, norm_kind: str = "batch") -> None:
+        """Take the number of channels ``f`` and the kind of normalisation."""
+        super().__init__()
+        self.residual = nn.Sequential(norm(norm_kind, f), nn.ReLU(), *_pair(f, f, norm_kind))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, f, H, W) to the same shape."""
+        return x + self.residual(x)
+
+
+class Smooth(nn.Sequential):
+    """Two convolutions from ``channels`` to ``f``, three ResBlocks, normalisation, ReLU."""
+
+    depth = 3
+
+    def __init__(self, channels: int, f: int, norm_kind: str = "batch") -> None:
+        """Take the channels in, the channels out, the kind of normalisation."""
+        super().__init__(
+            *_pair(channels, f, norm_kind),
+            *(ResBlock(f, norm_kind) for _ in range(self.depth)),
+            norm(norm_kind, f),
+            nn.ReLU(inplace=True),
+        )
+
+
+class LightSmooth(Smooth):
+    """A :class:`Smooth` with one ResBlock."""
+
+    depth = 1
+
+
+class Down(nn.Sequential):
+    """``channels`` to fewer channels ``f``: 3x3, after a 1x1 above 64 channels."""
+
+    def __init__(self, channels: int, f: int, norm_kind: str = "batch") -> None:
+        """Take the channels in, the channels out, the kind of normalisation."""
+        if f <= BOTTLENECK_ABOVE:
+            super().__init__(ConvNormAct(channels, f, 3, norm_kind))
+        else:
+            super().__init__(
+                ConvNormAct(channels, f, 1, norm_kind), ConvNormAct(f, f, 3, norm_kind)
+            )
+
+
+class Up(ConvNormAct):
+    """``channels`` to more channels ``f``: 3x3, or 1x1 above 64 channels."""
+
+    def __init__(self, channels: int, f: int, norm_kind: str = "batch") -> None:
+        """Take the channels in, the channels out, the kind of normalisation."""
+        super().__init__(channels, f, 3 if f <= BOTTLENECK_ABOVE else 1, norm_kind)
+
+
+class Transpose(nn.Sequential):
+    """Twice the size: a 4x4 transposed convolution of stride 2, in a bottleneck above 64."""
+
+    def __init__(self, channels: int, f: int, norm_kind: str = "batch") -> None:
+        """Take the channels in, the channels out, the kind of normalisation."""
+
+        def doubled(channels: int, f: int) -> list[nn.Module]:
+            return [
+                nn.ConvTranspose2d(channels, f, 4, stride=2, padding=1),
+                norm(norm_kind, f),
+                nn.ReLU(inplace=True),
+            ]
+
+        if f <= BOTTLENECK_ABOVE:
+            super().__init__(*doubled(channels, f))
+        else:
+            super().__init__(
+                ConvNormAct(channels, f // 4, 1, norm_kind),
+                *doubled(f // 4, f // 4),
+                ConvNormAct(f // 4, f, 1, norm_kind),
+            )
+
+
+class UpStep(nn.Sequential):
+    """Fig. 5a: d_i (N, C, H, W) to d~_{i-1} (N, f, 2H, 2W)."""
+
+    def __init__(self, channels: int, f: int, norm_kind: str = "batch") -> None:
+        """Take the channels in, the channels out, the kind of normalisation."""
+        super().__init__(Transpose(channels, f, norm_kind), LightSmooth(f, f, norm_kind))
+
+
+class Crush(nn.Module):
+    """Fig. 5b: d_i (N, f, H, W) to mean and log-variance of z_i, each (N, 1, H, W).
+
+    The SVAE's one module for both directions: applied to the encoder's d_i it gives the bottom-up
+    estimate, applied to the decoder's d~_i the prior p(z_i | z_{i+1}).
+    """
+
+    def __init__(self, f: int, norm_kind: str = "batch") -> None:
+        """Take the channels ``f`` of d_i and the kind of normalisation."""
+        super().__init__()
+        half, quarter = f // 2, f // 4
+        self.trunk = nn.Sequential(Down(f, half, norm_kind), LightSmooth(half, half, norm_kind))
+        self.mean, self.log_variance = (
+            nn.Sequential(
+                Down(half, quarter, norm_kind),
+                LightSmooth(quarter, quarter, norm_kind),
+                nn.Conv2d(quarter, 1, 3, padding=1),
+            )
+            for _ in range(2)
+        )
+
+    def forward(self, d: Tensor, *, generating: bool) -> tuple[Tensor, Tensor]:
+        """Return mean and log-variance; ``generating`` says that ``d`` is the decoder's d~."""
+        set_role(self, generating=generating)
+        trunk = self.trunk(d)
+        return self.mean(trunk), self.log_variance(trunk)
+
+
+class Expand(nn.Sequential):
+    """Fig. 5c: z_i (N, 1, H, W) to d_i (N, f, H, W)."""
+
+    def __init__(self, f: int, norm_kind: str = "batch") -> None:
+        """Take the channels ``f`` of d_i and the kind of normalisation."""
+        super().__init__(
+            Up(1, f // 4, norm_kind),
+            LightSmooth(f // 4, f // 4, norm_kind),
+            Up(f // 4, f // 2, norm_kind),
+            LightSmooth(f // 2, f // 2, norm_kind),
+            Smooth(f // 2, f, norm_kind),
+        )
+
+
+class Head(nn.Sequential):
+    """Decoder features (N, C, H, W) to ``outputs`` maps of parameters (N, outputs, H, W)."""
+
+    def __init__(self, channels: int, f: int, outputs: int, norm_kind: str = "batch") -> None:
+        """Take the channels in, the hidden channels, the maps out, the kind of normalisation."""
+        super().__init__(
+            Down(channels, f, norm_kind),
+            LightSmooth(f, f, norm_kind),
+            nn.Conv2d(f, outputs, 7, padding=3),
+        )
+
+    def forward(self, features: Tensor, first: int | None = None) -> Tensor:
+        """Map ``features`` to all maps, or to the ``first`` ones, which costs less."""
+        down, smooth, last = self
+        assert isinstance(last, nn.Conv2d)
+        assert last.bias is not None
+        hidden = smooth(down(features))
+        return nn.functional.conv2d(hidden, last.weight[:first], last.bias[:first], padding=3)

@@ -1,0 +1,173 @@
+"""The bottom-up half of the SVAE: torchvision's MobileNetV2 as a pyramid d1..d5 of one channel."""
+
+import itertools
+import os
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
+
+from pyro_stitchnet.model.nn.blocks import Down, Up
+from pyro_stitchnet.model.nn.norm import BatchNorm2d
+from pyro_stitchnet.presets import Wiring
+
+__all__ = ["MobileNetPyramid", "load_imagenet_weights"]
+
+# Grey mean and standard deviation of ImageNet, the input that the published weights expect.
+GREY_MEAN, GREY_STD = 0.449, 0.226
+
+# Where each of the five parts ends, as (block of `features`, layers of that block's `conv`): the
+# last activation at each resolution, or, in the reference code's chain, an expansion inside a
+# block. There the fourth part ends inside block 11, whose identity connection is cut with it.
+PLAIN_ENDS = ((1, None), (3, None), (6, None), (13, None), (18, None))
+CHAIN_ENDS = ((2, 1), (4, 1), (7, 1), (12, 1), (18, None))
+
+
+class MobileNetPyramid(nn.Module):
+    """MobileNetV2 run on a one-channel slice, its activations projected to d1..d5 (Table 2).
+
+    ``wiring="projected"`` is the article's: MobileNetV2 runs undisturbed and each of its
+    activations at 1/2, 1/4, ... 1/32 of the size is projected. ``wiring="in-chain"`` is the
+    reference code's: the projected d_n, brought back to MobileNetV2's width, feeds the next part,
+    so every d_n is a bottleneck.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int] = (32, 64, 128, 256, 512),
+        *,
+        wiring: Wiring = "projected",
+        weights: str | os.PathLike[str] | None = None,
+        width: float = 1.0,
+        norm_kind: str = "batch",
+    ) -> None:
+        """Build the pyramid.
+
+        Args:
+            channels: channels of d1..d5.
+            wiring: ``"projected"`` or ``"in-chain"``.
+            weights: ``None`` for a random start, ``"imagenet"`` for torchvision's weights
+                (downloaded once), or the path of a state dict of ``mobilenet_v2().features``.
+            width: torchvision's width multiplier (only 1.0 has published weights).
+            norm_kind: normalisation of the projections, see :func:`pyro_stitchnet.model.nn.norm.norm`.
+
+        Raises:
+            ValueError: ``wiring`` is unknown, or ``weights`` with ``width`` other than 1.
+            FileNotFoundError: ``weights`` are not at hand; the message says how to get them.
+        """
+        super().__init__()
+        if wiring not in ("projected", "in-chain"):
+            raise ValueError(f"wiring {wiring!r} is unknown; choose 'projected' or 'in-chain'")
+        if len(channels) != 5:
+            raise ValueError(f"channels must name the widths of d1..d5, got {tuple(channels)}")
+        if weights is not None and width != 1.0:
+            raise ValueError(
+                f"ImageNet weights exist for MobileNetV2 of width 1.0 only, not {width}; leave the "
+                "weights out, or take a preset of full width (article, reference)"
+            )
+        features = mobilenet_v2(width_mult=width, norm_layer=BatchNorm2d).features
+        if weights is not None:
+            features.load_state_dict(load_imagenet_weights(weights))
+        features[0][0] = _one_channel(features[0][0])
+        in_chain = wiring == "in-chain"
+        self.parts = nn.ModuleList(_cut(features, CHAIN_ENDS if in_chain else PLAIN_ENDS))
+        widths = [_channels_out(part) for part in self.parts]
+        self.projections = nn.ModuleList(
+            Down(width, f, norm_kind) for width, f in zip(widths, channels, strict=True)
+        )
+        self.returns = nn.ModuleList(
+            Up(f, width, norm_kind)
+            for f, width in zip(channels[:-1], widths[:-1], strict=True)
+            if in_chain
+        )
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Map slices (N, 1, H, W) in [0, 1] to d1, ..., d5; d_n is (N, channels, H/2^n, W/2^n)."""
+        h = (x - GREY_MEAN) / GREY_STD
+        pyramid: list[Tensor] = []
+        for level, (part, project) in enumerate(zip(self.parts, self.projections, strict=True)):
+            if pyramid and self.returns:
+                h = self.returns[level - 1](pyramid[-1])
+            h = part(h)
+            pyramid.append(project(h))
+        return pyramid
+
+
+def load_imagenet_weights(weights: str | os.PathLike[str]) -> Mapping[str, Tensor]:
+    """Return the state dict of ``mobilenet_v2().features``.
+
+    Args:
+        weights: ``"imagenet"`` for torchvision's file, or the path of such a state dict.
+
+    Raises:
+        FileNotFoundError: the file is absent, or could not be downloaded.
+        ValueError: the file is not a state dict of MobileNetV2's features.
+    """
+    if weights == "imagenet":
+        published = MobileNet_V2_Weights.IMAGENET1K_V1
+        try:
+            state = published.get_state_dict(progress=True, check_hash=True)
+        except OSError as error:  # URLError is one
+            raise FileNotFoundError(
+                f"the ImageNet weights could not be downloaded from {published.url} ({error}); "
+                "fetch that file on a machine with a network and pass its path as `weights` "
+                "(--weights PATH), or None for a random start"
+            ) from error
+    else:
+        path = Path(weights)
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path}: no such weights file; pass 'imagenet' to download torchvision's, or the "
+                "path of a state dict of MobileNetV2's features"
+            )
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+            raise ValueError(f"{path}: not a state dict that torch can load ({error})") from error
+    # torchvision's file holds the whole classifier; ours only its features.
+    named = state if isinstance(state, Mapping) else {}
+    features = {
+        str(key).removeprefix("features."): value
+        for key, value in named.items()
+        if not str(key).startswith("classifier.")
+    }
+    wanted = mobilenet_v2().features.state_dict()
+    if features.keys() != wanted.keys() or any(
+        getattr(features[key], "shape", None) != wanted[key].shape for key in wanted
+    ):
+        raise ValueError(f"{weights}: not the weights of torchvision's mobilenet_v2().features")
+    return features
+
+
+def _one_channel(stem: nn.Conv2d) -> nn.Conv2d:
+    """The stem for a grey slice: summed over colours, which equals repeating grey three times."""
+    grey = nn.Conv2d(1, stem.out_channels, 3, stride=2, padding=1, bias=False)
+    with torch.no_grad():
+        grey.weight.copy_(stem.weight.sum(1, keepdim=True))
+    return grey
+
+
+def _cut(features: nn.Sequential, ends: Sequence[tuple[int, int | None]]) -> list[nn.Sequential]:
+    """Cut MobileNetV2 into consecutive parts at ``ends``."""
+    layers: list[nn.Module] = []
+    after: list[int] = []
+    for index, block in enumerate(features):
+        inside = [length for end, length in ends if end == index]
+        if inside and inside[0] is not None:  # this block is taken apart
+            inner = block.get_submodule("conv")
+            assert isinstance(inner, nn.Sequential)
+            layers += [inner[: inside[0]], inner[inside[0] :]]
+            after.append(len(layers) - 1)
+        else:
+            layers.append(block)
+            if inside:
+                after.append(len(layers))
+    return [nn.Sequential(*layers[a:b]) for a, b in itertools.pairwise([0, *after])]
+
+
+def _channels_out(part: nn.Module) -> int:
+    """Channels of the last convolution of ``part``."""
+    return [m.out_channels for m in part.modules() if isinstance(m, nn.Conv2d)][-1]

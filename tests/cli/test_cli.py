@@ -1,0 +1,359 @@
+"""The command line from folders to results, and what it says of bad input."""
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from pyro_stitchnet.data.datasets.dataset import Dataset
+from pyro_stitchnet.training import checkpoint
+
+TINY: list[object] = ["--preset", "tiny", "--steps", 2, "--labelled-per-batch", 2]
+TINY += ["--unlabelled-per-batch", 2, "--log-every", 1, "--validate-every", 2, "--no-progress"]
+
+
+@pytest.fixture(scope="module")
+def folders(stitchnet: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders of phantoms, labelled, unlabelled and partly labelled, and a dataset of the three."""
+    root = tmp_path_factory.mktemp("folders")
+    for first, name, patients in ((0, "labelled", 6), (6, "unlabelled", 3), (9, "partial", 2)):
+        masks = "--no-masks" if name == "unlabelled" else "--masks"
+        stitchnet("phantom", "--out", root / name, "--patients", patients, "--slices",
+                  1, "--size", 64, "--first", first, masks)  # fmt: skip
+    for mask in (root / "partial" / "masks").iterdir():
+        Image.open(mask).point(lambda v: min(v, 2)).save(mask)
+    stitchnet("prepare", root / "labelled", root / "unlabelled",
+              f"{root / 'partial'}@infection", "--out", root / "dataset", "--size", 64,
+              "--lungs", "none", "--workers", 1, "--no-progress")  # fmt: skip
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(stitchnet: Callable[..., None], folders: Path) -> Path:
+    stitchnet("train", folders / "dataset", "--out", folders / "run", *TINY)
+    return folders / "run"
+
+
+def test_train_leaves_everything(trained: Path) -> None:
+    for name in ("model.pt", "log.csv", "curves.png", "run.json", "test/scores.csv",
+                 "test/table.csv", "test/table.json", "test/table.md", "test/segmentations.png",
+                 "test/styles.png"):  # fmt: skip
+        assert (trained / name).stat().st_size > 0
+    record = json.loads((trained / "run.json").read_text())
+    parts = [set(record["patients"][p]) for p in ("labelled", "unlabelled", "validation", "test")]
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 11
+    assert record["slices"] == {"labelled": 5, "unlabelled": 3, "validation": 1, "test": 2}
+    split = pd.read_csv(trained / "split.csv").set_index("patient")["part"]
+    assert set(split.index[split == "test"]) == parts[3]
+    assert record["config"]["seed"] == 0
+    assert record["torch"]
+
+
+def test_evaluate_repeats_the_run_s_own_table(
+    stitchnet: Callable[..., None],
+    trained: Path,
+    folders: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stitchnet("evaluate", trained / "model.pt", folders / "dataset", "--out",
+              folders / "again", "--patients", "test")  # fmt: skip
+    assert "Overall" in capsys.readouterr().out
+    stitchnet("evaluate", trained / "model.pt", folders / "dataset", "--out",
+              folders / "all")  # fmt: skip
+    assert "of patients that training or model selection saw: 4 of 6" in capsys.readouterr().err
+    again, before = (pd.read_csv(p / "scores.csv") for p in (folders / "again", trained / "test"))
+    pd.testing.assert_frame_equal(again, before)
+
+
+def test_a_budget_of_labels_leaves_the_rest_unlabelled(
+    stitchnet: Callable[..., None], folders: Path
+) -> None:
+    stitchnet("train", folders / "dataset", "--out", folders / "budget",
+              "--label-budget", 2, *TINY)  # fmt: skip
+    _, info = checkpoint.load(folders / "budget" / "model.pt")
+    assert info["slices"] == {"labelled": 4, "unlabelled": 4, "validation": 1, "test": 2}
+
+
+def test_where_masks_mark_infection_only_that_is_scored(
+    stitchnet: Callable[..., None], trained: Path, folders: Path
+) -> None:
+    stitchnet("prepare", f"{folders / 'partial'}@infection", "--out",
+              folders / "infection", "--size", 64, "--lungs", "none", "--workers", 1,
+              "--no-progress")  # fmt: skip
+    stitchnet("evaluate", trained / "model.pt", folders / "infection", "--out",
+              folders / "elsewhere", "--views", 2, "--decision", "dice",
+              "--least-patch", 3)  # fmt: skip
+    scores = pd.read_csv(folders / "elsewhere" / "scores.csv")
+    assert list(scores["lesion"]) == ["Infection"] * 2
+    assert (scores["truth_pixels"] > 0).any()
+    info = json.loads((folders / "elsewhere" / "table.json").read_text())["info"]
+    assert (info["views"], info["decision"], info["least_patch"]) == (2, "dice", 3)
+
+
+def test_with_no_folds_every_patient_trains(
+    stitchnet: Callable[..., None], folders: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = folders / "everyone"
+    stitchnet("train", folders / "dataset", "--out", out, "--folds", 0, *TINY)
+    assert str(out) in capsys.readouterr().out
+    assert not (out / "test").exists()
+    _, info = checkpoint.load(out / "model.pt")
+    assert info["slices"] == {"labelled": 8, "unlabelled": 3, "validation": 0, "test": 0}
+    assert info["best_step"] == 2
+
+
+def test_a_run_out_of_time_ends_as_any_other(
+    folders: Path, stitchnet: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = folders / "short"
+    stitchnet("train", folders / "dataset", "--out", out, *TINY, "--steps", 99, "--minutes", 1e-9)
+    assert "ended before step 99\nkept the weights of step 1 of 1;" in capsys.readouterr().out
+    assert (out / "model.pt").exists()
+    assert (out / "test").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "nowhere", "--out", "out"], ["nowhere: no prepared dataset", "prepare"]),
+        (["prepare", "nowhere", "--out", "out"], ["nowhere: no such folder"]),
+        (["prepare", "--out", "out"], ["no folder to prepare", "stitchnet prepare FOLDER"]),
+        (["prepare", ".", "--out", "out"], ["is empty; give the folder that the scans lie in"]),
+        (["prepare", ".", "--out", "out", "--workers", "0"], ["workers must be at least 1"]),
+        (["prepare", ".", "--out", "out", "--size", "65"], ["error: size 65 is not a positive"]),
+        (["prepare", ".", "--out", "out", "--window", "9", "1"], ["error: window (9.0, 1.0)"]),
+        (["inspect", "nowhere", "--out", "out"], ["nowhere: no prepared dataset", "prepare"]),
+        (["evaluate", "none.pt", "nowhere", "--out", "out"], ["none.pt", "stitchnet train"]),
+        (["phantom", "--out", "out", "--size", "100"], ["multiple of 32"]),
+        (["phantom", "--out", "out", "--patients", "0"], ["patients must be at least 1, not 0"]),
+        (["train", "[x]", "--out", "out"], ["[x]: no prepared"]),
+        (["train", "x", "--out", "out", "--log-every", "0"], ["log_every"]),
+        (["train", "x", "--out", "out", "--minutes", "0"], ["minutes must be above 0"]),
+        (["train", "x", "--out", "out", "--label-weight", "nan"], ["label_weight", "finite"]),
+        (["train", "x", "--out", "out", "--learning-rate", "-1"], ["learning_rate", "at least 0"]),
+        (
+            ["train", "x", "--out", "out", "--preset", "tiny", "--weights", "w"],
+            ["width", "article"],
+        ),
+        (["demo", "--out", "out", "--steps", "0"], ["steps must be at least 1"]),
+    ],
+)
+def test_bad_input_is_one_line_naming_file_and_remedy(
+    refused: Callable[..., str],
+    arguments: list[str],
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = refused(*arguments)
+    assert all(word in said for word in words)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def strange(folders: Path, tmp_path: Path) -> Path:
+    """A finished dataset, one that was interrupted, and one without any label, in a folder."""
+    shutil.copytree(folders / "dataset", tmp_path / "interrupted")
+    (tmp_path / "interrupted" / "dataset.json").unlink()
+    shutil.copytree(folders / "dataset", tmp_path / "unlabelled")
+    manifest = pd.read_csv(tmp_path / "unlabelled" / "manifest.csv")
+    manifest[["labelled", "complete", "has_ggo", "has_consolidation"]] = False
+    manifest.to_csv(tmp_path / "unlabelled" / "manifest.csv", index=False)
+    shutil.copytree(folders / "dataset", tmp_path / "whole")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "interrupted", *TINY], ["interrupted: no prepared dataset", "run the same"]),
+        (["inspect", "interrupted"], ["interrupted: no prepared dataset", "run the same"]),
+        (["evaluate", "MODEL", "interrupted"], ["interrupted: no prepared", "run the same"]),
+        (["train", "unlabelled", *TINY], ["unlabelled: no slice has a label", "label some"]),
+        (["evaluate", "MODEL", "unlabelled"], ["unlabelled: no slice has labels"]),
+        (["train", "whole", "--label-budget", 99, *TINY], ["whole: labels of 99", "give 1 to 3"]),
+        (["train", "whole", "--folds", 9, *TINY], ["whole: folds must be between 3", "6: 9"]),
+    ],
+)
+def test_a_dataset_that_does_not_serve_is_named(
+    refused: Callable[..., str],
+    arguments: list[object],
+    words: list[str],
+    strange: Path,
+    trained: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(strange)
+    said = refused(
+        *(trained / "model.pt" if argument == "MODEL" else argument for argument in arguments),
+        "--out",
+        "out",
+    )
+    assert all(word in said for word in words)
+    assert said.count("\n") == 1
+    assert not (strange / "out").exists()
+
+
+COMMANDS: list[list[object]] = [
+    ["prepare", "labelled", "--size", 64, "--lungs", "none", "--workers", 1, "--no-progress"],
+    ["inspect", "dataset"],
+    ["evaluate", "run/model.pt", "dataset", "--samples", 1],
+    ["train", "dataset", *TINY],
+    ["phantom", "--patients", 1, "--slices", 1, "--size", 64],
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: str(command[0]))
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [("file/x", "through a file"), ("file", "a file"), ("denied", "no permission; ask")],
+)
+def test_an_output_that_cannot_be_made_is_named_with_a_remedy(
+    refused: Callable[..., str],
+    command: list[object],
+    out: str,
+    words: str,
+    folders: Path,
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Root may write anywhere, so permission is denied by a stand-in for the system's call."""
+    (tmp_path / "file").touch()
+    mkdir = os.mkdir
+
+    def deny(path: Path, *arguments: object, **options: object) -> None:
+        if "denied" in str(path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        mkdir(path, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "mkdir", deny)
+    monkeypatch.chdir(folders)
+    said = refused(*command, "--out", tmp_path / out)
+    error = said.splitlines()[-1]
+    assert error.startswith(f"error: {tmp_path / out}")
+    assert words in error
+    assert "give another path" in error
+
+
+def full(*arguments: object, **options: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: str(command[0]))
+def test_a_full_disk_is_named_with_the_remedy(
+    refused: Callable[..., str],
+    command: list[object],
+    folders: Path,
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(folders)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        said = refused(*command, "--out", tmp_path / "out").splitlines()[-1]
+    assert said.startswith(f"error: {tmp_path / 'out'}")
+    assert "no space is left on its disk; make room, and run the same command again" in said
+
+
+def test_a_disk_that_fills_up_with_slices_is_named_and_preparing_goes_on(
+    stitchnet: Callable[..., None],
+    refused: Callable[..., str],
+    folders: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(folders)
+    command = [*COMMANDS[0], "--out", tmp_path / "out"]
+    with monkeypatch.context() as patch:
+        patch.setattr("zarr.create_group", full)
+        said = refused(*command)
+    assert said.startswith(f"error: {tmp_path / 'out'}: no space is left on its disk; make room")
+    stitchnet(*command)
+    assert len(Dataset(tmp_path / "out")) == 6
+
+
+@pytest.mark.parametrize(("command", "result"), [(1, "inspection.md"), (2, "table.md")])
+def test_results_are_not_written_over(
+    refused: Callable[..., str],
+    command: int,
+    result: str,
+    folders: Path,
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / result).write_text("of an hour ago")
+    monkeypatch.chdir(folders)
+    said = refused(*COMMANDS[command], "--out", tmp_path)
+    assert f"{tmp_path}: holds results already ({result}); choose another --out" in said
+    assert [path.name for path in tmp_path.iterdir()] == [result]
+    assert (tmp_path / result).read_text() == "of an hour ago"
+
+
+@pytest.mark.parametrize("command", [2, 3])
+def test_results_are_not_mixed_with_other_files(
+    refused: Callable[..., str],
+    command: int,
+    folders: Path,
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("scan.nii.gz", ".DS_Store", "scores.csv", "config.yaml"):
+        (tmp_path / name).write_text("mine")  # evaluate writes the third, train the fourth
+    monkeypatch.chdir(folders)
+    said = refused(*COMMANDS[command], "--out", tmp_path)
+    theirs = {2: "config.yaml, scan.nii.gz", 3: "scan.nii.gz, scores.csv"}[command]
+    assert f"{tmp_path}: holds other files ({theirs})" in said
+    assert "choose an empty folder" in said
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"mine"}
+
+
+def test_notes_on_what_was_prepared(
+    stitchnet: Callable[..., None],
+    folders: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(folders)
+    _, source, *options = COMMANDS[0]
+    stitchnet("prepare", source, *options, "--out", tmp_path / "assumed")
+    assert "note: Masks are read by the rule 'full'" in capsys.readouterr().err
+    stitchnet("prepare", f"{source}@full", *options, "--out", tmp_path / "named")
+    assert capsys.readouterr().err == ""
+    shutil.copytree(folders / "unlabelled", tmp_path / "bad")
+    next((tmp_path / "bad" / "images").iterdir()).write_bytes(b"")
+    stitchnet("prepare", tmp_path / "bad", *options, "--skip-bad", "--out", tmp_path / "few")
+    said = capsys.readouterr()
+    assert said.err == f"note: scans left out: 1, see {tmp_path / 'few' / 'skipped.csv'}\n"
+    assert said.out.startswith("slices: 2, of them with labels: 0, patients: 2; ")
+
+
+def test_a_run_is_not_overwritten(
+    stitchnet: Callable[..., None], trained: Path, folders: Path
+) -> None:
+    before = (trained / "model.pt").read_bytes()
+    with pytest.raises(SystemExit):
+        stitchnet("train", folders / "dataset", "--out", trained, *TINY)
+    assert (trained / "model.pt").read_bytes() == before
+
+
+def test_demo_in_miniature(
+    stitchnet: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"SIZE": 64, "LABELLED": (6, 1), "UNLABELLED": (2, 2)}.items():
+        monkeypatch.setattr(f"pyro_stitchnet.cli.demo.{name}", value)
+    stitchnet("demo", "--out", tmp_path / "demo", "--steps", 1)
+    assert (tmp_path / "demo" / "run" / "test" / "styles.png").exists()
+    with pytest.raises(SystemExit):
+        stitchnet("demo", "--out", tmp_path / "demo")

@@ -1,0 +1,160 @@
+"""What cannot be prepared is named with a remedy, or left out."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from pyro_stitchnet.data.datasets.dataset import Dataset
+from pyro_stitchnet.data.datasets.prepare import find_jobs
+from pyro_stitchnet.data.preprocessing.steps import Preprocessing
+
+NO_LUNG = np.full((2, 64, 64), -1000.0)
+NO_LUNG[:, 20:40, 20:40] = 40
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (NO_LUNG, "no slice of .* has a lung field.*--lungs none"),
+        (np.full((2, 64, 64), -700.0), r"all its voxels are -700\.0; drop it"),
+        (np.where(NO_LUNG == 40, np.nan, NO_LUNG), "not a number; set them to that of air"),
+        (np.zeros((0, 64, 64)), "three axes, all longer than 0"),
+        (np.array(["text"]), "unreadable .*; save an array of numbers"),
+    ],
+    ids=["no lung", "constant", "NaN", "empty", "text"],
+)
+def test_a_scan_that_cannot_be_used_is_named_with_a_remedy_or_skipped(
+    volume_folder: Callable[..., Path],
+    prepared: Callable[..., Dataset],
+    tmp_path: Path,
+    bad: np.ndarray,
+    words: str,
+) -> None:
+    folder = volume_folder(tmp_path / "in", 2)
+    path = folder / "images" / "001.npy"
+    np.save(path, bad)
+    (folder / "masks" / "001.npy").unlink()
+    steps = Preprocessing(size=32)
+    with pytest.raises(ValueError, match=rf"^{path}: .*{words}"):
+        prepared(folder, out=tmp_path / "strict", preprocessing=steps)
+    dataset = prepared(folder, out=tmp_path / "lenient", preprocessing=steps, skip_bad=True)
+    assert set(dataset.manifest["scan"]) == {"000.npy"}
+    skipped = pd.read_csv(tmp_path / "lenient" / "skipped.csv")
+    assert skipped["scan"].tolist() == ["001.npy"]
+    assert skipped["reason"].str.fullmatch(rf"{path}: .*{words}.*").all()
+
+
+def test_a_mask_with_a_strange_value_is_named(
+    picture_folder: Callable[..., Path], prepared: Callable[..., Dataset], tmp_path: Path
+) -> None:
+    folder = picture_folder(tmp_path / "in", [0, 1, 7])
+    with pytest.raises(ValueError, match=r"masks/a\.png: the mask holds \[7\].*FOLDER@RULE"):
+        prepared(folder, out=tmp_path / "out")
+    assert not (tmp_path / "out" / "dataset.json").exists()
+
+
+def test_bad_scans_stop_or_are_listed(
+    picture_folder: Callable[..., Path], prepared: Callable[..., Dataset], tmp_path: Path
+) -> None:
+    folder = picture_folder(tmp_path / "in", [0, 1], names=("a.png", "b.png", "c.png"))
+    good = (folder / "images" / "b.png").read_bytes()
+    (folder / "images" / "b.png").write_bytes(good[:40])
+    with pytest.raises(ValueError, match=r"b\.png"):
+        prepared(folder, out=tmp_path / "strict")
+    dataset = prepared(folder, out=tmp_path / "lenient", skip_bad=True)
+    assert dataset.names == ["a.png", "c.png"]
+    skipped = pd.read_csv(tmp_path / "lenient" / "skipped.csv")
+    assert skipped["scan"].tolist() == ["b.png"]
+    assert "b.png" in skipped["reason"][0]
+    # Mended, the strict preparation goes on where it stopped.
+    (folder / "images" / "b.png").write_bytes(good)
+    assert prepared(folder, out=tmp_path / "strict").names == ["a.png", "b.png", "c.png"]
+
+
+def test_a_strict_preparation_goes_on_leniently(
+    picture_folder: Callable[..., Path], prepared: Callable[..., Dataset], tmp_path: Path
+) -> None:
+    folder = picture_folder(tmp_path / "in", [0, 1], names=("a.png", "b.png"))
+    (folder / "images" / "b.png").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"b\.png"):
+        prepared(folder, out=tmp_path / "out")
+    assert prepared(folder, out=tmp_path / "out", skip_bad=True).names == ["a.png"]
+
+
+def test_nothing_left_is_refused(
+    picture_folder: Callable[..., Path], prepared: Callable[..., Dataset], tmp_path: Path
+) -> None:
+    folder = picture_folder(tmp_path / "in", [7])
+    with pytest.raises(ValueError, match=r"no slice is left, see .*skipped\.csv"):
+        prepared(folder, out=tmp_path / "out", skip_bad=True)
+
+
+def test_two_scans_of_one_name_are_refused(
+    picture_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    one, other = (picture_folder(tmp_path / name, [0, 1]) for name in ("one", "other"))
+    with pytest.raises(ValueError, match=r"other/images/a\.png: .*same name 'a\.png' as .*one"):
+        find_jobs([str(one), str(other)])
+    with pytest.raises(ValueError, match=r"one/images/a\.png: is given twice"):
+        find_jobs([str(one), f"{one}@full"])
+
+
+def test_two_slices_of_one_name_are_refused(
+    prepared: Callable[..., Dataset], tmp_path: Path
+) -> None:
+    """Slice 3 of the scan ct_lesion_seg/12 and the scan ct_lesion_seg/12/0003."""
+    for part, ending, white in (("image", "jpg", 255), ("mask", "png", 1)):
+        place = tmp_path / "ccii" / "ct_lesion_seg" / part / "12"
+        place.mkdir(parents=True)
+        Image.fromarray(np.eye(32, dtype=np.uint8) * white).save(place / f"0003.{ending}")
+    (tmp_path / "plain" / "ct_lesion_seg").mkdir(parents=True)
+    voxels = np.arange(32 * 32 * 4, dtype=np.int16).reshape(32, 32, 4)
+    nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / "plain" / "ct_lesion_seg" / "12.nii.gz")
+    with pytest.raises(ValueError, match=r"out: two slices are called ct_lesion_seg/12/0003; ren"):
+        prepared(tmp_path / "ccii", f"{tmp_path / 'plain'}@plain", out=tmp_path / "out")
+    assert not (tmp_path / "out" / "dataset.json").exists()
+
+
+def test_no_folder_and_no_scan_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="name at least one"):
+        find_jobs([])
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(ValueError, match=r"no scan in the layout 'plain', which is <patient>\.nii"):
+        find_jobs([f"{tmp_path}@plain"])
+
+
+def test_no_such_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"x: no such folder .*infection"):
+        find_jobs([str(tmp_path / "x")])
+    with pytest.raises(FileNotFoundError, match="x@nonsense: no such folder"):
+        find_jobs([str(tmp_path / "x@nonsense")])
+    (tmp_path / "scan.nii.gz").touch()
+    with pytest.raises(ValueError, match=r"scan\.nii\.gz: is no folder"):
+        find_jobs([str(tmp_path / "scan.nii.gz")])
+
+
+@pytest.mark.parametrize("name", ["full", "folder"])
+def test_a_folder_may_be_called_like_a_rule_or_a_source(
+    picture_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    picture_folder(tmp_path / name, [0, 1])
+    monkeypatch.chdir(tmp_path)
+    assert [job.file.parent.name for job in find_jobs([name])] == ["images"]
+
+
+@pytest.mark.parametrize("workers", [0, -3])
+def test_no_workers_are_refused(
+    picture_folder: Callable[..., Path],
+    prepared: Callable[..., Dataset],
+    tmp_path: Path,
+    workers: int,
+) -> None:
+    folder = picture_folder(tmp_path / "in", [0, 1])
+    with pytest.raises(ValueError, match=f"workers must be at least 1, got {workers}"):
+        prepared(folder, out=tmp_path / "out", workers=workers)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,175 @@
+"""A shard: Zarr and we read the same from it, and no damage passes for a slice."""
+
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from zarr.codecs import ZstdCodec
+
+from pyro_stitchnet.data.datasets.shards import (
+    MANIFEST,
+    SKIPPED,
+    TEXT,
+    Shard,
+    finished_shards,
+    write_shard,
+)
+
+SIZE = 32
+FILE = Path("slices") / "c" / "0" / "0" / "0" / "0"
+
+
+def rows(shard: int, n: int) -> pd.DataFrame:
+    table = {
+        column: [f"{column} {shard} {i}" for i in range(n)] if column in TEXT else [0] * n
+        for column in MANIFEST
+    }
+    return pd.DataFrame({**table, "shard": [shard] * n, "row": range(n)})
+
+
+def pictures(shard: int, n: int) -> np.ndarray:
+    """Grey values and label sets."""
+    return np.random.default_rng(shard).integers(1, 256, (n, 2, SIZE, SIZE)).astype(np.uint8)
+
+
+def write(folder: Path, shard: int, slices: np.ndarray) -> Path:
+    nothing = pd.DataFrame(columns=["scan", "reason"])
+    write_shard(folder, shard, slices, rows(shard, len(slices)), nothing)
+    return folder / "shards" / f"{shard:05d}"
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a shard of three slices, only to be read."""
+    folder = tmp_path_factory.mktemp("original")
+    (folder / "shards").mkdir()
+    write(folder, 0, pictures(0, 3))
+    return folder
+
+
+@pytest.fixture
+def folder(original: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return shutil.copytree(original, tmp_path / "copy")
+
+
+def test_zarr_reads_what_is_written_and_so_do_we(original: Path) -> None:
+    array = zarr.open_group(original / "shards" / "00000", mode="r")["slices"]
+    assert isinstance(array, zarr.Array)
+    assert (np.asarray(array[:]) == pictures(0, 3)).all()
+    shard = Shard(original, 0)
+    for row in (2, 0, 1, 2):
+        assert (shard[row] == pictures(0, 3)[row]).all()
+
+
+@pytest.mark.parametrize("codec", [ZstdCodec(level=5, checksum=False), ZstdCodec(level=19)])
+def test_how_hard_it_was_compressed_does_not_matter(tmp_path: Path, codec: ZstdCodec) -> None:
+    whole = pictures(1, 2)
+    zarr.create_group(tmp_path / "shards" / "00000").create_array(
+        "slices", shape=whole.shape, dtype="uint8", chunks=(1, *whole.shape[1:]),
+        shards=whole.shape, compressors=codec,
+    )[:] = whole  # fmt: skip
+    assert (Shard(tmp_path, 0)[1] == whole[1]).all()
+
+
+def test_a_shard_goes_to_other_processes(original: Path) -> None:
+    shard = pickle.loads(pickle.dumps(Shard(original, 0)))
+    assert (shard[1] == pictures(0, 3)[1]).all()
+
+
+def test_the_bytes_are_the_same_each_time(original: Path, tmp_path: Path) -> None:
+    (tmp_path / "shards").mkdir()
+    again = write(tmp_path, 0, pictures(0, 3))
+    for path in again.rglob("*"):
+        twin = original / path.relative_to(tmp_path)
+        assert path.is_dir() or path.read_bytes() == twin.read_bytes()
+
+
+# --- Damage ---------------------------------------------------------------------------------------
+
+
+@settings(derandomize=True, deadline=None, max_examples=200)
+@given(bit=st.one_of(st.integers(0), st.integers(-8 * 80, -1)))  # anywhere; in the table at the end
+def test_no_damaged_bit_passes_for_a_slice(
+    bit: int, original: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = shutil.copytree(original, tmp_path_factory.mktemp("damaged") / "copy")
+    path = folder / "shards" / "00000" / FILE
+    content = bytearray(path.read_bytes())
+    place, which = divmod(bit, 8)
+    content[place % len(content)] ^= 1 << which
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"00000: damaged \(.*prepare again"):
+        [Shard(folder, 0)[row] for row in range(3)]
+
+
+@pytest.mark.parametrize("kept", [0, 3, 40, 0.5, 0.99])
+def test_a_shard_cut_short_is_named(folder: Path, kept: float) -> None:
+    path = folder / "shards" / "00000" / FILE
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content)) if kept < 1 else int(kept)])
+    with pytest.raises(ValueError, match=r"00000: damaged \(.*prepare again"):
+        Shard(folder, 0)
+
+
+@pytest.mark.parametrize("gone", [".", "slices/zarr.json", "slices/c"])
+def test_a_shard_of_which_files_are_gone_is_named(folder: Path, gone: str) -> None:
+    path = folder / "shards" / "00000" / gone
+    path.unlink() if path.is_file() else shutil.rmtree(path)
+    with pytest.raises(ValueError, match=r"00000: damaged \(.*No such file.*prepare again"):
+        Shard(folder, 0)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"shape": [9, 2, 32, 32]}'])
+def test_a_shard_with_another_description_is_named(folder: Path, text: str) -> None:
+    (folder / "shards" / "00000" / "slices" / "zarr.json").write_text(text)
+    with pytest.raises(ValueError, match=r"00000: damaged \(.*prepare again"):
+        Shard(folder, 0)
+
+
+def test_a_slice_that_was_never_written_is_missing(tmp_path: Path) -> None:
+    slices = pictures(0, 3)
+    slices[1] = 0  # Zarr leaves out what holds but zeros
+    (tmp_path / "shards").mkdir()
+    write(tmp_path, 0, slices)
+    shard = Shard(tmp_path, 0)
+    assert (shard[2] == slices[2]).all()
+    with pytest.raises(ValueError, match=r"00000: damaged \(a slice is missing\).*prepare again"):
+        shard[1]
+    with pytest.raises(ValueError, match=r"00000: damaged \(.*prepare again"):
+        shard[3]
+
+
+# --- Writing --------------------------------------------------------------------------------------
+
+
+def test_a_shard_is_whole_or_not_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pd.DataFrame, "to_csv", full)
+    with pytest.raises(OSError, match="No space left"):
+        write(folder, 2, pictures(2, 2))
+    monkeypatch.undo()
+    assert [p.name for p in (folder / "shards").iterdir()] == ["00000"]
+    assert list(finished_shards(folder)) == [0]
+
+
+def test_a_shard_that_is_there_is_kept(folder: Path) -> None:
+    path = folder / "shards" / "00000"
+    before = {p: p.read_bytes() for p in path.rglob("*") if p.is_file()}
+    write(folder, 0, pictures(7, 1))
+    assert {p: p.read_bytes() for p in path.rglob("*") if p.is_file()} == before
+    assert len(list((folder / "shards").iterdir())) == 1
+
+
+def test_skipped_scans_are_kept_with_their_shard(folder: Path) -> None:
+    skipped = pd.DataFrame({"scan": ["007"], "reason": ["a, b"]})
+    write_shard(folder, 2, pictures(2, 0), rows(2, 0), skipped)
+    assert finished_shards(folder, SKIPPED)[2].to_dict("list") == skipped.to_dict("list")

@@ -1,0 +1,221 @@
+"""Where the voxels of a series lie in the patient, and slices that do not fit together."""
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nibabel.affines import apply_affine
+from pydicom.uid import EnhancedCTImageStorage
+from scipy.spatial.transform import Rotation
+
+from pyro_stitchnet.data.scans.common import LPS_TO_RAS
+from pyro_stitchnet.data.scans.dicom import read_series
+
+Write = Callable[..., Path]
+
+AXIAL = (1, 0, 0, 0, 1, 0)
+SAGITTAL = (0, 1, 0, 0, 0, -1)
+SHAPE = (5, 6, 4)  # slices, rows, columns; three lengths, so that no exchange goes unseen
+
+# Stored values all different, so that a value tells its voxel.
+STORED = np.random.default_rng(0).permutation(np.prod(SHAPE)).reshape(SHAPE).astype(np.int16)
+
+
+def refused(path: Path, *words: str, begins: Path | None = None, uid: str | None = None) -> None:
+    with pytest.raises(ValueError, match="^" + re.escape(f"{begins or path}: ")) as caught:
+        read_series(path, uid)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def assert_every_voxel_lies_where_its_header_says(folder: Path) -> None:
+    """Equation C.7.6.2.1-1 of the DICOM standard, pixel by pixel."""
+    volume = read_series(folder)
+    found = {
+        value: apply_affine(volume.affine, index)
+        for index, value in np.ndenumerate(volume.voxels + 1024)
+    }
+    assert len(found) == STORED.size
+    for file in folder.iterdir():
+        header = pydicom.dcmread(file)
+        position = np.array(header.ImagePositionPatient)
+        along_row, down_column = np.array(header.ImageOrientationPatient).reshape(2, 3)
+        between_rows, between_columns = header.PixelSpacing
+        for (row, column), value in np.ndenumerate(header.pixel_array):
+            lps = position + along_row * between_columns * column
+            lps = lps + down_column * between_rows * row
+            np.testing.assert_allclose(found[value], lps * [-1, -1, 1], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "step"),
+    [
+        (AXIAL, (0, 0, 2.5)),
+        (AXIAL, (0, 0, -2.5)),
+        ((-1, 0, 0, 0, -1, 0), (0, 0, 2.5)),
+        (SAGITTAL, (3, 0, 0)),
+        (SAGITTAL, (-3, 0, 0)),
+        ((1, 0, 0, 0, 0, -1), (0, 1.5, 0)),
+        (AXIAL, (0, 0.7, 2.4)),  # a tilted gantry
+    ],
+)
+def test_every_voxel_lies_where_its_header_says(
+    tmp_path: Path, orientation: Sequence[float], step: Sequence[float], write_series: Write
+) -> None:
+    write_series(tmp_path, STORED, step=step, ImageOrientationPatient=list(orientation))
+    assert_every_voxel_lies_where_its_header_says(tmp_path)
+
+
+@settings(derandomize=True, deadline=None, max_examples=5)
+@given(seed=st.integers(0, 2**32 - 1), sign=st.sampled_from([-1, 1]))
+def test_every_voxel_of_an_oblique_series_lies_where_its_header_says(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, sign: int, write_series: Write
+) -> None:
+    turn = Rotation.random(rng=seed).as_matrix().round(9)
+    folder = tmp_path_factory.mktemp("oblique")
+    orientation = [*turn[:, 0], *turn[:, 1]]
+    write_series(folder, STORED, step=sign * 2.5 * turn[:, 2], ImageOrientationPatient=orientation)
+    assert_every_voxel_lies_where_its_header_says(folder)
+
+
+def test_axes_are_columns_rows_and_slices_along_the_normal(
+    tmp_path: Path, write_series: Write
+) -> None:
+    up = read_series(write_series(tmp_path / "up", STORED))
+    down = read_series(write_series(tmp_path / "down", STORED, step=(0, 0, -2.5)))
+    assert up.voxels.shape == (4, 6, 5)
+    assert up.voxels.dtype == np.float32
+    assert up.spacing == (0.5, 0.75, 2.5)
+    assert np.array_equal(up.voxels, STORED.T - 1024)
+    assert np.array_equal(down.voxels, STORED[::-1].T - 1024)
+    assert up.affine[2, 2] == down.affine[2, 2] == 2.5
+
+
+def test_simpleitk_reads_the_same(tmp_path: Path, write_series: Write) -> None:
+    turn = Rotation.from_euler("xyz", [20, -30, 10], degrees=True).as_matrix().round(9)
+    orientation = [*turn[:, 0], *turn[:, 1]]
+    write_series(tmp_path, STORED, step=2.5 * turn[:, 2], ImageOrientationPatient=orientation)
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(tmp_path)))
+    image, volume = reader.Execute(), read_series(tmp_path)
+    assert np.array_equal(sitk.GetArrayFromImage(image).T, volume.voxels)
+    origin, index = image.GetOrigin(), (1, 2, 3)
+    for where, point in (((0, 0, 0), origin), (index, image.TransformIndexToPhysicalPoint(index))):
+        ras = apply_affine(LPS_TO_RAS, point)
+        np.testing.assert_allclose(apply_affine(volume.affine, where), ras, atol=1e-4)
+
+
+def test_one_file_is_one_slice_as_thick_as_it_says(tmp_path: Path, write_series: Write) -> None:
+    write_series(tmp_path, STORED)
+    volume = read_series(tmp_path / "b.dcm")
+    assert np.array_equal(volume.voxels[..., 0], STORED[1].T - 1024)
+    assert volume.spacing == (0.5, 0.75, 2.5)
+    assert volume.source == tmp_path / "b.dcm"
+
+
+def test_without_positions_slices_follow_their_numbers(tmp_path: Path, write_series: Write) -> None:
+    write_series(tmp_path, STORED, ImagePositionPatient=None, ImageOrientationPatient=None)
+    volume = read_series(tmp_path)
+    assert np.array_equal(volume.voxels, STORED.T - 1024)
+    assert volume.spacing == (0.5, 0.75, 2.5)
+    assert np.array_equal(volume.axial(), STORED - 1024)
+
+
+def test_without_positions_slices_may_overlap(tmp_path: Path, write_series: Write) -> None:
+    write_series(tmp_path, STORED, ImagePositionPatient=None, SpacingBetweenSlices=-2)
+    assert read_series(tmp_path).spacing == (0.5, 0.75, 2)
+
+
+@pytest.mark.parametrize("tag", ["InstanceNumber", "SliceThickness"])
+def test_slices_without_any_place_are_refused(
+    tmp_path: Path, tag: str, write_series: Write
+) -> None:
+    tags: dict[str, Any] = {"ImagePositionPatient": None, tag: None}
+    write_series(tmp_path, STORED, **tags)
+    refused(
+        tmp_path,
+        "its place among the slices is unknown",
+        "InstanceNumber and SliceThickness",
+        begins=tmp_path / ("a.dcm" if tag == "InstanceNumber" else "d.dcm"),
+    )
+
+
+def test_some_slices_without_a_position_are_refused(
+    tmp_path: Path, write_slice: Write, write_series: Write
+) -> None:
+    write_series(tmp_path, STORED)
+    write_slice(tmp_path / "z.dcm", STORED[0], ImagePositionPatient=None, InstanceNumber=9)
+    with pytest.raises(ValueError, match="all slices need ImagePositionPatient"):
+        read_series(tmp_path)
+
+
+# --- Slices that do not fit -----------------------------------------------------------------------
+
+
+def test_a_missing_slice_is_named(tmp_path: Path, write_series: Write) -> None:
+    write_series(tmp_path, STORED)
+    (tmp_path / "e.dcm").unlink()
+    words = "the next slice, a.dcm, lies 5 mm further, others 2.5 mm"
+    refused(tmp_path, words, "slices are missing", "fetch", begins=tmp_path / "b.dcm")
+
+
+def test_slices_at_one_place_are_named(tmp_path: Path, write_series: Write) -> None:
+    write_series(tmp_path, STORED)
+    (tmp_path / "f.dcm").write_bytes((tmp_path / "e.dcm").read_bytes())
+    refused(tmp_path, "lies where e.dcm lies; keep one", begins=tmp_path / "f.dcm")
+
+
+def test_a_slice_aside_of_the_others_is_refused(
+    tmp_path: Path, write_slice: Write, write_series: Write
+) -> None:
+    write_series(tmp_path, STORED)
+    place = {"ImagePositionPatient": [17, 7, 7 + 4 * 2.5]}
+    write_slice(tmp_path / "c.dcm", STORED[4], **place)
+    refused(tmp_path, "unevenly spaced", begins=tmp_path / "a.dcm")
+
+
+def test_rounded_positions_are_no_gap(tmp_path: Path, write_slice: Write) -> None:
+    for k, picture in enumerate(STORED):
+        place = {"ImagePositionPatient": [0, 0, round(k * 0.625, 2)]}
+        write_slice(tmp_path / f"{k}.dcm", picture, **place)
+    assert read_series(tmp_path).spacing[2] == pytest.approx(0.625)
+
+
+@pytest.mark.parametrize(
+    ("tags", "words"),
+    [
+        ({"ImageOrientationPatient": list(SAGITTAL)}, "another orientation or pixel spacing"),
+        ({"PixelSpacing": [0.75, 0.75]}, "another orientation or pixel spacing"),
+        ({"Rows": 8, "Columns": 3}, "is (8, 3), but e.dcm of the same series (6, 4)"),
+        ({"PhotometricInterpretation": "MONOCHROME1"}, "MONOCHROME1 pixels"),
+        ({"NumberOfFrames": 2}, "many frames in one file"),
+        ({"SOPClassUID": EnhancedCTImageStorage}, "convert it to NIfTI"),
+        ({"PixelSpacing": None}, "gives no PixelSpacing"),
+        ({"PixelSpacing": "x"}, "unreadable"),
+        ({"Modality": "MR"}, "is of modality MR; choose a CT series"),
+    ],
+)
+def test_a_slice_that_does_not_fit_is_named(
+    tmp_path: Path, tags: dict[str, Any], words: str, write_slice: Write, write_series: Write
+) -> None:
+    write_series(tmp_path, STORED)
+    if tags.get("PixelSpacing") == "x":
+        file = tmp_path / "c.dcm"
+        file.write_bytes(file.read_bytes().replace(b"0.75\\0.5", b"0.75\\x.5"))
+    else:
+        write_slice(
+            tmp_path / "c.dcm", STORED[4], **{"ImagePositionPatient": [7, 7, 7 + 4 * 2.5], **tags}
+        )
+    refused(tmp_path, words, begins=tmp_path / "c.dcm")
+
+
+def test_crooked_directions_are_refused(tmp_path: Path, write_series: Write) -> None:
+    write_series(tmp_path, STORED, ImageOrientationPatient=[1, 0, 0, 0.6, 0.8, 0])
+    refused(tmp_path, "no pair of perpendicular unit vectors", begins=tmp_path / "e.dcm")

@@ -1,0 +1,255 @@
+"""Downloading from a server of our own: checksums, broken downloads, unsafe archives."""
+
+import hashlib
+import io
+import threading
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pooch
+import pytest
+
+from pyro_stitchnet.data.sources import SOURCES, Archive, Source
+from pyro_stitchnet.data.sources import download as module
+from pyro_stitchnet.data.sources.download import download
+
+
+@dataclass
+class Server:
+    """Files by name, and what was asked for."""
+
+    address: str = ""
+    content: dict[str, bytes] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+    broken: int = 0  # so many answers end half-way
+
+
+def packed(**members: str) -> bytes:
+    """A zip archive of these members."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, text in members.items():
+            archive.writestr(name, text)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between pooch's attempts
+    state = Server()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            name = self.path.strip("/")
+            state.asked.append(name)
+            if name not in state.content:
+                self.send_error(404)
+                return
+            content = state.content[name]
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            if state.broken:
+                state.broken -= 1
+                content = content[: len(content) // 2]
+            self.wfile.write(content)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        state.address = f"http://127.0.0.1:{http.server_address[1]}/"
+        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield state
+        http.shutdown()
+        thread.join()
+
+
+def offer(
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    checksums: dict[str, str] | None = None,
+    **contents: bytes,
+) -> None:
+    """Make the source "test" of archives NAME.zip, served with these contents."""
+    archives = []
+    for name, content in contents.items():
+        server.content[f"{name}.zip"] = content
+        checksum = (checksums or {}).get(name, f"sha256:{hashlib.sha256(content).hexdigest()}")
+        archives.append(Archive(f"{name}.zip", server.address, checksum))
+    source = Source(
+        name="test",
+        title="A test",
+        layout="",
+        landmarks=(),
+        meanings={},
+        find=lambda folder: iter(()),
+        licence="CC0",
+        citation="Nobody 1999",
+        homepage="http://example.org",
+        archives=tuple(archives),
+    )
+    monkeypatch.setitem(SOURCES, "test", source)
+
+
+def test_archives_become_folders_and_nothing_else_is_left(
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    offer(
+        server, monkeypatch, images=packed(**{"a.txt": "one", "sub/b.txt": "two"}), masks=packed()
+    )
+    out = tmp_path / "new" / "out"
+    assert download("test", out) == [out / "images", out / "masks"]
+    assert (out / "images" / "a.txt").read_text() == "one"
+    assert (out / "images" / "sub" / "b.txt").read_text() == "two"
+    assert sorted(path.name for path in out.iterdir()) == ["images", "masks"]
+    assert "Licence: CC0\nPlease cite: Nobody 1999" in capsys.readouterr().out
+
+
+def test_a_second_call_downloads_nothing(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    offer(server, monkeypatch, images=packed(a="1"))
+    first = download("test", tmp_path)
+    assert server.asked == ["images.zip"]
+    assert download("test", tmp_path) == first
+    assert server.asked == ["images.zip"]
+
+
+def test_a_download_broken_off_goes_on_with_what_is_missing(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    offer(server, monkeypatch, images=packed(a="1"), masks=packed(a="2"))
+    masks = server.content.pop("masks.zip")
+    with pytest.raises(
+        ConnectionError, match=r"masks\.zip: cannot be fetched .*404.*put masks\.zip"
+    ):
+        download("test", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+    server.content["masks.zip"] = masks
+    server.asked.clear()
+    download("test", tmp_path)
+    assert server.asked == ["masks.zip"]
+    assert (tmp_path / "masks" / "a").read_text() == "2"
+
+
+def test_an_answer_that_ends_half_way_is_asked_for_again(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    offer(server, monkeypatch, images=packed(a="1" * 1000))
+    server.broken = 1
+    download("test", tmp_path)
+    assert server.asked == ["images.zip"] * 2
+    assert (tmp_path / "images" / "a").read_text() == "1" * 1000
+
+
+def test_a_wrong_checksum_is_refused_and_nothing_kept(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    offer(server, monkeypatch, {"images": f"md5:{'0' * 32}"}, images=packed(a="1"))
+    with pytest.raises(
+        ValueError,
+        match=r"images\.zip: what http.* has not the checksum .*put images\.zip from http://example",
+    ):
+        download("test", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert len(server.asked) == 1 + module.RETRIES
+
+
+def test_an_archive_put_there_by_hand_is_taken(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    offer(server, monkeypatch, images=packed(a="1"))
+    (tmp_path / "images.zip").write_bytes(server.content.pop("images.zip"))
+    download("test", tmp_path)
+    assert server.asked == []
+    assert (tmp_path / "images" / "a").read_text() == "1"
+
+
+@pytest.mark.parametrize("member", ["../evil", "a/../../evil", "/evil", "C:\\evil", "..\\evil"])
+def test_an_archive_that_would_write_outside_is_refused(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, member: str
+) -> None:
+    offer(server, monkeypatch, images=packed(**{"a": "1", member: "2"}))
+    out = tmp_path / "out"
+    with pytest.raises(ValueError, match=r"images\.zip: its member .*evil' would be written outs"):
+        download("test", out)
+    assert [path.name for path in out.iterdir()] == ["images.zip"]
+    assert not list(tmp_path.rglob("*evil*"))
+
+
+def test_what_is_no_archive_is_refused(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    offer(server, monkeypatch, images=b"no zip")
+    with pytest.raises(ValueError, match=r"images\.zip: not a readable zip archive .*; remove it"):
+        download("test", tmp_path)
+    assert not (tmp_path / "images").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nothing", "nothing: unknown source; choose one of .*zenodo"),
+        ("mosmed", "mosmed: cannot be downloaded; get it at https://mosmed"),
+        ("folder", "folder: cannot be downloaded; it is your own folder"),
+    ],
+)
+def test_what_cannot_be_downloaded_is_told_where_it_is(
+    tmp_path: Path, name: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        download(name, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_zenodo_tells_the_checksums_of_its_files(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    archives = SOURCES["zenodo"].archives
+    content = {archive.file: packed(**{"x.nii.gz": archive.file}) for archive in archives}
+
+    class Repository:
+        """Zenodo's answers, the files being on the test's server."""
+
+        def populate_registry(self, shelf: pooch.Pooch) -> None:
+            for file, data in content.items():
+                shelf.registry[file] = f"md5:{hashlib.md5(data).hexdigest()}"
+
+        def download_url(self, file_name: str) -> str:
+            return server.address + file_name
+
+    asked = []
+
+    def repository(doi: str, **_: object) -> Repository:
+        asked.append(doi.strip("/"))
+        return Repository()
+
+    monkeypatch.setattr("pooch.core.doi_to_repository", repository)
+    monkeypatch.setattr("pooch.downloaders.doi_to_repository", repository)
+    server.content.update(content)
+    first, second = download("zenodo", tmp_path)
+    assert set(asked) == {"10.5281/zenodo.3757476"}
+    assert (first / "x.nii.gz").read_text() == "COVID-19-CT-Seg_20cases.zip"
+    assert (second / "x.nii.gz").read_text() == "Lung_and_Infection_Mask.zip"
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyError])
+def test_a_silent_zenodo_is_told_of(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: type[Exception]
+) -> None:
+    def silent(doi: str, **_: object) -> None:
+        raise error("no files")
+
+    monkeypatch.setattr("pooch.core.doi_to_repository", silent)
+    with pytest.raises(ConnectionError, match=r"doi:10\.5281/zenodo\.3757476/ does not tell its"):
+        download("zenodo", tmp_path)
+    assert list(tmp_path.iterdir()) == []

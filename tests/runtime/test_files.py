@@ -1,0 +1,63 @@
+"""Tests of atomic writing."""
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from pyro_stitchnet.runtime.files import naming, write_atomically
+
+
+def test_it_writes_text_as_utf8_and_bytes_as_they_are(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "text", "α\r\nβ\n")
+    write_atomically(str(tmp_path / "bytes"), b"\x00\r\n\xff")
+    assert (tmp_path / "text").read_bytes() == "α\r\nβ\n".encode()
+    assert (tmp_path / "bytes").read_bytes() == b"\x00\r\n\xff"
+
+
+def test_it_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("a longer old text")
+    write_atomically(path, "new")
+    assert path.read_text() == "new"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_failure_keeps_the_old_file_and_cleans_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def full_disk(descriptor: int) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_its_permissions_are_those_of_any_new_file(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("")
+    write_atomically(tmp_path / "file", "")
+    plain, file = ((tmp_path / name).stat().st_mode for name in ("plain", "file"))
+    assert stat.S_IMODE(file) == stat.S_IMODE(plain)
+
+
+def test_a_missing_directory_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist; create it"):
+        write_atomically(tmp_path / "nowhere" / "file", "")
+
+
+def test_an_error_that_names_no_file_is_given_one_and_others_stay(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=str(tmp_path)) as caught, naming(tmp_path):
+        raise OSError(errno.ENOSPC, "full")
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="scan"), naming(tmp_path):
+        raise FileNotFoundError(errno.ENOENT, "gone", "scan")
+    with pytest.raises(OSError, match=r"^in words$"), naming(tmp_path):
+        raise OSError("in words")

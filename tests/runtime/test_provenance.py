@@ -1,0 +1,25 @@
+"""What is kept beside every result."""
+
+from pathlib import Path
+
+import pytest
+
+from pyro_stitchnet.runtime import provenance as module
+from pyro_stitchnet.runtime.provenance import provenance
+
+TOLD = "processor\t: 0\nmodel name\t: Abacus 9000\n\nprocessor\t: 1\nmodel name\t: Abacus 9000\n"
+
+
+def test_the_machine_is_told_by_its_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text(TOLD, encoding="utf-8")
+    monkeypatch.setattr(module, "CPUS", tmp_path / "cpuinfo")
+    assert provenance()["machine"].startswith("Abacus 9000, ")
+
+
+def test_where_the_system_tells_no_cpu_the_architecture_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(module, "CPUS", tmp_path / "cpuinfo")
+    monkeypatch.setattr("platform.processor", lambda: "")
+    monkeypatch.setattr("platform.machine", lambda: "vax")
+    assert provenance()["machine"].startswith("vax, ")
