@@ -47,15 +47,15 @@ docs: $(DEV) ## Build the documentation into site/ and check its links
 # The warning is of a missing widget, which no page shows.
 notebooks: export PYTHONWARNINGS = ignore:IProgress not found
 notebooks: export PATH := $(abspath $(BIN)):$(PATH)
-notebooks: $(DEV) ## Run the tutorials anew and keep their outputs, some minutes
+notebooks: $(DEV) ## Run the tutorials again and keep their outputs (some minutes)
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace docs/tutorials/*.ipynb
 
 figures: MODEL := runs/counterfactuals/guided-128-350.pt
-figures: $(PACKAGE) ## Draw the pictures of README and docs anew (some minutes)
+figures: $(PACKAGE) ## Draw the figures of README and docs again (some minutes)
 	$(BIN)/python benchmarks/counterfactuals.py --size 128 --steps 350 --out runs/counterfactuals
 	$(BIN)/python docs/overview.py $(MODEL) --out docs/overview.png
-	$(BIN)/python examples/ask.py $(MODEL) --size 128 --samples 4 --out runs/asked
-	$(BIN)/python docs/images.py runs/counterfactuals runs/asked
+	$(BIN)/python examples/queries.py $(MODEL) --size 128 --samples 4 --out runs/queries
+	$(BIN)/python docs/images.py runs/counterfactuals runs/queries
 
 check: lint typecheck test docs ## All of the above checks
 

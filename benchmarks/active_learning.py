@@ -1,13 +1,13 @@
-"""Are labels saved by labelling what the model is least sure of? On phantoms.
+"""Does it save labels to label the slices that the model is least certain of? On phantoms.
 
     python benchmarks/active_learning.py --weights IMAGENET.pt --out runs/active_learning
 
-Starts from a few labelled slices of a pool; then, round by round, more of it are labelled and
-training goes on from the weights of the round before, as by `stitchnet rank` and `train --start`.
-One arm labels the slices whose predicted labels have the largest entropy, at most three a patient
-and round; the other takes slices at random. Both start alike. Prints the Dice of the lesions on
-slices of unseen patients, the difference of the arms by patient and seed with its 95 % interval,
-and how many labels the first arm saves of what the second needs for what it reaches at the end.
+A few slices of a pool are labelled at the start. In each round more are labelled and training
+continues from the weights of the round before, as with `stitchnet rank` and `train --start`. One
+arm labels the slices whose predicted labels have the largest entropy, at most three per patient and
+round; the other labels random slices. Both start equal. Prints lesion Dice on slices of unseen
+patients, the difference of the arms by patient and seed with its 95 % interval, and how many labels
+the first arm saves to reach the final Dice of the second.
 """
 
 from dataclasses import dataclass, replace
@@ -25,14 +25,15 @@ from pyro_stitchnet.evaluation.benchmark.report import lesion_dice
 from pyro_stitchnet.evaluation.metrics.scores import slice_scores
 from pyro_stitchnet.evaluation.metrics.statistics import interval, paired
 from pyro_stitchnet.model.stitchnet import StitchNet
-from pyro_stitchnet.posterior import entropy, predict, seeded
+from pyro_stitchnet.posterior import ReadOutOptions, entropy, seeded
+from pyro_stitchnet.posterior import probabilities as label_probabilities
 from pyro_stitchnet.presets import preset
 from pyro_stitchnet.runtime.files import write_atomically
 from pyro_stitchnet.training.learner import ElboLearner
 from pyro_stitchnet.training.loop import train
 from pyro_stitchnet.training.state import State
 
-ARMS = ("least sure", "random")
+ARMS = ("least certain", "random")
 
 
 @dataclass
@@ -48,12 +49,13 @@ class Config:
     steps: int = 150  # a round
     per_patient: int = 3
     preset: str = "guided"
-    weights: str | None = None  # of MobileNetV2: without, so few steps teach no lesion
+    weights: str | None = None  # of MobileNetV2; few steps from a random start find no lesion
 
 
 def probabilities(net: StitchNet, x: torch.Tensor) -> torch.Tensor:
+    read_out = "prior" if net.classifier is None else "guide"
     with seeded(0, x.device):
-        return predict(net, x, samples=4)
+        return label_probabilities(net, x, ReadOutOptions(read_out, samples=4))
 
 
 def dice(net: StitchNet, slices: Slices) -> pd.Series:
@@ -62,10 +64,10 @@ def dice(net: StitchNet, slices: Slices) -> pd.Series:
     return lesion_dice(slice_scores(slices.labels(), labels, slices.names, slices.patients))
 
 
-def least_sure(net: StitchNet, pool: Slices, labelled: list[int], config: Config) -> list[int]:
-    doubt = entropy(probabilities(net, pool.images)).sum((1, 2)).numpy()
+def least_certain(net: StitchNet, pool: Slices, labelled: list[int], config: Config) -> list[int]:
+    total = entropy(probabilities(net, pool.images)).sum((1, 2)).numpy()
     chosen: list[int] = []
-    for i in np.argsort(-doubt).tolist():
+    for i in np.argsort(-total).tolist():
         same = sum(pool.patients[j] == pool.patients[i] for j in chosen)
         if i not in labelled and same < config.per_patient and len(chosen) < config.more:
             chosen.append(i)
@@ -82,16 +84,15 @@ def run(arm: str, seed: int, config: Config) -> list[dict[str, object]]:
     torch.manual_seed(seed)
     chosen = preset(config.preset)
     net = StitchNet(replace(chosen.model, weights=config.weights))
-    objective = replace(chosen.objective, posterior_weight=0)
     rows: list[dict[str, object]] = []
     for number in range(config.rounds + 1):
         if number and arm == "random":
             rest = [i for i in rng.permutation(len(pool)).tolist() if i not in labelled]
             labelled += rest[: config.more]
         elif number:
-            labelled += least_sure(net, pool, labelled, config)
+            labelled += least_certain(net, pool, labelled, config)
         others = [i for i in range(len(pool)) if i not in labelled]
-        learner = ElboLearner(net, objective)
+        learner = ElboLearner(net, chosen.objective)
         if not number:
             learner.begin(pool.take(labelled))
         state = State(learner, chosen.optimiser)
@@ -111,17 +112,17 @@ def report(table: pd.DataFrame, config: Config) -> None:
     print(by.mean().unstack("arm").round(3).to_string())
     ends = table[table["labels"] > config.first].set_index(["seed", "patient", "labels", "arm"])
     sides = ends["dice"].unstack("arm").groupby(["seed", "patient"]).mean()
-    found = paired(sides["least sure"], sides["random"])
+    result = paired(sides["least certain"], sides["random"])
     print(
-        f"difference over all rounds, {found['patients']:.0f} patients of "
-        f"{table['seed'].nunique()} seeds: {found['difference']:+.3f} "
-        f"({found['low']:+.3f} to {found['high']:+.3f}), p = {found['p']:.3g}"
+        f"difference over all rounds, {result['patients']:.0f} patients of "
+        f"{table['seed'].nunique()} seeds: {result['difference']:+.3f} "
+        f"({result['low']:+.3f} to {result['high']:+.3f}), p = {result['p']:.3g}"
     )
     saved = []
     for _, rows in table.groupby("seed"):
         curves = rows.groupby(["arm", "labels"])["dice"].mean()
         goal = curves["random"].iloc[-1]
-        reached = curves["least sure"][curves["least sure"] >= goal]
+        reached = curves["least certain"][curves["least certain"] >= goal]
         most = curves["random"].index[-1]
         saved.append(float(most - reached.index[0]) if len(reached) else 0.0)
     low, high = interval(saved)

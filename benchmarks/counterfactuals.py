@@ -1,13 +1,13 @@
-"""How well does a model heal a lung? On phantoms, whose lung without the lesions is known.
+"""How well does a model heal a lung? On phantoms, whose lung without lesions is known.
 
     python benchmarks/counterfactuals.py --out runs/counterfactuals
 
-Trains a preset on labelled and unlabelled phantoms (or takes ``--model``), heals the lesions of
-unseen patients, and compares with the true slice without lesions, within the healed region and
-over the whole slice: PSNR and SSIM, means over slices with their standard deviation. Beside it, of
-the same region, scikit-image's biharmonic inpainting, the mean grey value of healthy lung in the
-training slices, that of the same slice's healthy lung, and the slice as it is. The region is that
-of the true labels, then that of the model's own segmentation.
+Trains a preset on labelled and unlabelled phantoms (or uses ``--model``), heals the lesions of
+unseen patients, and compares with the true slice without lesions, within the healed region and over
+the whole slice: PSNR and SSIM, mean and standard deviation over slices. For comparison:
+scikit-image's biharmonic inpainting, the mean grey value of healthy lung in the training slices and
+in the same slice, and the slice as it is. The region is that of the true labels, then that of the
+model's own segmentation.
 """
 
 import textwrap
@@ -29,13 +29,13 @@ from pyro_stitchnet.data.phantoms.phantom import phantom_slices, phantoms
 from pyro_stitchnet.figures import counterfactuals, save_figure
 from pyro_stitchnet.labels import GGO, HEALTHY
 from pyro_stitchnet.model.stitchnet import StitchNet
-from pyro_stitchnet.posterior import HEALED, counterfactual, edited, seeded, segment
+from pyro_stitchnet.posterior import HEALED, ReadOutOptions, counterfactual, edited, seeded, segment
 from pyro_stitchnet.presets import preset
 from pyro_stitchnet.runtime.files import write_atomically
 from pyro_stitchnet.runtime.provenance import provenance
 from pyro_stitchnet.training import checkpoint
 from pyro_stitchnet.training.loop import train
-from pyro_stitchnet.training.self_training import learner_of
+from pyro_stitchnet.training.run import learner_of
 from pyro_stitchnet.training.state import State
 
 UNSEEN = 10_000  # the first patient to test on
@@ -50,7 +50,7 @@ class Config:
     size: int = 128
     labelled: int = 40  # slices, two a patient
     unlabelled: int = 60  # slices, three a patient
-    patients: int = 20  # to test on, two slices each, those with lesions counting
+    patients: int = 20  # to test on, two slices each; those with lesions count
     samples: int = 8
     inpaint: bool = True  # biharmonic inpainting takes most of the time
     seed: int = 0
@@ -72,9 +72,8 @@ def trained(config: Config) -> StitchNet:
     learner = learner_of(net, chosen.objective)
     learner.begin(labelled)
     streams = TwoStreams(
-        labelled, unlabelled, (4, 4), seed=config.seed,
-        strong_views=learner.strong_views, jitter=learner.jitter,
-    )  # fmt: skip
+        labelled, unlabelled, (4, 4), seed=config.seed, strong_views=learner.strong_views
+    )
     train(State(learner, chosen.optimiser), streams.batches(), config.steps, log_every=50)
     checkpoint.save(net, path)
     return net.eval()
@@ -97,22 +96,22 @@ def scores(made: np.ndarray, true: np.ndarray, where: np.ndarray) -> dict[str, f
 
 def biharmonic(image: np.ndarray, region: np.ndarray) -> np.ndarray:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # on the method's numerics
+        warnings.simplefilter("ignore")  # about numerics
         return np.clip(inpaint_biharmonic(image, region, split_into_regions=True), 0, 1)
 
 
 def healings(
-    config: Config, net: StitchNet, x: Tensor, said: Tensor, known: float
+    config: Config, net: StitchNet, x: Tensor, source: Tensor, grey: float
 ) -> Mapping[str, Callable[[], np.ndarray]]:
-    """Every way to heal, by name."""
-    present = said if said.ndim == 3 else said.argmax(1)
-    wanted, region = edited(present, HEALED), (present >= GGO).numpy()
+    """Every way to heal, by name; ``source`` are labels (N, H, W) or probabilities (N, K, H, W)."""
+    present = source if source.ndim == 3 else source.argmax(1)
+    target, region = edited(present, HEALED), (present >= GGO).numpy()
 
-    def stitched(**how: object) -> Callable[[], np.ndarray]:
+    def stitched(**changes: object) -> Callable[[], np.ndarray]:
         def heal() -> np.ndarray:
             with seeded(0, torch.device("cpu")):
-                options = {"present": said, "samples": config.samples, **how}
-                return counterfactual(net, x, wanted, **options).image.numpy()  # type: ignore[arg-type]
+                options = {"present": source, "samples": config.samples, **changes}
+                return counterfactual(net, x, target, **options).image.numpy()  # type: ignore[arg-type]
 
         return heal
 
@@ -126,14 +125,14 @@ def healings(
     own = (x * healthy).flatten(1).sum(1) / healthy.flatten(1).sum(1).clamp_min(1)
     return {
         "stitched, deviations kept": stitched(),
-        **({} if said.ndim == 3 else {"stitched, as if sure": stitched(present=present)}),
+        **({} if source.ndim == 3 else {"stitched, likeliest label": stitched(present=present)}),
         "stitched, deviations kept, one round": stitched(rounds=1),
         "stitched, means": stitched(pixels="mean"),
         "stitched, drawn": stitched(pixels="drawn"),
         **({"biharmonic": inpainted} if config.inpaint else {}),
-        "mean of healthy lung": lambda: filled(known),
+        "mean of healthy lung": lambda: filled(grey),
         "mean of the slice's healthy lung": lambda: filled(own[:, None, None]),
-        "nothing done": x.numpy,
+        "slice as it is": x.numpy,
     }
 
 
@@ -141,20 +140,20 @@ def main(config: Config) -> None:
     config.out.mkdir(parents=True, exist_ok=True)
     net = trained(config)
     train_slices = phantom_slices(range(config.labelled // 2), 2, size=config.size)
-    known = float(train_slices.images[train_slices.labels() == HEALTHY].mean())
+    grey = float(train_slices.images[train_slices.labels() == HEALTHY].mean())
     numbers = range(UNSEEN, UNSEEN + config.patients)
     cut = [p for p in phantoms(numbers, 2, size=config.size) if (p.labels >= GGO).mean() > 0.005]
     x = torch.from_numpy(np.stack([p.image for p in cut]))
     healthy = np.stack([p.healthy for p in cut])
     truth = torch.from_numpy(np.stack([p.labels for p in cut])).long()
     with seeded(0, torch.device("cpu")):
-        answer = segment(net, x, samples=config.samples)
+        answer = segment(net, x, ReadOutOptions(samples=config.samples))
     rows = []
-    for region, said in {"true labels": truth, "own segmentation": answer.probabilities}.items():
-        present = said if said.ndim == 3 else said.argmax(1)
+    for region, source in {"true labels": truth, "own segmentation": answer.probabilities}.items():
+        present = source if source.ndim == 3 else source.argmax(1)
         where = (present >= GGO).numpy()
         shown = {}
-        for name, heal in healings(config, net, x, said, known).items():
+        for name, heal in healings(config, net, x, source, grey).items():
             made = shown[name] = heal()
             rows += [
                 {
@@ -181,8 +180,8 @@ def main(config: Config) -> None:
     write_atomically(config.out / f"{config.preset}.csv", table.to_csv(index=False))
     columns = ["psnr_region", "psnr_slice", "ssim_region", "ssim_slice"]
     print(f"{config.preset}: {len(cut)} slices; {provenance()}")
-    found = table.groupby(["region", "method"], sort=False)[columns].agg(["mean", "std"])
-    print(found.round(3).to_string())
+    summary = table.groupby(["region", "method"], sort=False)[columns].agg(["mean", "std"])
+    print(summary.round(3).to_string())
 
 
 if __name__ == "__main__":

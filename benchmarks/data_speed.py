@@ -1,11 +1,11 @@
-"""How fast are scans prepared, and slices loaded, against MONAI's caches on the same slices?
+"""How fast are scans prepared and slices loaded, compared with MONAI's caches?
 
     python benchmarks/data_speed.py --workers 2
 
-Makes phantom volumes in Hounsfield units (NIfTI), prepares them, then draws every slice once in
+Makes phantom volumes in Hounsfield units (NIfTI) and prepares them. Then loads every slice once in
 random order from the prepared dataset, from MONAI's ``CacheDataset`` (all in memory) and from its
-``PersistentDataset`` (a file a slice), both made of the same pictures. Prints a Markdown table, and
-what 444,034 slices, the article's, would take. Rounds alternate, so that noise meets all alike.
+``PersistentDataset`` (a file per slice), both made of the same slices. Prints a Markdown table, and
+the time for the article's 444,034 slices. Rounds alternate, so that noise affects all equally.
 """
 
 import tempfile
@@ -32,7 +32,7 @@ ARTICLE = 444_034
 
 @dataclass
 class Config:
-    volumes: int = 64  # fewer, and the start of the workers is most of their time
+    volumes: int = 64  # with fewer, most of the time is the start of the workers
     slices: int = 16  # of a volume
     side: int = 256  # of a slice before
     size: int = 352  # and after
@@ -41,8 +41,8 @@ class Config:
     rounds: int = 3
 
 
-class Load(Transform):  # MONAI caches what comes of its own transforms only
-    """A slice of a prepared dataset by its number."""
+class Load(Transform):  # MONAI caches the results of its own transforms only
+    """Load a slice of a prepared dataset by its number."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset

@@ -1,9 +1,9 @@
-"""How fast is an exported segmenter beside the model itself, and how near to it?
+"""How fast is an exported model compared with the checkpoint, and how different are its results?
 
     OMP_NUM_THREADS=2 python benchmarks/export_speed.py runs/check/model.pt --size 256
 
-Every round times each contender once, in turn; the table has the median and the quartiles of the
-rounds' ratios to eager. Eager is the checkpoint's own network under ``torch.no_grad``.
+Every round times each contender once, in turn. The table has the median and quartiles of the
+rounds' ratios to eager, which is the checkpoint's own network under ``torch.no_grad``.
 """
 
 import time
@@ -16,8 +16,8 @@ import torch
 import tyro
 
 from pyro_stitchnet.data.phantoms.phantom import phantom_slices
-from pyro_stitchnet.export.programs import onnx_bytes, session, trace
-from pyro_stitchnet.export.traceable import TraceableSegmenter
+from pyro_stitchnet.export.programs import onnx_bytes, onnx_session, trace
+from pyro_stitchnet.export.traceable import TraceableModel
 from pyro_stitchnet.runtime.provenance import provenance
 from pyro_stitchnet.training import checkpoint
 
@@ -37,27 +37,27 @@ def main(config: Config) -> None:
     print("|---|---:|---|---:|---:|---:|")
     net, _ = checkpoint.load(config.model)
     for read_out in config.read_outs:
-        eager = TraceableSegmenter(net, read_out)
+        eager = TraceableModel(net, read_out)
         program = trace(eager, config.size)
         contenders = {
             "eager": eager,
             "torch.export": program.module(),
-            "onnxruntime": session(onnx_bytes(program, {})),
+            "onnxruntime": onnx_session(onnx_bytes(program, {})),
         }
         for batch in config.batches:
             image = phantom_slices(range(batch), 1, size=config.size, seed=0).images[:, None]
             times: dict[str, list[float]] = {name: [] for name in contenders}
-            answers = {}
+            results = {}
             for _ in range(config.rounds + 1):  # the first is not counted
                 for name, run in contenders.items():
                     start = time.perf_counter()
                     with torch.no_grad():
-                        answers[name] = run(image)
+                        results[name] = run(image)
                     times[name].append(time.perf_counter() - start)
             for name, taken in times.items():
                 ratios = np.array(taken[1:]) / np.array(times["eager"][1:])
                 low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
-                apart = float((answers[name] - answers["eager"]).abs().max())
+                apart = float((results[name] - results["eager"]).abs().max())
                 print(
                     f"| {read_out} | {batch} | {name} | {batch / np.median(taken[1:]):.1f} | "
                     f"{middle:.2f} ({low:.2f}-{high:.2f}) | {apart:.1e} |",

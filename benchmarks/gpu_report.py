@@ -1,10 +1,10 @@
-"""All that only a GPU can show, in one dated report: `make gpu`.
+"""All checks that need a GPU, in one dated report: `make gpu`.
 
     python benchmarks/gpu_report.py --out gpu.md
 
-Runs the tests marked `cuda` (losses on the GPU against the CPU's among them), the step-speed tables
-at 32 bits, bfloat16 and float16, eager and compiled, and one short training, and writes what each
-printed. Ends with 1 where there is no GPU, and where a part failed, whose output is in the report.
+Runs the tests marked `cuda`, the step-speed tables at 32 bits, bfloat16 and float16, eager and
+compiled, and one short training, and writes their output. The exit status is 1 without a GPU, or if
+a part failed; its output is in the report.
 """
 
 import shlex
@@ -21,7 +21,7 @@ from pyro_stitchnet.runtime.files import write_atomically
 from pyro_stitchnet.runtime.provenance import provenance
 
 HERE = Path(__file__).parent
-ROOMS = {  # presets, and sizes that suit them
+SIZES = {  # by presets
     ("article", "tiny"): (128, 192, 256, 352),
     ("guided",): (128, 192, 256, 384),
 }
@@ -31,7 +31,7 @@ ROOMS = {  # presets, and sizes that suit them
 class Config:
     out: Path = Path("gpu.md")
     batch: int = 8
-    minutes: float = 20  # for one part at most
+    minutes: float = 20  # limit for each part
 
 
 def parts(config: Config, scratch: Path) -> dict[str, list[str]]:
@@ -46,7 +46,7 @@ def parts(config: Config, scratch: Path) -> dict[str, list[str]]:
         ]
         for compiled in (False, True)
         for precision in ("32", "bf16-mixed", "16-mixed")
-        for presets, sizes in ROOMS.items()
+        for presets, sizes in SIZES.items()
     }  # fmt: skip
     return {
         "Tests": [sys.executable, "-m", "pytest", "-q", "-m", "cuda", str(HERE.parent / "tests")],
@@ -70,14 +70,14 @@ def main(config: Config) -> int:
                 done = subprocess.run(
                     command, capture_output=True, text=True, timeout=60 * config.minutes
                 )
-                said, ok = done.stdout + done.stderr * (done.returncode != 0), not done.returncode
+                output, ok = done.stdout + done.stderr * (done.returncode != 0), not done.returncode
             except subprocess.TimeoutExpired:
-                said, ok = f"not done in {config.minutes:g} minutes", False
+                output, ok = f"not done in {config.minutes:g} minutes", False
             failed += [] if ok else [title]
             report += (
-                f"\n## {title}{'' if ok else ': FAILED'}\n\n    {shlex.join(command)}\n\n{said}\n"
+                f"\n## {title}{'' if ok else ': FAILED'}\n\n    {shlex.join(command)}\n\n{output}\n"
             )
-            write_atomically(config.out, report)  # what was found so far is kept
+            write_atomically(config.out, report)  # after each part: results so far are kept
     print(f"{config.out}" + f"; failed: {', '.join(failed)}" * bool(failed))
     return bool(failed)
 

@@ -1,16 +1,15 @@
-"""The best model's own commands on patients held out, beside those of a U-Net trained alike.
+"""Train with all labels but those of held-out patients, and test on these, beside a U-Net.
 
     python benchmarks/held_out.py DATA --weights IMAGENET.pt --out runs/held_out
 
 DATA holds the folders labelled, unlabelled and partial (docs/benchmark.md). A third of the labelled
-patients and one of partial's three patients are held out in turn; `prepare`, `train` with
-examples/covid.yaml and `--folds 0`, and `evaluate` are run on the rest as a user would run them.
-The U-Net is the model's own q(y | x), trained without unlabelled slices and read alone, as it is
-and with its lesions split by brightness. Prints, of each fold and of all, the Dice of the lesions
-(mean over the slices that have one) and of infection, F1 of eq. 1 over all slices, false alarms,
-and by how much lines differ. "patches" are likeliest labels without patches of consolidation of
-fewer pixels than one in 2,000. Run again after it was killed, it goes on; of folds that are done it
-prints the figures again, so that another DATA or other weights need another --out.
+patients and one of partial's three patients are held out in turn. `prepare`, `train` with
+examples/covid.yaml and `--folds 0`, and `evaluate` run on the rest. The U-Net is the model's own
+classifier q(y | x), trained without unlabelled slices, as it is and with its lesions split by
+brightness. Prints for each fold and for all: Dice of the lesions (mean over the slices that have
+one) and of infection, F1 of eq. 1 over all slices, false alarms, and the differences between lines.
+"patches" are likeliest labels without patches of consolidation below 1/2000 of the pixels. After an
+interruption the same command continues; other DATA or weights need another --out.
 """
 
 import subprocess
@@ -31,7 +30,7 @@ from pyro_stitchnet.evaluation.metrics.scores import slice_scores
 from pyro_stitchnet.evaluation.metrics.statistics import paired
 from pyro_stitchnet.evaluation.tables import table_one
 from pyro_stitchnet.posterior.decision import Decision, decide, without_specks
-from pyro_stitchnet.posterior.views import VIEWS, averaged
+from pyro_stitchnet.posterior.views import VIEWS, average_views
 from pyro_stitchnet.runtime.devices import choose_device
 from pyro_stitchnet.training import checkpoint
 
@@ -43,7 +42,7 @@ RUNS = {
 }
 READ_OUTS = {"unet": "guide", "guided, labels only": "posterior", "guided": "posterior"}
 LINES = {"labels": ["unet", "guided, labels only"], "guided": ["guided"]}  # of each run
-DECISIONS: dict[str, tuple[Decision, bool]] = {  # and whether patches have a least size
+DECISIONS: dict[str, tuple[Decision, bool]] = {  # and whether small patches are removed
     "likeliest": ("likeliest", False),
     "dice": ("dice", False),
     "patches": ("likeliest", True),
@@ -70,7 +69,7 @@ def stitchnet(*arguments: object) -> None:
 
 
 def deal(source: Path, out: Path, held: np.ndarray, index: pd.DataFrame) -> None:
-    """Write ``out``/train and ``out``/test: folders that share the pictures of ``source``."""
+    """Write ``out``/train and ``out``/test: folders with links to the files of ``source``."""
     for name, rows in (("train", ~held), ("test", held)):
         folder = out / name
         for kind in ("images", "masks"):
@@ -99,7 +98,7 @@ def prepare(config: Config, fold: int, out: Path) -> None:
 
 
 def train(config: Config, name: str, folder: Path) -> Path:
-    """The folder of a run, trained unless it was before."""
+    """The folder of a run, trained if it is not finished."""
     run = folder / f"{name}-{config.steps}"
     if not (run / "model.pt").exists():
         options = ["--config", ROOT / "examples/covid.yaml", "--folds", 0]
@@ -111,7 +110,7 @@ def train(config: Config, name: str, folder: Path) -> Path:
 
 
 def scored(config: Config, fold: int) -> pd.DataFrame:
-    """Train on two thirds of the patients and score the others: a row a slice and label."""
+    """Train on two thirds of the patients and score the others: a row per slice and label."""
     folder = config.out / f"fold{fold}-{config.size}-{config.seed}"
     if not (folder / "partial.data" / "manifest.csv").exists():
         prepare(config, fold, folder)
@@ -125,12 +124,12 @@ def scored(config: Config, fold: int) -> pd.DataFrame:
             read_out = READ_OUTS[line]
             tables = run / f"{test}-{read_out}-{decision}"
             if not (tables / "table.csv").exists():
-                how = ["--read-out", read_out, "--decision", rule, "--views", VIEWS]
-                how += ["--least-patch", patches * least_patch(config)]
+                options = ["--read-out", read_out, "--decision", rule, "--views", VIEWS]
+                options += ["--samples", 8, "--least-patch", patches * least_patch(config)]
                 data = folder / f"{test}.data"
-                stitchnet("evaluate", run / "model.pt", data, "--out", tables, *how)
-            found = pd.read_csv(tables / "scores.csv", dtype={"patient": str})
-            scores.append(found.assign(line=line, decision=decision, test=test))
+                stitchnet("evaluate", run / "model.pt", data, "--out", tables, *options)
+            rows = pd.read_csv(tables / "scores.csv", dtype={"patient": str})
+            scores.append(rows.assign(line=line, decision=decision, test=test))
         if name == "labels":
             scores += split_by_brightness(config, folder, run)
     return pd.concat(scores)
@@ -144,28 +143,28 @@ def least_patch(config: Config) -> int:
 def split_by_brightness(config: Config, folder: Path, run: Path) -> list[pd.DataFrame]:
     """The U-Net's lesions split by grey values, view by view, on the labelled slices."""
     net, _ = checkpoint.load(run / "model.pt", choose_device("auto"))
-    assert net.segmenter is not None
-    told, test = Dataset(folder / "train.data"), Dataset(folder / "labelled.data").load()
-    labelled = told.take(np.flatnonzero(told.manifest["complete"])).load()
+    assert net.classifier is not None
+    training, test = Dataset(folder / "train.data"), Dataset(folder / "labelled.data").load()
+    labelled = training.take(np.flatnonzero(training.manifest["complete"])).load()
     images = test.images.to(next(net.parameters()).device)
     scores = []
-    for reading, answer in SplitByBrightness(net.segmenter).readings(labelled).items():
-        if reading:
-            p = averaged(answer, images, VIEWS).cpu()
+    for name, predictor in SplitByBrightness(net.classifier).predictors(labelled).items():
+        if name:
+            p = average_views(predictor, images, VIEWS).cpu()
             for decision, (rule, patches) in DECISIONS.items():
                 labels = decide(without_specks(p, rule, patches * least_patch(config)), rule)
-                found = slice_scores(test.labels(), labels, test.names, test.patients)
-                line = f"unet ({reading})"
-                scores.append(found.assign(line=line, decision=decision, test="labelled"))
+                rows = slice_scores(test.labels(), labels, test.names, test.patients)
+                line = f"unet ({name})"
+                scores.append(rows.assign(line=line, decision=decision, test="labelled"))
     return scores
 
 
-def tell(scores: pd.DataFrame, said: str) -> None:
-    """Print what every line scores, and how far they are from each other, over patients."""
+def summarise(scores: pd.DataFrame, title: str) -> None:
+    """Print the scores of every line, and their differences over patients."""
     rows = []
-    for (line, decision), found in scores.groupby(["line", "decision"], sort=False):
+    for (line, decision), part in scores.groupby(["line", "decision"], sort=False):
         row: dict[str, object] = {"line": line, "decision": decision}
-        for test, here in found.groupby("test", sort=False):
+        for test, here in part.groupby("test", sort=False):
             lesions = table_one(here).reindex(LABELS).dropna(how="all")
             dice = lesions["f1_lesion_present_mean"]
             row |= {f"{lesion}, {test}": value for lesion, value in dice.items()}
@@ -173,11 +172,11 @@ def tell(scores: pd.DataFrame, said: str) -> None:
                 row |= {f"F1 {lesion}": lesions.loc[lesion, "f1_mean"] for lesion in LABELS[:2]}
                 con = lesions.loc["CON"]
                 without = con["images"] - con["lesion_images"]
-                row["CON where there is none"] = f"{con['false_alarm_images']} of {without}"
+                row["CON false alarms"] = f"{con['false_alarm_images']} of {without}"
         rows.append(row)
-    print(f"{said}\n{pd.DataFrame(rows).to_string(index=False, float_format='{:.3f}'.format)}")
-    for decision, found in scores[scores["test"] == "labelled"].groupby("decision", sort=False):
-        dice = {line: lesion_dice(here) for line, here in found.groupby("line", sort=False)}
+    print(f"{title}\n{pd.DataFrame(rows).to_string(index=False, float_format='{:.3f}'.format)}")
+    for decision, part in scores[scores["test"] == "labelled"].groupby("decision", sort=False):
+        dice = {line: lesion_dice(here) for line, here in part.groupby("line", sort=False)}
         table = {
             f"minus {b}": {a: "" if a == b else difference(dice[a], dice[b]) for a in dice}
             for b in dice
@@ -192,12 +191,14 @@ def difference(one: pd.Series, other: pd.Series) -> str:
 
 def main(config: Config) -> None:
     """Train the runs and print what they score."""
-    done, how = [], f"{config.steps} steps, seed {config.seed}"
+    done, settings = [], f"{config.steps} steps, seed {config.seed}"
     for fold in config.folds:
         done.append(scored(config, fold))
-        tell(done[-1], f"fold {fold} of {FOLDS}, {how}")
+        summarise(done[-1], f"fold {fold} of {FOLDS}, {settings}")
     if len(done) > 1:
-        tell(pd.concat(done), f"folds {', '.join(map(str, config.folds))} together, {how}")
+        summarise(
+            pd.concat(done), f"folds {', '.join(map(str, config.folds))} together, {settings}"
+        )
 
 
 if __name__ == "__main__":

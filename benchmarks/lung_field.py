@@ -1,12 +1,11 @@
-"""How good is the lung field, and how much of the lesions does it keep? On what is given.
+"""How good is the lung field, and how much of the lesions does it keep?
 
     python benchmarks/lung_field.py --shared ../shared/data
 
-Prints a Markdown table, a row a set: the mean and the 5th percentile of the Dice overlap over
-slices (of the volume: over slices with lung), the share of lesion pixels inside the field (mean
-over slices with lesions), and seconds a slice. A row's name says whether its slices tuned the
-constants of the classical method, or whether its figures were only seen meanwhile. Sets that are
-not there are left out.
+Prints a Markdown table with a row per set: mean and 5th percentile of the Dice over slices with
+lung, the share of lesion pixels inside the field (mean over slices with lesions), and seconds per
+slice. "Tuned on" in a row's name: the constants of the classical method were chosen on these
+slices; "looked at": their figures were seen meanwhile. Sets that are missing are left out.
 """
 
 import time
@@ -31,7 +30,7 @@ UNKNOWN = (1.0, 1.0, 1.0)
 class Config:
     shared: Path = Path("../shared/data")
     segmenter: Literal["classical", "lungmask"] = "classical"
-    patients: int = 30  # phantoms, four slices each; the first 15 tuned the method
+    patients: int = 30  # phantoms, four slices each; the method was tuned on the first 15
     size: int = 128  # of the phantoms
 
 
@@ -66,7 +65,7 @@ def volume_cases(folder: Path) -> Iterator[Case]:
     )
 
 
-def picture_cases(folder: Path) -> Iterator[Case]:
+def image_cases(folder: Path) -> Iterator[Case]:
     if not (folder / "index.csv").exists():
         return
     index = pd.read_csv(folder / "index.csv", dtype=str)
@@ -85,14 +84,14 @@ def figures(case: Case, segmenter: str) -> Iterator[dict[str, str | float]]:
     start = time.perf_counter()
     field = LUNG_SEGMENTERS[segmenter](case.slices, case.spacing, hounsfield=case.hounsfield)
     seconds = (time.perf_counter() - start) / len(field)
-    for found, labels in zip(field, case.labels, strict=True):
+    for predicted, labels in zip(field, case.labels, strict=True):
         lung, lesion = labels > 0, labels > 1
         if not lung.any():
             continue
         yield {
             "set": case.set,
-            "dice": 2 * (found & lung).sum() / (found.sum() + lung.sum()),
-            "lesion": found[lesion].mean() if lesion.any() else np.nan,
+            "dice": 2 * (predicted & lung).sum() / (predicted.sum() + lung.sum()),
+            "lesion": predicted[lesion].mean() if lesion.any() else np.nan,
             "seconds": seconds,
         }
 
@@ -101,8 +100,8 @@ def main(config: Config) -> None:
     cases = [
         *phantom_cases(config.patients, config.size),
         *volume_cases(config.shared / "loader-samples"),
-        *picture_cases(config.shared / "covid-ct" / "partial"),
-        *picture_cases(config.shared / "covid-ct" / "labelled"),
+        *image_cases(config.shared / "covid-ct" / "partial"),
+        *image_cases(config.shared / "covid-ct" / "labelled"),
     ]
     rows = pd.DataFrame([row for case in cases for row in figures(case, config.segmenter)])
     print("| Set | Slices | Dice | 5th percentile | Lesion kept | Seconds a slice |")

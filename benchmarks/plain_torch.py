@@ -1,7 +1,7 @@
-"""A StitchNet's loss in plain PyTorch: its networks, but no Pyro and no distribution classes.
+"""A StitchNet's loss in plain PyTorch: its networks, without Pyro or distribution classes.
 
-What somebody would write by hand who wants nothing but this one loss; ``step_speed.py`` times it
-beside the library's. Presets whose labels are "marginal" or "enumerated" only.
+A version written by hand for this one loss; ``step_speed.py`` compares its speed with the
+library's. For the label terms "marginal" and "enumerated" only.
 """
 
 import math
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pyro_stitchnet.model.objective import Objective
 from pyro_stitchnet.model.stitchnet import StitchNet
-from pyro_stitchnet.presets import Objective
 
 
 def loss(net: StitchNet, x: Tensor, allowed: Tensor, objective: Objective) -> Tensor:
@@ -44,9 +44,10 @@ def loss(net: StitchNet, x: Tensor, allowed: Tensor, objective: Objective) -> Te
     sets = allowed.movedim(-1, 1)
     scores = log_pi + LOG_LIKELIHOODS[net.config.likelihood](x[:, None], a, b)
     log_likelihood = scores.masked_fill(~sets, -math.inf).logsumexp(1).sum()
-    if objective.label_weight != 1:
+    label_weight = objective.labels.label_weight
+    if label_weight != 1:
         log_label = log_pi.masked_fill(~sets, -math.inf).logsumexp(1).clamp_max(0)
-        log_likelihood = log_likelihood + (objective.label_weight - 1) * log_label.sum()
+        log_likelihood = log_likelihood + (label_weight - 1) * log_label.sum()
     return (objective.kl_weight * divergence - log_likelihood) / x.numel()
 
 

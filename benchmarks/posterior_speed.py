@@ -1,9 +1,9 @@
-"""What do more draws of z cost? Seconds of `segment` with S draws over those with one.
+"""The cost of more draws of z: seconds of `segment` with S draws over those with one.
 
     OMP_NUM_THREADS=1 python benchmarks/posterior_speed.py --presets guided article
 
-Every round times each number of draws once, in turn; medians over rounds, and the median of the
-rounds' ratios to one draw.
+Every round times each number of draws once, in turn. Prints medians over rounds, and the median of
+the rounds' ratios to one draw.
 """
 
 import time
@@ -15,7 +15,7 @@ import torch
 import tyro
 
 from pyro_stitchnet.model.stitchnet import StitchNet
-from pyro_stitchnet.posterior import segment
+from pyro_stitchnet.posterior import ReadOutOptions, segment
 from pyro_stitchnet.presets import preset
 from pyro_stitchnet.runtime.devices import choose_device
 from pyro_stitchnet.runtime.provenance import provenance
@@ -26,10 +26,10 @@ class Config:
     presets: tuple[str, ...] = ("guided", "article", "tiny")
     sizes: tuple[int, ...] = (128, 256)
     slices: int = 4
-    draws: tuple[int, ...] = (1, 8)  # the first is what the others are compared with
+    draws: tuple[int, ...] = (1, 8)  # the others are compared with the first
     rounds: int = 5
     device: str = "auto"
-    clock: Literal["wall", "cpu"] = "wall"  # "cpu": of this process, on a machine that is shared
+    clock: Literal["wall", "cpu"] = "wall"  # "cpu": of this process, for a shared machine
 
 
 def main(config: Config) -> None:
@@ -44,7 +44,7 @@ def main(config: Config) -> None:
             for turn in range(config.rounds):
                 for draws in config.draws:
                     begun = clock()
-                    segment(net, x, samples=draws)
+                    segment(net, x, ReadOutOptions(samples=draws))
                     if device.type == "cuda":
                         torch.cuda.synchronize()
                     seconds = clock() - begun
@@ -52,10 +52,10 @@ def main(config: Config) -> None:
     table = pd.DataFrame(rows, columns=["preset", "size", "round", "draws", "seconds"])
     wide = table.pivot(index=["preset", "size", "round"], columns="draws", values="seconds")
     ratios = wide.div(wide[config.draws[0]], axis=0).drop(columns=config.draws[0])
-    found = wide.groupby(["preset", "size"], sort=False).median()
+    medians = wide.groupby(["preset", "size"], sort=False).median()
     print(f"{config.slices} slices; {config.clock} clock; {provenance()}")
     print(
-        found.round(3)
+        medians.round(3)
         .join(ratios.groupby(["preset", "size"]).median().round(2).add_suffix(" draws / one"))
         .to_string()
     )

@@ -1,10 +1,10 @@
-"""Seconds and memory that `stitchnet predict` takes for a scan, and where the time goes.
+"""Time and memory of `stitchnet predict` for one scan.
 
     OMP_NUM_THREADS=2 python benchmarks/predict_speed.py --slices 300
 
-Makes a phantom chest of so many slices of 512 x 512 in Hounsfield units as DICOM or NIfTI files,
-and segments it by a model of a preset that was not trained, which takes as long as one that was; or
-by a checkpoint. Peak memory is that of this process, less what it held once the model was loaded.
+Makes a phantom chest with slices of 512 x 512 in Hounsfield units as DICOM or NIfTI files, and
+segments it with an untrained model of a preset, which takes as long as a trained one, or with a
+checkpoint. Peak memory is that of this process, less its memory after loading the model.
 """
 
 import cProfile
@@ -24,12 +24,12 @@ import tyro
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from scipy import ndimage
 
-from pyro_stitchnet.data.phantoms.phantom import WINDOW, phantom_patient
+from pyro_stitchnet.data.phantoms.phantom import PHANTOM_WINDOW, phantom_patient
 from pyro_stitchnet.data.preprocessing.steps import Preprocessing
 from pyro_stitchnet.model.stitchnet import StitchNet
+from pyro_stitchnet.posterior import ReadOutOptions
 from pyro_stitchnet.prediction.many_scans import predict_scans
-from pyro_stitchnet.prediction.one_scan import Model
-from pyro_stitchnet.prediction.segmenter import Options
+from pyro_stitchnet.prediction.one_scan import ModelSource
 from pyro_stitchnet.presets import preset
 from pyro_stitchnet.training import checkpoint
 
@@ -50,11 +50,11 @@ class Config:
 
 
 def chest(slices: int, seed: int) -> np.ndarray:
-    """HU (S, 512, 512), a few heights cut and repeated between, with air around."""
-    low, high = WINDOW
-    cut = phantom_patient(1, 12, size=128, seed=seed)
+    """HU (S, 512, 512): a few heights, repeated, with air around."""
+    low, high = PHANTOM_WINDOW
+    phantoms = phantom_patient(1, 12, size=128, seed=seed)
     hu = np.full((12, 512, 512), -1000, np.int16)
-    for one, whole in zip(cut, hu, strict=True):
+    for one, whole in zip(phantoms, hu, strict=True):
         large = ndimage.zoom(one.image, 3, order=1) * (high - low) + low
         whole[64:448, 64:448] = large
     rng = np.random.default_rng(seed)
@@ -107,11 +107,11 @@ def main(config: Config) -> None:
             checkpoint.save(net, path, dataset={"preprocessing": steps})
             del net
         scan = write(chest(config.slices, config.seed), config.format, folder)
-        options = Options(config.read_out, config.samples, batch_size=config.batch_size)
-        model = Model(path, options=options, lungs="classical")
-        model.load()  # what it imports stays
+        options = ReadOutOptions(config.read_out, config.samples, batch_size=config.batch_size)
+        model = ModelSource(path, options=options, lungs="classical")
+        model.load()  # its imports stay in memory
         before = resident()
-        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         profile = cProfile.Profile()
         begun, worked = time.perf_counter(), time.process_time()
         if config.profile:
@@ -126,10 +126,10 @@ def main(config: Config) -> None:
         status = Path("/proc/self/status").read_text()
         peak = int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
         written = sum(file.stat().st_size for file in (folder / "out").rglob("*.*")) / 1e6
-        asked = config.read_out or "usual"
+        read_out = config.read_out or "default"
         print(
             f"{config.slices} slices of 512 x 512, {config.format}, {config.model or config.preset}"
-            f" at {config.size}, {asked} read-out, {torch.get_num_threads()} threads:"
+            f" at {config.size}, {read_out} read-out, {torch.get_num_threads()} threads:"
             f" {taken:.1f} s, {1000 * taken / config.slices:.0f} ms a slice"
             f" ({worked:.0f} s of CPU); peak {peak - before:.0f} MB over {before:.0f} MB with the"
             f" model; {written:.0f} MB written"

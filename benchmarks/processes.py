@@ -1,9 +1,9 @@
-"""How much faster do two training processes see slices than one?
+"""How many slices per second do two training processes reach, compared with one?
 
     python benchmarks/processes.py
 
-Trains a preset on phantoms by one process and by two with as many slices each, a thread a process,
-in turn for some rounds, and prints slices per second of training and their ratio.
+Trains a preset on phantoms with one process and with two, one thread and the same number of slices
+per process, in turn for some rounds. Prints slices per second and their ratio.
 """
 
 import json

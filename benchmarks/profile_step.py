@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=2 python benchmarks/profile_step.py --preset article --size 128
 
 Runs training steps (forward, backward, clipping, Adam) of a preset on random slices, half of them
-labelled, under torch.profiler, and prints the operators that take most of the step by themselves,
-as a Markdown table. On a GPU it is the GPU's time that is shown.
+labelled, under torch.profiler. Prints the operators with the largest own time as a Markdown table;
+on a GPU, the GPU's time.
 """
 
 import time
@@ -19,10 +19,9 @@ from pyro_stitchnet.data.datasets.batches import Batch
 from pyro_stitchnet.labels import LABELS
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.presets import preset
-from pyro_stitchnet.runtime.devices import make_fabric
+from pyro_stitchnet.runtime.devices import Precision, make_fabric
 from pyro_stitchnet.runtime.provenance import provenance
-from pyro_stitchnet.training.config import Precision
-from pyro_stitchnet.training.self_training import learner_of
+from pyro_stitchnet.training.run import learner_of
 from pyro_stitchnet.training.state import State
 from pyro_stitchnet.training.step import Stepper
 
@@ -37,7 +36,7 @@ class Config:
     device: str = "auto"
     precision: Precision = "32"
     top: int = 20  # operators to show
-    trace: Path | None = None  # where to write a trace for chrome://tracing
+    trace: Path | None = None  # file for a trace, for chrome://tracing
 
 
 def random_batch(size: int, batch: int, device: torch.device) -> Batch:

@@ -1,11 +1,11 @@
-"""How long would one H100 take for a pass through the article's 444,034 slices? Arithmetic only.
+"""Estimated time of one H100 for a pass through the article's 444,034 slices: arithmetic only.
 
     python benchmarks/projection.py --presets article tiny guided --size 256
 
-Counts the floating-point operations of a training step, forward and backward, by torch's counter
-(which sees convolutions and matrix products), and divides them by the card's stated peak in bf16,
-times a share of that peak which such networks might reach. Nothing here is measured on a GPU:
-MobileNetV2's depthwise convolutions are bound by memory, so the lower share is the likelier one.
+Counts the floating-point operations of a training step, forward and backward, with torch's counter
+(convolutions and matrix products), and divides them by a share of the card's stated peak in bf16.
+Nothing is measured on a GPU. MobileNetV2's depthwise convolutions are bound by memory, so a low
+share is likely.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.presets import preset
 from pyro_stitchnet.runtime.provenance import provenance
-from pyro_stitchnet.training.self_training import learner_of
+from pyro_stitchnet.training.run import learner_of
 
 SLICES = 444_034  # unlabelled ones of the article, from CC-CCII
 PEAK = 989e12  # operations a second: H100 SXM, bf16, dense, by NVIDIA's data sheet
@@ -44,7 +44,7 @@ def main(config: Config) -> None:
         learner = learner_of(StitchNet(chosen.model), chosen.objective)
         batch = random_batch(config.size, config.batch, torch.device("cpu"))
         with FlopCounterMode(display=False) as counter:
-            learner.loss(batch, 1).backward()
+            learner.loss(batch, 1).loss.backward()
         a_slice = counter.get_total_flops() / config.batch
         hours = [SLICES * a_slice / (share * PEAK) / 3600 for share in SHARES]
         numbers = "".join(f" {value:.2f} |" for value in hours)

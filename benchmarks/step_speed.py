@@ -1,20 +1,19 @@
-"""What does a training step cost, and a segmentation, beside plain PyTorch and beside a U-Net?
+"""The cost of a training step and of a segmentation, compared with plain PyTorch and a U-Net.
 
     OMP_NUM_THREADS=2 python benchmarks/step_speed.py --presets article tiny --sizes 128 192
 
 Contenders of a training step, on the same random slices, half of them labelled:
 
 * ``enumerated``: the library's step, the labels summed out by Pyro's TraceEnum_ELBO;
-* ``marginal``: the same number through the closed form;
-* ``plain``: the same networks and loss without Pyro (``plain_torch.py``), checked to be the same;
-* ``guided``: the library's step of a preset whose guide has q(y | x), in place of the above, with
-  what the posterior teaches where the preset says so;
+* ``marginal``: the same number in closed form;
+* ``plain``: the same networks and loss without Pyro (``plain_torch.py``), compared for equality;
+* ``guided``: the step of a preset with a classifier q(y | x), in place of the above;
 * ``unet``: segmentation_models_pytorch's U-Net over MobileNetV2, cross-entropy on all slices.
 
-All with Adam, fused, and channels last, as the library trains; the first three with the library's
-clipping. Every round times every contender once, in turn, so that noise meets all alike: the tables
-have the median over rounds, and the median of the rounds' ratios with its quartiles. Peak memory is
-that of a process of its own on the CPU, and what torch allocated on a GPU.
+All use fused Adam and channels last, as the library does; the first three also its clipping. Every
+round times every contender once, in turn, so that noise affects all equally. The tables have the
+median over rounds, and the median of the rounds' ratios with its quartiles. Peak memory is that of
+a separate process on the CPU, or torch's allocation on a GPU.
 """
 
 import multiprocessing
@@ -36,14 +35,14 @@ from profile_step import random_batch
 from torch import nn
 
 from pyro_stitchnet.labels import LABELS
-from pyro_stitchnet.model.objective import negative_elbo
+from pyro_stitchnet.model.bound import bound
+from pyro_stitchnet.model.label_terms import Enumerated, Marginal
 from pyro_stitchnet.model.stitchnet import StitchNet
-from pyro_stitchnet.posterior import predict, segment
+from pyro_stitchnet.posterior import ReadOut, ReadOutOptions, probabilities, segment
 from pyro_stitchnet.presets import preset
-from pyro_stitchnet.runtime.devices import make_fabric
+from pyro_stitchnet.runtime.devices import Precision, make_fabric
 from pyro_stitchnet.runtime.provenance import provenance
-from pyro_stitchnet.training.config import Precision
-from pyro_stitchnet.training.self_training import learner_of
+from pyro_stitchnet.training.run import learner_of
 from pyro_stitchnet.training.state import State
 from pyro_stitchnet.training.step import Stepper, compile_networks
 
@@ -66,8 +65,8 @@ class Config:
 
 
 @dataclass
-class Room:
-    """Where the contenders meet: one preset, one size, one batch."""
+class Setting:
+    """One preset, one size and one batch for all contenders."""
 
     config: Config
     preset: str
@@ -127,7 +126,11 @@ class Room:
                 adam.step()
 
             return plain
-        objective = replace(chosen.objective, labels=name, kl_warmup=0)
+        labels = chosen.objective.labels
+        if name != "guided":
+            term = {"enumerated": Enumerated, "marginal": Marginal}[name]
+            labels = term(labels.label_weight)
+        objective = replace(chosen.objective, labels=labels, kl_warmup=0)
         learner = learner_of(self.net(), objective)
         state = State(learner, chosen.optimiser, self.fabric)
         stepper = Stepper(state)
@@ -137,10 +140,17 @@ class Room:
         """Labels of the batch, without gradients."""
         net, unet, x = self.net().eval(), self.unet().eval(), self.data.x
 
-        def ours(answer: Callable[..., object], **options: int) -> Work:
+        # the cheapest read-out, without styles
+        cheap: ReadOut = "prior" if net.classifier is None else "guide"
+
+        def ours(
+            read: Callable[..., object], read_out: ReadOut | None = None, samples: int = 1
+        ) -> Work:
+            options = ReadOutOptions(read_out, samples, batch_size=len(x))
+
             def work() -> None:
                 with self.autocast():
-                    answer(net, x, batch_size=len(x), **options)
+                    read(net, x, options)
 
             return work
 
@@ -149,32 +159,33 @@ class Room:
                 unet(x[:, None]).argmax(1)
 
         return {
-            "labels": ours(predict),
-            "labels, 4 draws": ours(predict, samples=4),
+            "labels": ours(probabilities, cheap),
+            "labels, 4 draws": ours(probabilities, cheap, samples=4),
             "labels and styles": ours(segment),
             "unet": theirs,
         }
 
 
 def clip(net: nn.Module, most: float) -> None:
-    """Tensor by tensor, as the library's."""
+    """Clip tensor by tensor, as the library does."""
     gradients = [p.grad for p in net.parameters() if p.grad is not None]
     norms = torch.stack(torch._foreach_norm(gradients))
     torch._foreach_mul_(gradients, list((most / (norms + 1e-6)).clamp_max(1).unbind()))
 
 
-def check_plain(room: Room) -> float:
+def check_plain(setting: Setting) -> float:
     """The relative difference of the plain loss from the library's on the same draws of z."""
-    objective = replace(preset(room.preset).objective, labels="marginal")
-    net, values = room.net().eval(), []
-    for loss in (negative_elbo, plain_torch.loss):
+    objective = preset(setting.preset).objective
+    objective = replace(objective, labels=Marginal(objective.labels.label_weight))
+    net, x, allowed = setting.net().eval(), setting.data.x, setting.data.allowed
+    with torch.no_grad():
         torch.manual_seed(1)
-        with torch.no_grad():
-            values.append(float(loss(net, room.data.x, room.data.allowed, objective)))
-    ours, plain = values
+        ours = float(bound(net, x, allowed, objective).loss)
+        torch.manual_seed(1)
+        plain = float(plain_torch.loss(net, x, allowed, objective))
     difference = abs(ours - plain) / abs(ours)
     if difference > 1e-5:
-        raise SystemExit(f"the plain loss is {plain}, the library's {ours}: not the same")
+        raise SystemExit(f"the plain loss is {plain}, the library's {ours}: they differ")
     return difference
 
 
@@ -187,7 +198,7 @@ def seconds(work: Work) -> float:
 
 
 def rounds(contenders: Mapping[str, Work], count: int) -> dict[str, np.ndarray]:
-    """Seconds of each contender in each round, after one round that is not counted."""
+    """Seconds of each contender in each round, after a warm-up round."""
     times = [[seconds(work) for work in contenders.values()] for _ in range(count + 1)]
     return dict(zip(contenders, np.array(times[1:]).T, strict=True))
 
@@ -198,13 +209,13 @@ def ratio(times: np.ndarray, other: np.ndarray) -> str:
 
 
 def peak_memory(config: Config, name: str, size: int, batch: int, contender: str) -> float:
-    """GB that two training steps need at most; to be run in a process of its own."""
-    room = Room(config, name, size, batch)
-    work = room.step(contender)
+    """Peak GB of two training steps; to be run in a separate process."""
+    setting = Setting(config, name, size, batch)
+    work = setting.step(contender)
     work(), work()
-    if room.device.type == "cuda":
+    if setting.device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 1e9
-    # Not getrusage's, which a process inherits from the one that started it.
+    # Not that of getrusage, which a process inherits from its parent.
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e9
 
@@ -222,12 +233,12 @@ def compare(config: Config) -> None:
     print("|---|---:|---|---:|---:|---:|---:|")
     for name in config.presets:
         for size in config.sizes:
-            room = Room(config, name, size, config.batch)
-            guided = preset(name).model.segmenter
+            setting = Setting(config, name, size, config.batch)
+            guided = preset(name).model.classifier
             if not guided:
-                check_plain(room)
+                check_plain(setting)
             steps = GUIDED_STEPS if guided else STEPS
-            times = rounds({step: room.step(step) for step in steps}, config.rounds)
+            times = rounds({step: setting.step(step) for step in steps}, config.rounds)
             for step, taken in times.items():
                 most = memory(config, name, size, config.batch, step)
                 print(
@@ -240,7 +251,7 @@ def compare(config: Config) -> None:
     print("\n| preset | size | prediction | slices/s | time / unet's |\n|---|---:|---|---:|---:|")
     for name in config.presets:
         for size in config.sizes:
-            times = rounds(Room(config, name, size, config.batch).predictions(), config.rounds)
+            times = rounds(Setting(config, name, size, config.batch).predictions(), config.rounds)
             for what, taken in times.items():
                 rate = config.batch / np.median(taken)
                 against = ratio(taken, times["unet"])
@@ -248,7 +259,7 @@ def compare(config: Config) -> None:
 
 
 def head(config: Config) -> str:
-    """What was run, when, where."""
+    """Versions, date and settings of the run."""
     about = "; ".join(f"{key} {value}" for key, value in provenance().items())
     return (
         f"{about}; OMP_WAIT_POLICY {os.environ.get('OMP_WAIT_POLICY', 'unset')}; "

@@ -1,15 +1,14 @@
-"""Does the authors' objective collapse the styles, and does eq. 9 not? On phantoms.
+"""Do the styles collapse under the authors' objective and under eq. 9? On phantoms.
 
     python benchmarks/style_collapse.py --out runs/style_collapse
 
 Trains three arms on the same labelled and unlabelled phantom slices: ``reference`` (the authors'
-networks and objective), ``reference networks, eq. 9`` (the same networks and optimiser; only what
-is maximised differs) and ``article``. Prints and saves, on unlabelled slices of unseen patients
-and inside the lung: the style gap (mean absolute difference between two styles, in grey units, the
-mean of the six pairs and the smallest of them), how much log p(x | y, z) drops when y is replaced
-with a wrong label, and how far a slice's segmentation is from the mean segmentation of all slices
-(0: every segmentation is the same). One row an arm and seed, appended as it finishes; a run that
-the table has already, with the same settings, is not repeated.
+networks and objective), ``reference networks, eq. 9`` (another objective for the same networks and
+optimiser) and ``article``. Prints and saves, on slices of unseen patients and inside the lung: the
+style gap (mean absolute difference of two styles in grey units; mean and minimum of the six pairs),
+the fall of log p(x | y, z) under a wrong label, and the distance of a slice's segmentation from the
+mean segmentation of all slices. One row per arm and seed; a row that exists with the same settings
+is not repeated.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -24,9 +23,9 @@ from pyro_stitchnet.data.datasets.batches import TwoStreams
 from pyro_stitchnet.data.datasets.slices import Slices
 from pyro_stitchnet.data.phantoms.phantom import phantom_slices
 from pyro_stitchnet.evaluation.metrics.scores import slice_scores
-from pyro_stitchnet.evaluation.style_figures import style_figures
+from pyro_stitchnet.evaluation.style_metrics import style_metrics
 from pyro_stitchnet.model.stitchnet import StitchNet
-from pyro_stitchnet.posterior import segment
+from pyro_stitchnet.posterior import ReadOutOptions, segment
 from pyro_stitchnet.presets import Preset, preset
 from pyro_stitchnet.runtime.files import write_atomically
 from pyro_stitchnet.runtime.provenance import provenance
@@ -51,18 +50,18 @@ class Config:
     arms: tuple[Arm, ...] = get_args(Arm)
     steps: int = 300
     size: int = 64
-    labelled: int = 20  # slices, two a patient
-    unlabelled: int = 120  # slices, three a patient
+    labelled: int = 20  # slices, two per patient
+    unlabelled: int = 120  # slices, three per patient
     learning_rate: float = 1e-3
 
 
-def figures(net: StitchNet, slices: Slices) -> dict[str, float]:
-    """What the arms are compared by, on slices whose labels were never shown."""
+def metrics(net: StitchNet, slices: Slices) -> dict[str, float]:
+    """The metrics of an arm on slices of unseen patients."""
     torch.manual_seed(0)
-    answer = segment(net, slices.images, samples=4)
+    answer = segment(net, slices.images, ReadOutOptions(samples=4))
     f1 = slice_scores(slices.labels(), answer.labels).groupby("lesion")["f1"].mean()
     return {
-        **style_figures(net, slices),
+        **style_metrics(net, slices),
         "dice_ggo": float(f1["GGO"]),
         "dice_consolidation": float(f1["CON"]),
     }
@@ -86,7 +85,7 @@ def run(arm: Preset, seed: int, config: Config) -> dict[str, float]:
         config.steps,
         log_every=config.steps,
     )
-    return {**figures(net, unseen), "skipped_steps": state.skipped}
+    return {**metrics(net, unseen), "skipped_steps": state.skipped}
 
 
 def main(config: Config) -> None:
@@ -104,8 +103,8 @@ def main(config: Config) -> None:
             rows.append({**key, **result, **provenance()})
             write_atomically(table, pd.DataFrame(rows).to_csv(index=False))
             print(name, seed, {k: round(v, 4) for k, v in result.items()}, flush=True)
-    wanted = [row for row in rows if settings.items() <= row.items()]
-    numbers = pd.DataFrame(wanted).groupby("arm", sort=False)
+    same = [row for row in rows if settings.items() <= row.items()]
+    numbers = pd.DataFrame(same).groupby("arm", sort=False)
     columns = [
         "style_gap_mean", "style_gap_least", "label_drop", "segmentation_spread",
         "dice_ggo", "dice_consolidation",

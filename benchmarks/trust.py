@@ -1,14 +1,14 @@
-"""Whose probabilities can be trusted, and whose doubt finds errors? On real CT, from one split.
+"""Whose probabilities are calibrated, and whose uncertainty finds errors? On one split of real CT.
 
     python benchmarks/trust.py runs/covid.data --weights IMAGENET.pt --out runs/trust
 
-Trains, by the benchmark's protocol, StitchNet's preset ``guided``, an ensemble of U-Nets that
-differ by their seeds (Lakshminarayanan et al., NeurIPS 2017), and a U-Net whose decoder sees
-features with dropped channels, in training and, over many draws, in the test (Gal & Ghahramani,
-ICML 2016). Each model is kept, so that a run that was stopped goes on. Then, on the test patients,
-over the pixels of the lung: calibration error and Brier score of both lesions, before and after a
-temperature fitted on the validation patients; the AUROC by which doubt finds wrong pixels; Dice of
-the infection where the surest pixels alone are decided.
+Trains, with the benchmark's protocol, the preset ``guided``, an ensemble of U-Nets with different
+seeds (Lakshminarayanan et al., NeurIPS 2017), and a U-Net with dropout of feature channels in
+training and, over many draws, in the test (Gal & Ghahramani, ICML 2016). Each model is kept, so
+that an interrupted run continues. Prints for the test patients, over the pixels of the lung:
+calibration error and Brier score of both lesions, before and after a temperature fitted on the
+validation patients; the AUROC of uncertainty against wrong pixels; Dice of the infection over the
+most certain pixels.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,7 +29,7 @@ from pyro_stitchnet.data.datasets.partition import cut
 from pyro_stitchnet.data.datasets.slices import Slices
 from pyro_stitchnet.evaluation.baselines.base import Supervised
 from pyro_stitchnet.evaluation.benchmark import methods
-from pyro_stitchnet.evaluation.benchmark.runner import Cell, fit
+from pyro_stitchnet.evaluation.benchmark.runner import Cell, train_candidate
 from pyro_stitchnet.evaluation.benchmark.spec import Budget, Entry, Spec
 from pyro_stitchnet.evaluation.metrics.calibration import (
     calibration,
@@ -51,15 +51,15 @@ from pyro_stitchnet.figures import (
 )
 from pyro_stitchnet.model.nn.unet import UNet
 from pyro_stitchnet.model.stitchnet import StitchNet
-from pyro_stitchnet.posterior import ReadOut, entropy, seeded, uncertainty
+from pyro_stitchnet.posterior import ReadOut, ReadOutOptions, entropy, seeded, uncertainty
 from pyro_stitchnet.presets import OptimiserConfig
+from pyro_stitchnet.runtime.devices import Precision
 from pyro_stitchnet.runtime.files import write_atomically
 from pyro_stitchnet.runtime.provenance import provenance
 from pyro_stitchnet.training import checkpoint
-from pyro_stitchnet.training.config import Precision
 from pyro_stitchnet.training.learner import ElboLearner, Learner
 
-DROPPED = 0.2  # share of the features' channels
+DROPOUT = 0.2  # share of the features' channels
 CPU = torch.device("cpu")
 
 
@@ -67,7 +67,7 @@ CPU = torch.device("cpu")
 class Config:
     data: tyro.conf.Positional[Path]
     out: Path = Path("runs/trust")
-    model: Path | None = None  # a StitchNet with q(y | x) to look at alone, on its own split
+    model: Path | None = None  # a StitchNet with a classifier, evaluated alone on its own split
     weights: str | None = None
     labels: int | None = None
     folds: int = 3
@@ -78,27 +78,26 @@ class Config:
     members: int = 3
     samples: int = 8
     views: int = 1
-    once: bool = False  # stop when a model is trained; the same command goes on with the next
+    once: bool = False  # stop after training one model; the same command continues
 
 
-class DroppingUNet(UNet):
-    """A U-Net that drops channels of its encoder's features, whatever its mode."""
+class DropoutUNet(UNet):
+    """A U-Net that drops channels of its encoder's features, in every mode."""
 
     def features(self, x: Tensor) -> list[Tensor]:
-        return [functional.dropout2d(f, DROPPED) for f in super().features(x)]
+        return [functional.dropout2d(f, DROPOUT) for f in super().features(x)]
 
 
-# One method more than the package has.
 methods.METHODS["unet-dropout"] = methods.Method(  # type: ignore[index]
-    lambda weights: Supervised(DroppingUNet(weights))
+    lambda weights: Supervised(DropoutUNet(weights))
 )
 
-Answer = tuple[Tensor, dict[str, Tensor]]
-"""Probabilities, and the kinds of doubt about them."""
+Result = tuple[Tensor, dict[str, Tensor]]
+"""Probabilities, and maps of their uncertainty."""
 
 
 def trained(config: Config, method: str, seed: int, slices: Mapping[str, Slices]) -> Learner:
-    """A model, from its file or trained now."""
+    """A model, read from its file or trained."""
     entry = Entry(method)
     spec = Spec(
         config.data, {method: entry}, [Budget(config.labels, config.folds)],
@@ -112,7 +111,7 @@ def trained(config: Config, method: str, seed: int, slices: Mapping[str, Slices]
         learner = methods.METHODS[method].build(config.weights)
         learner.load_state_dict(torch.load(path, weights_only=True))
         return learner.eval()
-    learner, score = fit(spec, cell, slices, {})
+    learner, score = train_candidate(spec, cell, slices, {})
     torch.save(learner.state_dict(), path)
     print(f"{method}, seed {seed}: validation Dice {score:.3f}", flush=True)
     if config.once:
@@ -120,57 +119,58 @@ def trained(config: Config, method: str, seed: int, slices: Mapping[str, Slices]
     return learner.eval()
 
 
-def average(answers: list[Tensor]) -> Answer:
-    """Mean probabilities of members or draws, and the kinds of doubt about them."""
-    p = torch.stack(answers).mean(0)
-    whole, single = entropy(p), torch.stack([entropy(a) for a in answers]).mean(0)
-    return p, {"entropy": whole, "mutual information": whole - single}
+def average(members: list[Tensor]) -> Result:
+    """Mean probabilities of members or draws, and maps of their uncertainty."""
+    p = torch.stack(members).mean(0)
+    total, expected = entropy(p), torch.stack([entropy(member) for member in members]).mean(0)
+    return p, {"entropy": total, "mutual information": total - expected}
 
 
-def stitchnets(config: Config, net: StitchNet) -> dict[str, Callable[[Tensor], Answer]]:
+def stitchnets(config: Config, net: StitchNet) -> dict[str, Callable[[Tensor], Result]]:
     """The read-outs of a StitchNet."""
 
-    def ask(x: Tensor, read_out: ReadOut) -> Answer:
+    def read(x: Tensor, read_out: ReadOut) -> Result:
+        options = ReadOutOptions(read_out, config.samples, config.views)
         with seeded(0, CPU):
-            said = uncertainty(
-                net, x, samples=config.samples, views=config.views, read_out=read_out
-            )
-        doubts = {
-            "entropy": said.entropy,
-            "mutual information": said.mutual_information,
-            "disagreement": said.disagreement,
+            result = uncertainty(net, x, options)
+        maps = {
+            "entropy": result.entropy,
+            "mutual information": result.mutual_information,
+            "disagreement": result.disagreement,
         }
-        return said.probabilities, doubts
+        return result.probabilities, maps
 
     return {
-        "guided, q(y | x)": partial(ask, read_out="guide"),
-        "guided, posterior": partial(ask, read_out="posterior"),
+        "guided, q(y | x)": partial(read, read_out="guide"),
+        "guided, posterior": partial(read, read_out="posterior"),
     }
 
 
-def answers(
+def contenders(
     config: Config, slices: Mapping[str, Slices]
-) -> Mapping[str, Callable[[Tensor], Answer]]:
-    """Every contender by name: slices to probabilities and doubts."""
+) -> Mapping[str, Callable[[Tensor], Result]]:
+    """Every contender by name: a function from slices to probabilities and uncertainty."""
     guided = trained(config, "stitchnet-guided", 0, slices)
     members = [trained(config, "unet", s, slices) for s in range(config.members)]
-    dropping = trained(config, "unet-dropout", 0, slices)
+    dropout = trained(config, "unet-dropout", 0, slices)
     assert isinstance(guided, ElboLearner)
 
-    def dropped(x: Tensor) -> Answer:
+    def draws(x: Tensor) -> Result:
         with seeded(0, CPU):
-            return average([dropping.predict(x) for _ in range(config.samples)])
+            return average([dropout.probabilities(x) for _ in range(config.samples)])
 
     return {
-        "U-Net": lambda x: average([members[0].predict(x)]),
-        f"U-Net, ensemble of {config.members}": lambda x: average([m.predict(x) for m in members]),
-        "U-Net, dropout": dropped,
+        "U-Net": lambda x: average([members[0].probabilities(x)]),
+        f"U-Net, ensemble of {config.members}": lambda x: average(
+            [m.probabilities(x) for m in members]
+        ),
+        "U-Net, dropout": draws,
         **stitchnets(config, guided.net),
     }
 
 
 def split(config: Config, info: Mapping[str, Any]) -> dict[str, Slices]:
-    """The slices of each part: of a model's own split, or of a new one."""
+    """The slices of each part, of a model's own split or of a new one."""
     dataset = Dataset(config.data)
     if config.model is None:
         _, parts = cut(
@@ -197,11 +197,11 @@ def main(config: Config) -> None:
     truth = test.labels()
     print({part: len(s) for part, s in slices.items()}, provenance(), flush=True)
     rows, bins, curves, drawn = [], {}, {}, {}
-    contenders = stitchnets(config, net) if net else answers(config, slices)
-    for name, answer in contenders.items():
-        p, doubts = answer(test.images)
-        temperature = fit_temperature(answer(validation.images)[0], validation.labels())
-        mended = tempered(p, temperature)
+    predictors = stitchnets(config, net) if net else contenders(config, slices)
+    for name, predict in predictors.items():
+        p, maps = predict(test.images)
+        temperature = fit_temperature(predict(validation.images)[0], validation.labels())
+        scaled = tempered(p, temperature)
         labels = p.argmax(1)
         dice = slice_scores(truth, labels).groupby("lesion")["f1"].mean()
         rows.append(
@@ -211,17 +211,17 @@ def main(config: Config) -> None:
                 "dice_con": dice["CON"],
                 "temperature": temperature,
                 **calibration(p, truth),
-                **{f"{k}_tempered": v for k, v in calibration(mended, truth).items()},
+                **{f"{k}_tempered": v for k, v in calibration(scaled, truth).items()},
                 **{
                     f"auroc_{where}, {kind}": value
-                    for kind, doubt in doubts.items()
-                    for where, value in error_auroc(doubt, labels, truth).items()
+                    for kind, values in maps.items()
+                    for where, value in error_auroc(values, labels, truth).items()
                 },
             }
         )
-        bins |= {name: reliability(p, truth), f"{name}, tempered": reliability(mended, truth)}
-        curves[name] = selective(doubts["entropy"], labels, truth)
-        drawn[name] = labels, doubts
+        bins |= {name: reliability(p, truth), f"{name}, tempered": reliability(scaled, truth)}
+        curves[name] = selective(maps["entropy"], labels, truth)
+        drawn[name] = labels, maps
     table = pd.DataFrame(rows).set_index("method")
     write_atomically(config.out / "table.csv", table.to_csv())
     print(table.T.round(3).to_string())
@@ -230,12 +230,12 @@ def main(config: Config) -> None:
     best = {n: t for n, t in bins.items() if n.startswith(("guided, p", "U-Net, ens"))}
     save_figure(reliability_diagram(best), config.out / "reliability.png")
     save_figure(selective_diagram(curves), config.out / "selective.png")
-    labels, doubts = drawn["guided, posterior"]
+    labels, maps = drawn["guided, posterior"]
     some = torch.linspace(0, len(test) - 1, 5).long()
     save_figure(
         uncertainties(
             test.images[some].numpy(), labels[some].numpy(),
-            {kind: doubt[some].numpy() for kind, doubt in doubts.items()},
+            {kind: values[some].numpy() for kind, values in maps.items()},
             truth[some].numpy(), [test.names[i] for i in some],
         ),
         config.out / "uncertainty.png",

@@ -1,14 +1,14 @@
-"""Does a model notice what is no lung CT? By its likelihood, corrected in several ways.
+"""Does a model detect images that are not lung CT? By its likelihood, corrected in several ways.
 
     python benchmarks/unusual.py runs/covid/model.pt runs/all256 --patients test
 
-Scores slices of a prepared dataset against pictures of other kinds, all of the same size: uniform
+Compares slices of a prepared dataset with images of other kinds, all of the same size: uniform
 noise, the Shepp-Logan phantom of a head, pydicom's own CT and MR slices, photographs of
-scikit-image, the dataset's slices upside down as negatives. Prints the AUROC of each score for each
-kind (the probability that an unusual picture scores as more unusual than a slice): the negative
-evidence bound; that minus the bits that PNG needs for the picture (Serra et al., ICLR 2020); the
-likelihood ratio of Havtorn et al. (ICML 2021) for each level; the mean entropy of the labels; the
-library's ``unusual``, its usual slices being those of the validation patients.
+scikit-image, and negatives of the dataset's slices. Prints the AUROC of each score for each kind
+(the probability that an unusual image scores higher than a slice): the negative evidence bound; the
+same minus the bits of the image as PNG (Serra et al., ICLR 2020); the likelihood ratio of Havtorn
+et al. (ICML 2021) for each level; the mean entropy of the labels; the library's ``unusual``, with
+the slices of the validation patients as usual ones.
 """
 
 import io
@@ -31,7 +31,14 @@ from torch import Tensor
 from pyro_stitchnet.data.datasets.dataset import Dataset
 from pyro_stitchnet.evaluation.metrics.selection import auroc
 from pyro_stitchnet.model.stitchnet import StitchNet
-from pyro_stitchnet.posterior import likelihood_ratio, log_evidence, seeded, uncertainty, unusual
+from pyro_stitchnet.posterior import (
+    ReadOutOptions,
+    likelihood_ratio,
+    log_evidence,
+    seeded,
+    uncertainty,
+    unusual,
+)
 from pyro_stitchnet.runtime.provenance import provenance
 from pyro_stitchnet.training import checkpoint
 
@@ -46,19 +53,19 @@ class Config:
     patients: Literal["test", "validation", "all"] = "test"
     most: int = 24  # slices
     samples: int = 4
-    only: tuple[str, ...] = ()  # scores to take, all by default
+    only: tuple[str, ...] = ()  # scores to compute, all by default
 
 
-def fitted(picture: np.ndarray, size: int) -> np.ndarray:
-    """A picture of any size as a square one in [0, 1]."""
-    low, high = np.percentile(picture, (0.5, 99.5))
-    grey = np.clip((picture.astype(np.float32) - low) / (high - low), 0, 1)
+def resized(image: np.ndarray, size: int) -> np.ndarray:
+    """An image of any size as a square one in [0, 1]."""
+    low, high = np.percentile(image, (0.5, 99.5))
+    grey = np.clip((image.astype(np.float32) - low) / (high - low), 0, 1)
     return np.asarray(Image.fromarray(grey).resize((size, size), Image.Resampling.BILINEAR)).clip(
         0, 1
     )
 
 
-def pictures(size: int, usual: Tensor) -> Mapping[str, Tensor]:
+def images(size: int, usual: Tensor) -> Mapping[str, Tensor]:
     rng = np.random.default_rng(0)
     head = shepp_logan_phantom()
     turned = [np.rot90(head, k)[:, :: 1 - 2 * (k % 2)] for k in range(4)]
@@ -67,54 +74,55 @@ def pictures(size: int, usual: Tensor) -> Mapping[str, Tensor]:
         pydicom.dcmread(get_testdata_file(name)).pixel_array
         for name in ("CT_small.dcm", "MR_small.dcm")
     ]
-    taken = [getattr(photographs, name)() for name in PHOTOGRAPHS]
+    photos = [getattr(photographs, name)() for name in PHOTOGRAPHS]
     kinds = {
         "noise": list(rng.random((8, size, size))),
         "head phantom": noisy,
         "other CT and MR": scans,
-        "photographs": taken,
+        "photographs": photos,
         "negatives": list(1 - usual.flip(-2).numpy()),
     }
     return {
-        kind: torch.from_numpy(np.stack([fitted(p, size) for p in some])).float()
+        kind: torch.from_numpy(np.stack([resized(image, size) for image in some])).float()
         for kind, some in kinds.items()
     }
 
 
 def png_nats(x: Tensor) -> Tensor:
-    """What PNG needs for 8-bit pictures, in nats a pixel."""
-    found = []
-    for picture in (255 * x).round().byte().numpy():
+    """The size of 8-bit images as PNG, in nats per pixel."""
+    nats = []
+    for image in (255 * x).round().byte().numpy():
         file = io.BytesIO()
-        Image.fromarray(picture).save(file, format="png", optimize=True)
-        found.append(len(file.getvalue()) * 8 * np.log(2) / picture.size)
-    return torch.tensor(found)
+        Image.fromarray(image).save(file, format="png", optimize=True)
+        nats.append(len(file.getvalue()) * 8 * np.log(2) / image.size)
+    return torch.tensor(nats)
 
 
 def scores(config: Config, net: StitchNet, x: Tensor, usual: Tensor) -> dict[str, Tensor]:
-    """How unusual each picture is, by each score."""
+    """How unusual each image is, by each score."""
     n = config.samples
+    options = ReadOutOptions(samples=n)
 
     def nats() -> Tensor:
-        # Densities of [0, 1] are turned into masses of 256 grey levels, as PNG's are.
+        # densities on [0, 1] as masses of 256 grey levels, like those of PNG
         return np.log(256) - log_evidence(net, x, n) / x[0].numel()
 
-    every: dict[str, Callable[[], Tensor]] = {
+    functions: dict[str, Callable[[], Tensor]] = {
         "evidence": nats,
         "evidence - PNG": lambda: nats() - png_nats(x),
         **{
             f"likelihood ratio, level {k}": lambda k=k: likelihood_ratio(net, x, k, n)
             for k in range(1, 5)
         },
-        "entropy of labels": lambda: uncertainty(net, x, samples=n).entropy.flatten(1).mean(1),
+        "entropy of labels": lambda: uncertainty(net, x, options).entropy.flatten(1).mean(1),
         "unusual": lambda: unusual(net, x, usual, n),
     }
-    found = {}
-    for name, score in every.items():
+    result = {}
+    for name, score in functions.items():
         if not config.only or name in config.only:
             with seeded(0, CPU):
-                found[name] = score()
-    return found
+                result[name] = score()
+    return result
 
 
 def main(config: Config) -> None:
@@ -132,7 +140,7 @@ def main(config: Config) -> None:
         reference = dataset.take(np.flatnonzero(validating)).load().images
     known = scores(config, net, usual, reference)
     table = {}
-    for kind, x in pictures(dataset.size, usual).items():
+    for kind, x in images(dataset.size, usual).items():
         odd = scores(config, net, x, reference)
         table[f"{kind} ({len(x)})"] = {
             name: auroc(

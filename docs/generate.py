@@ -1,6 +1,6 @@
-"""The site's pages that are made of the program itself, so that nothing is written twice.
+"""The site's generated pages: modules, command line, configuration, presets, notebooks.
 
-MkDocs calls the functions `on_...` of this file, mkdocstrings uses `Roles` (see mkdocs.yml).
+MkDocs calls the functions `on_...` of this file; mkdocstrings uses `Roles` (see mkdocs.yml).
 """
 
 import contextlib
@@ -13,6 +13,7 @@ import pkgutil
 import posixpath
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,29 +28,37 @@ from pyro_stitchnet import cli
 from pyro_stitchnet.data.datasets.shards import MANIFEST
 from pyro_stitchnet.data.preprocessing.steps import Preprocessing
 from pyro_stitchnet.data.sources import SOURCES
-from pyro_stitchnet.presets import PRESETS, ModelConfig, Objective, OptimiserConfig
+from pyro_stitchnet.model.config import ModelConfig
+from pyro_stitchnet.model.label_terms import Enumerated, Expected, Guided, Marginal, Relaxed
+from pyro_stitchnet.model.objective import Objective
+from pyro_stitchnet.presets import PRESETS
 from pyro_stitchnet.training.config import TrainConfig, plain
+from pyro_stitchnet.training.optimiser import OptimiserConfig
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = "pyro_stitchnet"
 
 CLASSES = {
     TrainConfig: "The keys of a YAML file; `label_budget` is the option `--label-budget`.",
-    ModelConfig: "Below `model:` in YAML, options without it. The defaults are those of `article`.",
-    Objective: "Below `objective:` in YAML, options without it.",
-    OptimiserConfig: "Below `optimiser:` in YAML, options without it.",
+    ModelConfig: "Below `model:` in YAML. The defaults are those of `article`.",
+    Objective: "Below `objective:` in YAML.",
+    Enumerated: "Below `objective: labels:` in YAML: one of the label terms.",
+    Marginal: "A label term.",
+    Relaxed: "A label term.",
+    Expected: "A label term.",
+    Guided: "A label term.",
+    OptimiserConfig: "Below `optimiser:` in YAML.",
     Preprocessing: "The options of `stitchnet prepare`; a dataset records them in `dataset.json`.",
 }
-
 
 MADE_OF = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     f"{PACKAGE}/__init__.pyi": f"reference/python/{PACKAGE}.md",
     f"{PACKAGE}/cli": "reference/command_line.md",
-    f"{PACKAGE}/config.py": "reference/configuration.md",
+    f"{PACKAGE}/training/config.py": "reference/configuration.md",
 }
-"""Pages that are made, by what of: links to that, which a code host can follow, lead to them.
+"""Generated pages by their source. On the site, links to a source lead to its page.
 
 Links to any other module lead to the page of its name.
 """
@@ -65,8 +74,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
-    """Fill in the tables that pages ask for, and lead links to pages that are made."""
-    # The page asks in a comment, which a code host hides.
+    """Fill in the tables, marked by comments, and link to generated pages."""
     filled = markdown.replace("<!-- sources -->", sources())
     filled = filled.replace("<!-- manifest -->", manifest())
     folder = posixpath.dirname(page.file.src_uri)
@@ -83,9 +91,9 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that are made; notebooks become pages with pictures beside them."""
+    """Add the generated pages; notebooks become pages with image files beside them."""
     made: dict[str, str | bytes] = {
-        "contributing.md": (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"),
+        "contributing.md": contributing(),
         "changelog.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
         "reference/command_line.md": command_line(),
         "reference/configuration.md": configuration(),
@@ -108,6 +116,12 @@ def modules() -> list[str]:
     public = [m.name for m in found if not any(part[0] == "_" for part in m.name.split("."))]
     exporting = [m for m in public if getattr(importlib.import_module(m), "__all__", None)]
     return [PACKAGE, *exporting]
+
+
+def contributing() -> str:
+    """CONTRIBUTING.md, with links relative to the site."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    return text.replace("](docs/", "](")
 
 
 def command_line() -> str:
@@ -138,7 +152,7 @@ def said_by(*arguments: str) -> str:
 
 
 def configuration() -> str:
-    """A table of every configuration class: its fields, their defaults and what they mean."""
+    """A table per configuration class: its fields, their defaults and meanings."""
     parts = ["# Configuration"]
     for cls, about in CLASSES.items():
         parts += [f"## {cls.__name__}", about, "| field | default | meaning |\n|---|---|---|"]
@@ -151,20 +165,29 @@ def configuration() -> str:
 
 
 def presets() -> str:
-    """What each preset sets, where it differs from any other."""
-    flat = {
-        name: {f"{part}.{key}": v for part, said in plain(p).items() for key, v in said.items()}
-        for name, p in PRESETS.items()
-    }
-    keys = [k for k in flat["article"] if len({str(values[k]) for values in flat.values()}) > 1]
+    """The fields in which presets differ."""
+    flat = {name: dict(_flat(plain(p))) for name, p in PRESETS.items()}
+    every = dict.fromkeys(key for values in flat.values() for key in values)
+    keys = [k for k in every if len({str(values.get(k)) for values in flat.values()}) > 1]
     rows = [["field", *flat], ["---"] * (1 + len(flat))]
-    rows += [[f"`{key}`", *(f"`{values[key]}`" for values in flat.values())] for key in keys]
+    rows += [
+        [f"`{key}`", *(f"`{values[key]}`" if key in values else "" for values in flat.values())]
+        for key in keys
+    ]
     table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
     return (
-        "# Presets\n\nWhat the presets of `pyro_stitchnet.presets` set; fields in which all agree "
-        "have the [defaults](configuration.md). What each is for is told in the "
-        f"[explanation](../model.md).\n\n{table}\n"
+        "# Presets\n\nThe fields in which the presets of `pyro_stitchnet.presets` differ; all "
+        "others have the [defaults](configuration.md). The models are explained "
+        f"[here](../model.md).\n\n{table}\n"
     )
+
+
+def _flat(values: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
 
 
 def sources() -> str:
@@ -181,7 +204,7 @@ def manifest() -> str:
 
 
 def mathjax() -> bytes:
-    """What draws the equations, of the site's own, so that it needs nobody else's server."""
+    """The script that draws the equations, from the site itself."""
     return (importlib.resources.files("mathjax") / "static/mathjax/es5/tex-svg.js").read_bytes()
 
 
@@ -191,15 +214,15 @@ def notebook(path: Path, uri: str) -> dict[str, str | bytes]:
     exporter = nbconvert.MarkdownExporter()
     exporter.exclude_input_prompt = True
     text, resources = exporter.from_filename(path, {"output_files_dir": folder})
-    pictures = {f"{Path(uri).parent}/{name}": data for name, data in resources["outputs"].items()}
-    # pandas' own style out, so that the theme's comes in, which scrolls on small screens
+    images = {f"{Path(uri).parent}/{name}": data for name, data in resources["outputs"].items()}
+    # without pandas' own style, the theme's applies, which scrolls on small screens
     text = re.sub(r"<style scoped>.*?</style>\n", "", text, flags=re.DOTALL)
     text = text.replace('<table border="1" class="dataframe">', "<table>")
-    return {uri.replace(".ipynb", ".md"): text, **pictures}
+    return {uri.replace(".ipynb", ".md"): text, **images}
 
 
 class Roles(griffe.Extension):
-    """Docstrings' roles, :class:`x.Y`, become links of mkdocstrings, and `::` a colon."""
+    """Turn roles in docstrings, :class:`x.Y`, into links of mkdocstrings, and `::` into a colon."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         """Rewrite one docstring."""
@@ -267,6 +290,6 @@ def _attributes(cls: type) -> dict[str, str]:
 def _default(field: dataclasses.Field[Any]) -> str:
     if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
         return "required"
-    if dataclasses.is_dataclass(field.default):
+    if field.default is dataclasses.MISSING or dataclasses.is_dataclass(field.default):
         return "see below"
     return f"`{field.default}`"

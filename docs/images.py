@@ -1,8 +1,9 @@
-"""Shrink the pictures that the docs show, and put them into docs/images.
+"""Shrink the figures that the docs show, and write them to docs/images.
 
     make figures
 
-draws them first: `benchmarks/counterfactuals.py` into one folder, `examples/ask.py` into another.
+draws them first: `benchmarks/counterfactuals.py` into one folder, `examples/queries.py` into the
+other.
 """
 
 from dataclasses import dataclass
@@ -15,27 +16,27 @@ from PIL import Image
 @dataclass
 class Config:
     counterfactuals: tyro.conf.Positional[Path]  # of benchmarks/counterfactuals.py
-    asked: tyro.conf.Positional[Path]  # of examples/ask.py
+    queries: tyro.conf.Positional[Path]  # of examples/queries.py
     out: Path = Path("docs/images")
 
 
 def main(config: Config) -> None:
-    wanted = {
+    sources = {
         "counterfactuals.jpg": (config.counterfactuals / "guided, true labels.png", 1300),
-        "what_if.jpg": (config.asked / "counterfactuals.png", 1200),
-        "uncertainty.jpg": (config.asked / "uncertainty.png", 1200),
-        "levels.png": (config.asked / "levels.png", 1100),
-        "grey.png": (config.asked / "grey.png", 1100),
+        "what_if.jpg": (config.queries / "counterfactuals.png", 1200),
+        "uncertainty.jpg": (config.queries / "uncertainty.png", 1200),
+        "levels.png": (config.queries / "levels.png", 1100),
+        "grey.png": (config.queries / "grey.png", 1100),
     }
     config.out.mkdir(parents=True, exist_ok=True)
-    for name, (source, width) in wanted.items():
-        with Image.open(source) as picture:
-            height = round(picture.height * width / picture.width)
-            small = picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+    for name, (source, width) in sources.items():
+        with Image.open(source) as image:
+            height = round(image.height * width / image.width)
+            small = image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
         if name.endswith(".png"):
             small = small.quantize(64)
         small.save(config.out / name, optimize=True)
-        print(f"picture: {config.out / name}")
+        print(f"figure: {config.out / name}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
-"""Draw the picture of README and docs: a phantom slice as a trained model sees it.
+"""Draw the figure of README and docs: a phantom slice, its segmentation and its styles.
 
     python docs/overview.py MODEL --out docs/overview.png
 
-as `make figures` does with a model of `benchmarks/counterfactuals.py`.
-
-Of some patients that the model was not trained on it takes the slice where both lesions are large.
+`make figures` runs it with a model of `benchmarks/counterfactuals.py`. Of some patients that the
+model was not trained on, the slice with large lesions of both kinds is drawn.
 """
 
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from matplotlib.figure import Figure
 from pyro_stitchnet.data.phantoms.phantom import phantom_slices
 from pyro_stitchnet.figures import overlay, save_figure
 from pyro_stitchnet.labels import CONSOLIDATION, GGO, LABELS
-from pyro_stitchnet.posterior import segment
+from pyro_stitchnet.posterior import ReadOutOptions, segment
 from pyro_stitchnet.training import checkpoint
 
 
@@ -40,7 +39,7 @@ def main(config: Config) -> None:
     areas = torch.stack([(truth == k).flatten(1).sum(1) for k in (GGO, CONSOLIDATION)])
     one = int(areas.amin(0).argmax())
     x = slices.images[one : one + 1]
-    answer = segment(net, x, samples=config.samples)
+    answer = segment(net, x, ReadOutOptions(samples=config.samples))
     p = answer.probabilities[0]
     entropy = -(p * p.clamp_min(1e-12).log2()).sum(0) / 2  # of at most 2 bits
     shown = {
@@ -51,12 +50,12 @@ def main(config: Config) -> None:
         **{f"style: {name}": answer.styles[0, k] for k, name in enumerate(LABELS)},
     }
     figure = Figure(figsize=(1.5 * len(shown), 1.8), layout="constrained")
-    for ax, (title, picture) in zip(figure.subplots(1, len(shown)), shown.items(), strict=True):
-        ax.imshow(picture, cmap="gray", vmin=0, vmax=1)
+    for ax, (title, image) in zip(figure.subplots(1, len(shown)), shown.items(), strict=True):
+        ax.imshow(image, cmap="gray", vmin=0, vmax=1)
         ax.set_title(title, fontsize=8)
         ax.axis("off")
     save_figure(figure, config.out)
-    print(f"picture: {config.out}")
+    print(f"figure: {config.out}")
 
 
 if __name__ == "__main__":

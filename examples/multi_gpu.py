@@ -1,4 +1,4 @@
-"""Train in several processes, one a GPU, that act as one on the whole batch.
+"""Train in several processes, one per GPU, equivalent to one process with the whole batch.
 
     stitchnet prepare FOLDER --out DATASET
     python examples/multi_gpu.py DATASET --out model.pt --processes 4
@@ -39,9 +39,9 @@ class Config:
 
 
 def main(config: Config) -> None:
-    torch.manual_seed(config.seed)  # in every process, so that all draw alike
+    torch.manual_seed(config.seed)  # in every process: the same draws
     fabric = make_fabric(config.device, processes=config.processes, precision=config.precision)
-    fabric.launch()  # with --processes 4: starts three more of this program
+    fabric.launch()  # --processes 4 starts three more of this program
 
     tiny = preset("tiny")
     net = StitchNet(tiny.model)
@@ -55,7 +55,7 @@ def main(config: Config) -> None:
         *parts,
         (config.per_process, config.per_process),
         seed=config.seed,
-        rank=fabric.global_rank,  # each makes its part of every batch
+        rank=fabric.global_rank,  # each process makes its part of every batch
         processes=fabric.world_size,
     )
     train(state, streams.batches(), config.steps)

@@ -1,11 +1,11 @@
-"""What masks of infection teach that do not tell ground glass from consolidation.
+"""Training on masks of infection that do not separate ground glass from consolidation.
 
     stitchnet prepare FOLDER --out DATASET
     python examples/partial_labels.py DATASET --complete 4 --steps 300
 
-Of the completely labelled slices, some patients test, `complete` slices keep their labels, and in
-the rest either lesion becomes the set {GGO, consolidation}. One model is trained on the few alone,
-one on both; Dice of the test patients, by p(y | x, z).
+Of the slices with all labels, those of some patients test, `complete` slices keep their labels, and
+in the rest either lesion becomes the set {GGO, consolidation}. One model is trained on the few
+alone, one on both; the Dice of the test patients is by p(y | x, z).
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from pyro_stitchnet.data.datasets.splits import assign
 from pyro_stitchnet.evaluation.metrics.scores import slice_scores
 from pyro_stitchnet.labels import CONSOLIDATION, GGO
 from pyro_stitchnet.model.stitchnet import StitchNet
-from pyro_stitchnet.posterior import segment
+from pyro_stitchnet.posterior import ReadOutOptions, probabilities
 from pyro_stitchnet.presets import preset
 from pyro_stitchnet.training.learner import ElboLearner
 from pyro_stitchnet.training.loop import train
@@ -40,7 +40,7 @@ class Config:
 
 
 def coarsened(slices: Slices, kept: int) -> Slices:
-    """The same slices; beyond the first ``kept``, either lesion is the set of both."""
+    """The same slices; after the first ``kept``, either lesion is the set of both."""
     sets = slices.label_sets.clone()
     rest = sets[kept:]  # a view
     rest[(rest & EITHER) > 0] = EITHER
@@ -69,10 +69,11 @@ def main(config: Config) -> None:
     for name, slices in {"complete alone": few, "and infection masks": mixed}.items():
         net = trained(slices, config)
         torch.manual_seed(config.seed)
-        labels = segment(net, unseen.images, samples=4, read_out="posterior").labels
+        options = ReadOutOptions("posterior", samples=4)
+        labels = probabilities(net, unseen.images, options).argmax(1)
         dice = slice_scores(unseen.labels(), labels).groupby("lesion", sort=False)["f1"].mean()
-        said = ", ".join(f"{lesion} {value:.3f}" for lesion, value in dice.items())
-        print(f"{len(slices)} slices, {name}: Dice {said}")
+        values = ", ".join(f"{lesion} {value:.3f}" for lesion, value in dice.items())
+        print(f"{len(slices)} slices, {name}: Dice {values}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Segment one CT scan in memory: labels on the scan's own grid, how sure they are, volumes.
+"""Segment one CT scan in memory: labels on the scan's own grid, their uncertainty, volumes.
 
     stitchnet train DATASET --out runs/some
     python examples/predict_volume.py scan.nii.gz --model runs/some/model.pt --out segmented
 
 A scan is a volume (NIfTI, NRRD, MetaImage) or a folder with a DICOM series. `stitchnet predict`
-does the same for many scans, over cores or machines, and writes DICOM SEG too. For research only.
+does this for many scans on several cores or machines, and writes DICOM SEG. For research only.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ import tyro
 import pyro_stitchnet
 from pyro_stitchnet.figures import save_figure
 from pyro_stitchnet.labels import LABELS
-from pyro_stitchnet.prediction.segmenter import Options
+from pyro_stitchnet.posterior import ReadOutOptions
 
 
 @dataclass
@@ -25,9 +25,9 @@ class Config:
     scan: tyro.conf.Positional[Path]
     model: Path
     out: Path = Path("segmented")
-    series: str | None = None  # SeriesInstanceUID, of a DICOM folder that holds several
-    lungs: Literal["classical", "lungmask", "none"] | None = None  # where not as in training
-    size: int | None = None  # of a slice, where the checkpoint does not say
+    series: str | None = None  # SeriesInstanceUID, for a DICOM folder with several series
+    lungs: Literal["classical", "lungmask", "none"] | None = None  # by default as in training
+    size: int | None = None  # of a slice, if the checkpoint does not record it
     views: int = 1  # flips and quarter turns to average over
     device: str = "auto"
 
@@ -36,7 +36,7 @@ def main(config: Config) -> None:
     segmenter = pyro_stitchnet.load(
         config.model,
         device=config.device,
-        options=Options(views=config.views),
+        options=ReadOutOptions(views=config.views),
         lungs=config.lungs,
         size=config.size,
     )
@@ -53,7 +53,7 @@ def main(config: Config) -> None:
         print(f"{tissue}: {'unknown' if volume is None else f'{volume:.0f}'} ml")
     for warning in answer.report["warnings"]:
         print(f"warning: {warning}")
-    print(f"labels, uncertainty and a picture: {config.out}")
+    print(f"labels, uncertainty and a figure: {config.out}")
 
 
 if __name__ == "__main__":

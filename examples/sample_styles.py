@@ -1,10 +1,10 @@
-"""Draw z many times for some slices, and look at the spread of the styles and of the labels.
+"""Draw z many times for some slices, and show the spread of the styles and the labels.
 
     stitchnet train DATASET --out runs/some
     python examples/sample_styles.py runs/some/model.pt DATASET --out styles.png
 
-A row a slice: the slice, its segmentation, the entropy of its labels over the draws, and of each
-style the mean over draws and, five times too bright, the standard deviation.
+A row per slice: the slice, its segmentation, the entropy of its labels over the draws, and for each
+style the mean over draws and five times the standard deviation.
 """
 
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Config:
 @torch.no_grad()
 def sample(net: StitchNet, x: Tensor, draws: int) -> tuple[Tensor, Tensor]:
     """Label probabilities p(y | x, z) and mean styles, each (draws, N, H, W, K)."""
-    with net.svae.one_pass():  # the slices are encoded once
+    with net.memo.one_pass():  # the slices are encoded once
         drawn = [net.guide(x) for _ in range(draws)]
         probabilities = [net.log_posterior(z1, x).softmax(-1) for z1 in drawn]
         styles = [net.picture(z1).styles.mean for z1 in drawn]
@@ -45,7 +45,7 @@ def sample(net: StitchNet, x: Tensor, draws: int) -> tuple[Tensor, Tensor]:
 
 
 def draw(x: Tensor, probabilities: Tensor, styles: Tensor) -> Figure:
-    """A row a slice."""
+    """A row per slice."""
     mean, spread = styles.mean(0), 5 * styles.std(0)
     p = probabilities.mean(0)
     entropy = -(p * p.clamp_min(1e-12).log2()).sum(-1) / 2  # of at most 2 bits
@@ -55,8 +55,8 @@ def draw(x: Tensor, probabilities: Tensor, styles: Tensor) -> Figure:
     for row, axes in enumerate(figure.subplots(len(x), len(titles), squeeze=False)):
         shown = [x[row], overlay(x[row], p[row].argmax(-1)), entropy[row]]
         shown += [m[row, ..., k] for k in range(len(LABELS)) for m in (mean, spread)]
-        for ax, title, picture in zip(axes, titles, shown, strict=True):
-            ax.imshow(picture, cmap="gray", vmin=0, vmax=1)
+        for ax, title, image in zip(axes, titles, shown, strict=True):
+            ax.imshow(image, cmap="gray", vmin=0, vmax=1)
             ax.set_title("" if row else title, fontsize=8)
             ax.axis("off")
     return figure
@@ -73,7 +73,7 @@ def main(config: Config) -> None:
     save_figure(draw(x, probabilities, styles), config.out)
     for pair, gap in style_gaps(styles.mean(0)).items():
         print(f"style_gap {pair}: {gap:.3f} grey units")
-    print(f"picture: {config.out}")
+    print(f"figure: {config.out}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""Train StitchNet with pyro.infer.SVI: the shortest road from a dataset to a model.
+"""Train StitchNet as the article does, with pyro.infer.SVI and nothing between.
 
     stitchnet prepare FOLDER --out DATASET
     python examples/train_svi.py DATASET --out model.pt
 
-`stitchnet train` does the same with a torch optimiser, and validates, selects and evaluates too.
+Labelled slices: SVI on the model conditioned on y. Unlabelled slices: SVI on the model with y
+enumerated. `stitchnet train` optimises the same bound on mixed batches, and validates, selects and
+evaluates too.
 """
 
 from collections.abc import Iterator
@@ -15,7 +17,7 @@ import pyro
 import torch
 import tyro
 from pyro import poutine
-from pyro.infer import SVI, TraceEnum_ELBO
+from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO
 from torch import Tensor
 
 from pyro_stitchnet.data.datasets.batches import Batch, TwoStreams
@@ -34,35 +36,41 @@ class Config:
 
 
 def train(
-    net: StitchNet, batches: Iterator[Batch], steps: int, optimiser: OptimiserConfig
+    net: StitchNet,
+    labelled: Iterator[Batch],
+    unlabelled: Iterator[Batch],
+    steps: int,
+    optimiser: OptimiserConfig,
 ) -> list[float]:
-    """Return the loss of every step, in nats per pixel."""
+    """Alternate labelled and unlabelled steps; return their losses, in nats per pixel."""
 
-    def model(x: Tensor, allowed: Tensor) -> None:
-        pyro.module("stitchnet", net)  # SVI trains what it finds in Pyro's parameter store
+    def model(x: Tensor, y: Tensor | None = None) -> None:
+        pyro.module("stitchnet", net)  # SVI trains the parameters in Pyro's store
+        program = net.model if y is None else poutine.condition(net.model, {"y": y})
         with poutine.scale(scale=1 / x.numel()):
-            net.model(x, allowed)
+            program(x)
 
-    def guide(x: Tensor, allowed: Tensor) -> None:
+    def guide(x: Tensor, y: Tensor | None = None) -> None:
         with poutine.scale(scale=1 / x.numel()):
-            net.guide(x, allowed)
+            net.guide(x)
 
     pyro.clear_param_store()
-    svi = SVI(
-        model,
-        guide,
-        pyro.optim.PyroOptim(
-            torch.optim.Adam,
-            {"lr": optimiser.learning_rate, "fused": True},
-            {"clip_norm": optimiser.clip_norm},
-        ),
-        TraceEnum_ELBO(max_plate_nesting=3),  # sums the labels y out
+    adam = pyro.optim.PyroOptim(
+        torch.optim.Adam,
+        {"lr": optimiser.learning_rate, "fused": True},
+        {"clip_norm": optimiser.clip_norm},
     )
+    j_lab = SVI(model, guide, adam, Trace_ELBO(max_plate_nesting=3))  # eq. 9, labelled
+    j_un = SVI(model, guide, adam, TraceEnum_ELBO(max_plate_nesting=3))  # eq. 9, sums y out
     net.train()
     losses = []
-    for step, batch in zip(range(steps), batches, strict=False):
-        with net.svae.one_pass():  # model and guide ask the networks once, not twice
-            losses.append(svi.step(batch.x, batch.allowed))
+    for step in range(steps):
+        with net.memo.one_pass():  # model and guide share the networks' results
+            if step % 2 == 0:
+                batch = next(labelled)
+                losses.append(j_lab.step(batch.x, batch.allowed.int().argmax(-1)))
+            else:
+                losses.append(j_un.step(next(unlabelled).x))
         if step % 10 == 0:
             print(f"step {step}: loss {losses[-1]:.4f} nats/pixel")
     return losses
@@ -73,10 +81,15 @@ def main(config: Config) -> None:
     article = preset("article")
     net = StitchNet(article.model)
     dataset = Dataset(config.data)
-    labelled = dataset.manifest["labelled"]
-    labelled, unlabelled = (dataset.take(np.flatnonzero(m)) for m in (labelled, ~labelled))
-    batches = TwoStreams(labelled, unlabelled, (4, 4), seed=config.seed).batches()
-    train(net, batches, config.steps, article.optimiser)
+    complete, labelled = dataset.manifest["complete"], dataset.manifest["labelled"]
+    with_labels, without = (dataset.take(np.flatnonzero(m)) for m in (complete, ~labelled))
+    train(
+        net,
+        TwoStreams(with_labels, None, (4, 0), seed=config.seed).batches(),
+        TwoStreams(None, without, (0, 4), seed=config.seed).batches(),
+        config.steps,
+        article.optimiser,
+    )
     checkpoint.save(net, config.out, steps=config.steps, seed=config.seed)
     print(f"model: {config.out}")
 

@@ -1,7 +1,8 @@
-"""The four tissue labels, and what a mask's values say about them.
+"""The four tissue labels, and rules from a mask's values to labels.
 
 Every observation of a pixel's label is a *set* of allowed labels: one label where the pixel is
-labelled, all four where it is not, ``{GGO, CONSOLIDATION}`` where a dataset only says "infection".
+labelled, all four where it is not, ``{GGO, CONSOLIDATION}`` where a mask marks "infection" of
+either kind.
 """
 
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ __all__ = [
     "HEALTHY",
     "LABELS",
     "LABEL_RULES",
+    "LESIONS",
 ]
 
 LABELS = ("background", "healthy", "ggo", "consolidation")
@@ -21,17 +23,20 @@ LABELS = ("background", "healthy", "ggo", "consolidation")
 
 BACKGROUND, HEALTHY, GGO, CONSOLIDATION = range(4)
 
+LESIONS = (GGO, CONSOLIDATION)
+"""The labels of infected tissue."""
+
 ALL_LABELS = 2 ** len(LABELS) - 1
-"""The set of all labels, bit k for label k: what is known of an unlabelled pixel."""
+"""The set of all labels, bit k for label k: the set of an unlabelled pixel."""
 
 LABEL_RULES: Mapping[str, Mapping[int, frozenset[int]]] = {
     "full": {k: frozenset({k}) for k in range(4)},
     "infection": {
         0: frozenset({BACKGROUND}),
         1: frozenset({HEALTHY}),
-        2: frozenset({GGO, CONSOLIDATION}),
+        2: frozenset(LESIONS),
     },
-    "lung": {0: frozenset({BACKGROUND}), 1: frozenset({HEALTHY, GGO, CONSOLIDATION})},
+    "lung": {0: frozenset({BACKGROUND}), 1: frozenset({HEALTHY, *LESIONS})},
     "control": {0: frozenset({BACKGROUND, HEALTHY})},
 }
 """Named labelling rules: mask value -> the labels it allows."""

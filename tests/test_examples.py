@@ -21,7 +21,7 @@ from pyro_stitchnet.training import checkpoint
 ROOT = Path(__file__).parent.parent
 
 RUNS = {
-    "examples/ask.py": "model.pt --slices 2 --samples 1",
+    "examples/queries.py": "model.pt --slices 2 --samples 1",
     "examples/multi_gpu.py": "dataset --out m.pt --steps 1 --per-process 1 --device cpu"
     " --processes 2",
     "examples/partial_labels.py": "dataset --complete 1 --steps 1",

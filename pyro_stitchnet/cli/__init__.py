@@ -1,86 +1,151 @@
-"""The command line, `stitchnet`: parses, calls, prints.
+"""The command line `stitchnet`: overview of the commands, dispatch and error messages.
 
-torch, Pyro and dask take seconds to import: each command imports what it needs, once its options
-are understood.
+Only the module of the command that runs is imported. The overview imports neither torch nor Pyro.
 """
 
+import difflib
 import errno
+import importlib
 import os
+import shutil
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import NamedTuple
 
-import tyro
+__all__ = ["COMMANDS", "Command", "main", "overview"]
 
-from pyro_stitchnet.cli import datasets, exporting, models, questions, scans, viewing
-from pyro_stitchnet.training.config import TrainConfig, from_yaml
 
-__all__ = ["main"]
+class Command(NamedTuple):
+    """A command: a function of the same name in a module of this package.
 
-# What a user can mend: said in one line, without a traceback.
-USER_ERRORS = (OSError, ValueError, FloatingPointError)
+    Attributes:
+        module: name of the module.
+        summary: first line of the function's docstring.
+    """
 
-# The same of what the system says by a number.
-REMEDIES = {
-    errno.ENOENT: "no such file or folder; check the path",
-    errno.EEXIST: "a file, but a folder is to be here; give another path",
-    errno.ENOTDIR: "leads through a file as if it were a folder; give another path",
-    errno.ENOSPC: "no space is left on its disk; make room, and run the same command again",
-    errno.EDQUOT: "your share of its disk is used up; make room, and run the same command again",
-    **dict.fromkeys(
-        (errno.EACCES, errno.EPERM, errno.EROFS),
-        "no permission; ask for the right to it, or give another path",
+    module: str
+    summary: str
+
+
+COMMANDS: Mapping[str, Command] = {
+    "demo": Command(
+        "demo", "Train on phantoms, evaluate on unseen ones and draw the results (some minutes)."
+    ),
+    "download": Command("datasets", "Download a public dataset and verify its checksums."),
+    "phantom": Command("datasets", "Write a folder of synthetic chest CT slices with labels."),
+    "prepare": Command("datasets", "Preprocess scans and write them as a dataset for training."),
+    "inspect": Command(
+        "datasets", "Summarise a dataset: counts, label shares, grey values, warnings, slices."
+    ),
+    "train": Command("models", "Train a model on a dataset and evaluate it on unseen patients."),
+    "evaluate": Command("models", "Score a trained model on the labelled slices of a dataset."),
+    "benchmark": Command("models", "Train and test StitchNet and other methods alike."),
+    "sample": Command("questions", "Sample slices, with labels and styles, from a trained model."),
+    "styles": Command("questions", "Draw the four styles of a slice from their posterior."),
+    "explain": Command(
+        "questions", "Write a page on one slice: labels, uncertainty, styles, counterfactuals."
+    ),
+    "predict": Command(
+        "scans",
+        "Segment CT scans: labels, uncertainty and figures of each, on its own grid. For research "
+        "use.",
+    ),
+    "view": Command(
+        "viewing",
+        "Look at segmented scans in the browser: a table of all, and each with its figures.",
+    ),
+    "rank": Command(
+        "scans",
+        "Choose what to label next, the least sure first, and copy it for 3D Slicer or ITK-SNAP.",
+    ),
+    "export": Command(
+        "exporting",
+        "Write a model's segmenter as a file that runs without this package; see docs/export.md.",
     ),
 }
+"""The commands by name."""
+
+USER_ERRORS = (OSError, ValueError, FloatingPointError)
+"""Errors that a user can correct, reported in one line without a traceback."""
+
+REMEDIES = {
+    errno.ENOENT: "no such file or folder; check the path",
+    errno.EEXIST: "a file exists where a folder is needed; give another path",
+    errno.ENOTDIR: "a part of the path is a file, not a folder; give another path",
+    errno.ENOSPC: "no space left on the disk; free some space and run the same command again",
+    errno.EDQUOT: "disk quota exceeded; free some space and run the same command again",
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM, errno.EROFS),
+        "no permission; change the permissions or give another path",
+    ),
+}
+"""Messages for errors of the operating system, by number."""
+
+INTERRUPTED = "interrupted; `prepare`, `predict` and `benchmark` continue when run again"
 
 
 def main() -> None:
-    """Entry point of the `stitchnet` command."""
+    """Run the command that ``sys.argv`` names.
+
+    Raises:
+        SystemExit: with status 1 for a user's error, 2 for a wrong command or option, 130 after an
+            interrupt.
+    """
+    command, *arguments = sys.argv[1:] or ["--help"]
+    if command in ("-h", "--help"):
+        print(overview())
+        return
+    if command not in COMMANDS:
+        near = difflib.get_close_matches(command, COMMANDS, 1)
+        hint = f"did you mean {near[0]!r}?" if near else "`stitchnet --help` lists the commands"
+        print(f"error: unknown command {command!r}; {hint}", file=sys.stderr)
+        sys.exit(2)
     try:
-        defaults = _defaults(sys.argv[1:])
-        tyro.extras.subcommand_cli_from_dict(
-            {
-                "demo": models.demo,
-                "prepare": datasets.prepare,
-                "inspect": datasets.inspect,
-                "train": partial(models.train, config=defaults),
-                "evaluate": models.evaluate,
-                "export": exporting.export,
-                "sample": questions.sample,
-                "styles": questions.styles,
-                "explain": questions.explain,
-                "predict": scans.predict,
-                "rank": scans.rank,
-                "benchmark": models.benchmark,
-                "download": datasets.download,
-                "phantom": datasets.phantom,
-                "view": viewing.view,
-            },
-            prog="stitchnet",
-            description="Semi-supervised segmentation of lung CT with a deep generative model.",
-        )
+        _run(command, arguments)
     except USER_ERRORS as error:
-        print(f"error: {_said(error)}", file=sys.stderr)
+        print(f"error: {_message(error)}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt as stop:
-        print(str(stop) or "stopped; `prepare` goes on when run again", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(str(interrupt) or INTERRUPTED, file=sys.stderr)
         sys.exit(130)
 
 
-def _defaults(arguments: Sequence[str]) -> TrainConfig:
-    """What `train` does where nothing else is said: that of the preset and the file it names.
+def overview() -> str:
+    """Return the usage and the list of commands, at most 100 columns wide."""
+    width = min(shutil.get_terminal_size().columns, 100)
+    entries = [("-h, --help", "show this message and exit")]
+    entries += [(name, command.summary) for name, command in COMMANDS.items()]
+    column = 4 + max(len(name) for name, _ in entries)
+    options, *commands = (
+        textwrap.fill(
+            summary, width, initial_indent=f"  {name}".ljust(column), subsequent_indent=" " * column
+        )
+        for name, summary in entries
+    )
+    parts = [
+        "usage: stitchnet [-h] COMMAND ...",
+        "Semi-supervised segmentation of lung CT with a deep generative model.",
+        "\n".join(["commands:", *commands]),
+        "\n".join(["options:", options]),
+        "`stitchnet COMMAND --help` lists the options of a command.",
+    ]
+    return "\n\n".join(parts)
 
-    They are read before the other options, whose defaults they set, and once more with them, so
-    that `--help` lists all.
-    """
-    if not arguments or arguments[0] != "train":
-        return from_yaml()
-    start, _ = tyro.cli(models.Start, args=arguments[1:], return_unknown_args=True, add_help=False)
-    return from_yaml(start.config, start.preset)
+
+def _run(command: str, arguments: Sequence[str]) -> None:
+    import tyro
+
+    module = importlib.import_module(f"{__name__}.{COMMANDS[command].module}")
+    function = getattr(module, command)
+    if command == "train":  # a preset and a YAML file set the defaults of the other options
+        function = partial(function, config=module.defaults(arguments))
+    tyro.cli(function, prog=f"stitchnet {command}", args=arguments)
 
 
-def _said(error: Exception) -> str:
-    """What went wrong, where, and the remedy."""
+def _message(error: Exception) -> str:
+    """Describe an error and its remedy; an OSError's message begins with the file."""
     if isinstance(error, OSError) and error.filename and error.errno in REMEDIES:
         return f"{os.fspath(error.filename)}: {REMEDIES[error.errno]}"
     return str(error)

@@ -1,9 +1,11 @@
-"""The command that hands a model to others: `export`."""
+"""The command that writes a model for other programs: `export`."""
 
 from pathlib import Path
 from typing import Literal
 
 import tyro
+
+from pyro_stitchnet.posterior.options import ReadOut
 
 __all__ = ["export"]
 
@@ -12,25 +14,25 @@ def export(
     model: tyro.conf.Positional[Path],
     out: Path,
     format: Literal["torch", "onnx", "bundle"] = "torch",
-    read_out: Literal["guide", "prior", "posterior"] | None = None,
+    read_out: ReadOut | None = None,
     size: int | None = None,
 ) -> None:
-    """Write a model's segmenter as a file that runs without this package; see docs/export.md.
+    """Write a model as a file that runs without this package; see docs/export.md.
 
     Args:
         model: a checkpoint, the model.pt of a run.
-        out: what to write, which must not exist: a .pt2 file, an .onnx file or, for a bundle, a
-            folder.
+        out: a new .pt2 file, .onnx file or, for a bundle, folder.
         format: "torch" for torch.export, "onnx" for ONNX, "bundle" for a MONAI bundle.
-        read_out: segmentation by q(y | x), p(y | z) or p(y | x, z), z at its mean; by default the
-            last where the model has q(y | x), else p(y | z).
-        size: rows and columns of its slices; by default free multiples of 32 or 64, which takes
+        read_out: "guide" is the classifier's q(y | x), "prior" is p(y | z), "posterior" is
+            p(y | x, z), with z at its mean. By default the posterior for a model with a classifier,
+            and the prior for one without.
+        size: rows and columns of the input; by default any multiples of 32 or 64, which takes
             longer to export.
     """
     from pyro_stitchnet.export.write import write
 
-    written = write(model, out, format=format, read_out=read_out, size=size)
+    exported = write(model, out, format=format, read_out=read_out, size=size)
     print(
-        f"{format}: {out}\nread-out: {written.about['read_out_meaning']}\n"
-        f"largest difference from the checkpoint's probabilities: {written.difference:.1e}"
+        f"{format}: {out}\nread-out: {exported.description['read_out_meaning']}\n"
+        f"largest difference from the checkpoint's probabilities: {exported.difference:.1e}"
     )

@@ -1,4 +1,4 @@
-"""Commands that ask a trained model about slices: `sample`, `styles`, `explain`."""
+"""Commands that query a trained model: `sample`, `styles`, `explain`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from pyro_stitchnet.cli._results import refuse_results
+from pyro_stitchnet.posterior import ReadOut, ReadOutOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,21 +17,20 @@ if TYPE_CHECKING:
 
 __all__ = ["explain", "sample", "styles"]
 
-USUAL = 16  # slices at most that another one is compared with
+REFERENCES = 16  # slices of --against
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Which model is asked about which slice.
+class Query:
+    """A model and a slice.
 
     Attributes:
         model: a checkpoint, the model.pt of a run.
-        slice_: a picture, NumPy array, NIfTI or other scan, or a prepared dataset.
-        out: folder for the answer.
-        number: which slice of it, from 0; a scan's from the feet.
-        prepared: take the file's slice as it is, without the preprocessing of the model's dataset.
-        seed: of the draws.
-        device: "auto" takes a GPU if there is one.
+        slice_: an image file, NumPy array, NIfTI or other scan, or a prepared dataset.
+        out: folder for the results.
+        number: index of the slice, from 0; a scan's from the feet.
+        prepared: use the file's slice as it is, without the preprocessing of the model's dataset.
+        device: "auto" uses a GPU if there is one.
     """
 
     model: tyro.conf.Positional[Path]
@@ -38,26 +38,26 @@ class Asked:
     out: Path
     number: Annotated[int | None, tyro.conf.arg(name="slice")] = None
     prepared: bool = False
-    seed: int = 0
     device: str = "auto"
 
-    def opened(self) -> "tuple[StitchNet, dict[str, Any], OneSlice]":
-        """The model, what its run recorded, and the slice as the model wants it."""
+    def read(self) -> "tuple[StitchNet, dict[str, Any], OneSlice]":
+        """Return the model, the record of its run, and the slice, preprocessed."""
         from pyro_stitchnet.data.datasets.one_slice import read_slice
         from pyro_stitchnet.data.preprocessing.steps import Preprocessing
         from pyro_stitchnet.runtime.devices import choose_device
         from pyro_stitchnet.training import checkpoint
 
         net, info = checkpoint.load(self.model, choose_device(self.device))
-        steps = None
+        preprocessing = None
         if not self.prepared and not (self.slice_ / "dataset.json").is_file():
-            said = info.get("dataset", {}).get("preprocessing")
-            if said is None:
+            values = info.get("dataset", {}).get("preprocessing")
+            if values is None:
                 raise ValueError(
-                    f"{self.model}: records no preprocessing; prepare the slice, --prepared"
+                    f"{self.model}: records no preprocessing; preprocess the slice and give "
+                    "--prepared"
                 )
-            steps = Preprocessing(**{**said, "window": tuple(said["window"])})
-        return net, info, read_slice(self.slice_, self.number, steps)
+            preprocessing = Preprocessing(**{**values, "window": tuple(values["window"])})
+        return net, info, read_slice(self.slice_, self.number, preprocessing)
 
 
 def sample(
@@ -71,20 +71,23 @@ def sample(
     seed: int = 0,
     device: str = "auto",
 ) -> None:
-    """Let a model draw slices that it has never seen, with their labels and styles.
+    """Sample slices, with labels and styles, from a trained model.
+
+    Writes samples.png and samples.npz (labels, styles, stitched).
 
     Args:
         model: a checkpoint, the model.pt of a run.
-        out: folder for samples.png and samples.npz (labels, styles, stitched).
-        number: of slices.
+        out: folder for the results.
+        number: number of slices.
         size: their rows and columns; those of the model's dataset by default.
-        temperature: of z: below 1 more ordinary, above 1 less.
-        levels: the levels of z to draw, 1 the finest and 5 the coarsest; others take their mean.
-        noise: draw each pixel's label and grey value too.
-        seed: of the draws.
-        device: "auto" takes a GPU if there is one.
+        temperature: factor on the deviation of z from its mean; below 1 the samples vary less.
+        levels: levels of z to sample, 1 the finest and 5 the coarsest; the others take their mean.
+        noise: sample the label and grey value of each pixel too.
+        seed: of the samples.
+        device: "auto" uses a GPU if there is one.
     """
-    from pyro_stitchnet.figures import drawn, save_figure
+    from pyro_stitchnet.figures import image_columns, save_figure
+    from pyro_stitchnet.figures.grids import NAMES
     from pyro_stitchnet.model.svae import LEVELS
     from pyro_stitchnet.posterior import from_prior, seeded
     from pyro_stitchnet.runtime.devices import choose_device
@@ -99,126 +102,127 @@ def sample(
         raise ValueError(f"{model}: records no size of slices; give --size")
     by_level = {n: temperature if n in levels else 0.0 for n in range(1, LEVELS + 1)}
     with seeded(seed, next(net.parameters()).device):
-        made = from_prior(net, number, (side, side), temperature=by_level, noise=noise)
-    stitched = made.stitched[0].cpu().numpy()
-    columns: dict[str, Any] = {"stitched": stitched, "labels": stitched}
-    each = made.styles[0].cpu().numpy()
-    columns |= {f"{name}\nstyle": each[:, k] for k, name in enumerate(_names())}
+        draws = from_prior(net, number, (side, side), temperature=by_level, noise=noise)
+    arrays = {name: value[0].cpu().numpy() for name, value in vars(draws).items()}
+    columns = {"stitched": arrays["stitched"], "labels": arrays["stitched"]}
+    columns |= {f"{name}\nstyle": arrays["styles"][:, k] for k, name in enumerate(NAMES)}
     out.mkdir(parents=True, exist_ok=True)
-    save_figure(drawn(columns, {"labels": made.labels[0].cpu().numpy()}), out / "samples.png")
-    _save(out / "samples.npz", **{k: v[0] for k, v in vars(made).items()})
-    print(f"slices drawn: {number}: {out / 'samples.png'}")
+    save_figure(image_columns(columns, {"labels": arrays["labels"]}), out / "samples.png")
+    _save(out / "samples.npz", arrays)
+    print(f"sampled slices: {number}: {out / 'samples.png'}")
 
 
 def styles(
-    asked: tyro.conf.OmitArgPrefixes[Asked],
+    query: Annotated[tyro.conf.OmitArgPrefixes[Query], tyro.conf.arg(name="slice")],
     draws: int = 4,
     noise: bool = False,
+    read_out: ReadOut | None = None,
+    seed: int = 0,
 ) -> None:
-    """Draw the four styles of a slice from their posterior: Fig. 6b of the article.
+    """Draw the four styles of a slice from their posterior.
 
-    Writes styles.png and styles.npz (labels, styles, stitched; a draw each).
+    Fig. 6b of the article. Writes styles.png and styles.npz (labels, styles, stitched; one per
+    draw).
 
     Args:
-        asked: the slice, and the model that is asked.
-        draws: of z, a row each.
-        noise: draw each pixel's label and grey value too.
+        query: the slice and the model.
+        draws: draws of z, a row of the figure each.
+        noise: sample the label and grey value of each pixel too.
+        read_out: source of the labels: q(y | x), p(y | z) or p(y | x, z); by default the last for a
+            model with a classifier, the prior for one without.
+        seed: of the draws.
     """
     import numpy as np
 
-    from pyro_stitchnet.figures import save_figure
-    from pyro_stitchnet.figures import styles as picture
-    from pyro_stitchnet.posterior import sample as posterior_sample
-    from pyro_stitchnet.posterior import seeded
+    from pyro_stitchnet import figures, posterior
 
-    refuse_results(asked.out, "styles.npz")
-    net, _, given = asked.opened()
-    where = next(net.parameters()).device
-    with seeded(asked.seed, where):
-        made = posterior_sample(net, given.image.to(where)[None], draws, noise=noise)
-    kept = {name: value[:, 0].cpu() for name, value in vars(made).items()}
+    refuse_results(query.out, "styles.npz")
+    net, _, given = query.read()
+    device = next(net.parameters()).device
+    x = given.image.to(device)[None]
+    with posterior.seeded(seed, device):
+        samples = posterior.sample(net, x, draws, noise=noise, read_out=read_out)
+    arrays = {name: value[:, 0].cpu().numpy() for name, value in vars(samples).items()}
     truth = None if given.truth is None else np.repeat(given.truth.numpy()[None], draws, 0)
-    figure = picture(
+    figure = figures.styles(
         np.repeat(given.image.numpy()[None], draws, 0),
         truth,
-        kept["labels"].numpy(),
-        kept["styles"].numpy(),
-        kept["stitched"].numpy(),
+        arrays["labels"],
+        arrays["styles"],
+        arrays["stitched"],
         names=[f"draw {n + 1}" for n in range(draws)],
     )
-    asked.out.mkdir(parents=True, exist_ok=True)
-    save_figure(figure, asked.out / "styles.png")
-    _save(asked.out / "styles.npz", **kept)
-    print(f"draws of {given.name}: {draws}: {asked.out / 'styles.png'}")
+    query.out.mkdir(parents=True, exist_ok=True)
+    figures.save_figure(figure, query.out / "styles.png")
+    _save(query.out / "styles.npz", arrays)
+    print(f"draws of {given.name}: {draws}: {query.out / 'styles.png'}")
 
 
 def explain(
-    asked: tyro.conf.OmitArgPrefixes[Asked],
+    query: Annotated[tyro.conf.OmitArgPrefixes[Query], tyro.conf.arg(name="slice")],
     against: Path | None = None,
-    samples: int = 8,
-    views: int = 1,
+    draws: int = 8,
+    options: Annotated[
+        tyro.conf.OmitArgPrefixes[ReadOutOptions], tyro.conf.arg(name="read-out")
+    ] = ReadOutOptions(),
 ) -> None:
-    """One page on a slice: its labels, how sure they are, styles, counterfactuals, likelihoods.
+    """Write a page on one slice: labels, uncertainty, styles, counterfactuals.
 
     Writes explain.png and explain.html, which needs no other file.
 
     Args:
-        asked: the slice, and the model that is asked.
-        against: a prepared dataset of usual slices; says how far from them this one is. Those of
-            patients that the model was trained on are left out.
-        samples: draws of z.
-        views: flips and quarter turns to average the labels over, 1 to 8.
+        query: the slice and the model.
+        against: a prepared dataset of reference slices, to compute how unusual this one is. Slices
+            of patients that the model was trained on are left out.
+        draws: draws of z for uncertainty, counterfactuals and likelihoods, at least 2.
+        options: how the labels are read out of the model; its seed is that of all draws.
     """
     from pyro_stitchnet import __version__
-    from pyro_stitchnet.figures import slice_page as explanation
+    from pyro_stitchnet.figures import slice_page
 
-    refuse_results(asked.out, "explain.html")
-    net, info, given = asked.opened()
-    where = next(net.parameters()).device
-    said = explanation.explain(
+    if draws < 2:
+        raise ValueError(f"--draws must be at least 2, got {draws}")
+    refuse_results(query.out, "explain.html")
+    net, info, given = query.read()
+    device = next(net.parameters()).device
+    explanation = slice_page.explain(
         net,
-        given.image.to(where),
-        truth=None if given.truth is None else given.truth.to(where),
-        usual=None if against is None else _usual(against, info).to(where),
-        samples=samples,
-        views=views,
-        seed=asked.seed,
+        given.image.to(device),
+        options,
+        draws=draws,
+        truth=None if given.truth is None else given.truth.to(device),
+        reference=None if against is None else _reference(against, info).to(device),
     )
-    about: dict[str, Any] = {"model": asked.model, "slice": asked.slice_, "seed": asked.seed}
-    about |= {"samples": samples, "views": views}
-    explanation.write_explanation(said, asked.out, given.name, {**about, "version": __version__})
-    for name, value in said.figures.items():
+    about = {"model": query.model, "slice": query.slice_, "draws": draws, **vars(options)}
+    slice_page.write_explanation(
+        explanation, query.out, given.name, {**about, "version": __version__}
+    )
+    for name, value in explanation.measures.items():
         print(f"{name}: {value:.4g}")
-    print(f"page: {asked.out / 'explain.html'}")
+    print(f"page: {query.out / 'explain.html'}")
 
 
-def _usual(path: Path, info: dict[str, Any]) -> "Tensor":
-    """Some slices of a dataset, evenly spread, of patients that did not train the model."""
+def _reference(path: Path, info: dict[str, Any]) -> "Tensor":
+    """Return evenly spread slices of a dataset, of patients that the model was not trained on."""
     import numpy as np
 
     from pyro_stitchnet.data.datasets.dataset import Dataset
 
     dataset = Dataset(path)
-    known = info.get("patients", {})
-    trained = {p for part in ("labelled", "unlabelled") for p in known.get(part, ())}
+    split = info.get("patients", {})
+    trained = {name for part in ("labelled", "unlabelled") for name in split.get(part, ())}
     rows = np.flatnonzero(~dataset.manifest["patient"].isin(trained))
     if len(rows) < 3:
         raise ValueError(
             f"{path}: holds {len(rows)} slices of patients that the model was not trained on; "
             "give a dataset with at least 3"
         )
-    spread = np.linspace(0, len(rows) - 1, min(USUAL, len(rows))).astype(int)
+    spread = np.linspace(0, len(rows) - 1, min(REFERENCES, len(rows))).astype(int)
     return dataset.take(rows[spread]).load().images
 
 
-def _names() -> tuple[str, ...]:
-    from pyro_stitchnet.figures.grids import NAMES
-
-    return NAMES
-
-
-def _save(path: Path, **tensors: Any) -> None:
-    """Write arrays, compressed, whole or not at all."""
+def _save(path: Path, arrays: dict[str, Any]) -> None:
+    """Write arrays, compressed, atomically."""
     import io
 
     import numpy as np
@@ -226,5 +230,5 @@ def _save(path: Path, **tensors: Any) -> None:
     from pyro_stitchnet.runtime.files import write_atomically
 
     file = io.BytesIO()
-    np.savez_compressed(file, **{name: value.cpu().numpy() for name, value in tensors.items()})
+    np.savez_compressed(file, **arrays)
     write_atomically(path, file.getvalue())

@@ -1,4 +1,4 @@
-"""Table 1 of the article from the scores of single slices, and its files."""
+"""Table 1 of the article, from the scores of single slices, and its files."""
 
 import json
 import os
@@ -9,36 +9,40 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pyro_stitchnet.evaluation.metrics.scores import GROUPS, LESIONS, SCORES
+from pyro_stitchnet.evaluation.metrics.scores import ARTICLE_GROUPS, GROUPS, SCORES
+from pyro_stitchnet.evaluation.text_table import TextTable, count, decimal
 from pyro_stitchnet.runtime.files import write_atomically
 
-__all__ = ["per_patient", "save", "table_one", "to_markdown"]
+__all__ = ["per_patient", "save", "summary", "table_one", "to_markdown"]
 
 HEADINGS = {"iou": "IoU", "f1": "F1", "recall": "Recall", "precision": "Precision"}
+COUNTS = ("images", "lesion_images", "false_alarm_images", "missed_images")
 
 
 def table_one(scores: pd.DataFrame) -> pd.DataFrame:
-    """Averages scores over images, in the form of the article's Table 1.
+    """Average scores over images, in the form of the article's Table 1.
 
-    A score that is undefined on an image (see `slice_scores`) is left out of the mean and of the
-    deviation; the counts say how many images remain. The row Overall is the mean of the article's
-    three groups' means; as there it has no deviation. It is undefined where one of the three is.
+    A score that is undefined on an image (see `slice_scores`) is left out of mean and deviation;
+    the counts give the number of images that remain. The row Overall is the mean of the means of
+    the article's three groups, without a deviation, as in the article. It is undefined if one of
+    the three is.
 
     Args:
         scores: The result of `slice_scores`, or several of them concatenated.
 
     Returns:
-        One row each for GGO, CON, Background, Overall and Infection (the index, called
-        ``lesion``), or for Infection alone where nothing else was scored, with
+        One row each for GGO, CON, Background, Overall and Infection (the index, named
+        ``lesion``), or for Infection alone if nothing else was scored, with
 
         - ``averaged_over``: "images" (in the result of `per_patient`: "patients");
         - for each of iou, f1, recall and precision: ``iou_mean``, ``iou_std`` (the population's,
-            ddof = 0) and ``iou_defined``, the number of images that the two are taken over;
-        - ``f1_lesion_present_mean``: mean F1 over the images whose truth has the lesion, the figure
-            that work on COVID-SemiSeg reports;
-        - ``pooled_dice``: Dice of all pixels of all images taken together;
+            ddof = 0) and ``iou_defined``, the number of images with a defined score;
+        - ``f1_lesion_present_mean``: mean F1 over the images whose truth has the lesion, as
+            reported on COVID-SemiSeg;
+        - ``pooled_dice``: Dice of the pixels of all images together;
         - ``images``; ``lesion_images``, whose truth has the lesion; ``false_alarm_images``, where
-            the lesion is predicted but absent; ``missed_images``, where it is the other way round.
+            the lesion is predicted but absent; ``missed_images``, where it is present but not
+            predicted.
 
         Counts are nullable integers, missing for Overall (except ``images``).
 
@@ -50,22 +54,22 @@ def table_one(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def per_patient(scores: pd.DataFrame) -> pd.DataFrame:
-    """Averages scores within each patient, then over patients, so that every patient counts alike.
+    """Average scores within each patient, then over patients: every patient has equal weight.
 
     Args:
-        scores: The result of `slice_scores`, given the patients.
+        scores: The result of `slice_scores`, called with patients.
 
     Returns:
         The columns of `table_one`. Means, deviations, ``*_defined`` and
-        ``f1_lesion_present_mean`` are over patients; the counts of images stay counts of images,
-        and ``pooled_dice`` is of all pixels as there.
+        ``f1_lesion_present_mean`` are over patients; the other counts are of images, and
+        ``pooled_dice`` is over all pixels.
 
     Raises:
         ValueError: If there are no scores, a column is missing or a patient is unknown.
     """
     _check(scores)
     if scores["patient"].isna().any():
-        raise ValueError("a score has no patient; give `slice_scores` one patient a slice")
+        raise ValueError("a score has no patient; call `slice_scores` with one patient per slice")
     return _table(scores, by="patient")
 
 
@@ -81,12 +85,12 @@ def _table(scores: pd.DataFrame, by: str | None) -> pd.DataFrame:
     scored = set(scores["lesion"])
     rows = {g: _row(scores[scores["lesion"] == g], by) for g in GROUPS if g in scored}
     table = pd.DataFrame.from_dict(rows, orient="index")
-    if scored >= set(LESIONS):
+    if scored >= set(ARTICLE_GROUPS):
         means = [c for c in table if c.endswith("_mean") or c == "pooled_dice"]
-        overall = table.loc[list(LESIONS), means].mean(skipna=False)
+        overall = table.loc[list(ARTICLE_GROUPS), means].mean(skipna=False)
         table.loc["Overall", means] = overall
         table.loc["Overall", "images"] = table["images"].iloc[0]
-        order = [*LESIONS, "Overall", *(g for g in rows if g not in LESIONS)]
+        order = [*ARTICLE_GROUPS, "Overall", *(g for g in rows if g not in ARTICLE_GROUPS)]
         table = table.loc[order]
     table.insert(0, "averaged_over", "images" if by is None else "patients")
     counts = [c for c in table if c.endswith(("_defined", "images"))]
@@ -94,7 +98,7 @@ def _table(scores: pd.DataFrame, by: str | None) -> pd.DataFrame:
 
 
 def _row(scores: pd.DataFrame, by: str | None) -> dict[str, float]:
-    """One lesion's row; ``by`` is the column to average within first, if any."""
+    """Return the row of one group; scores are first averaged within the groups of ``by``."""
 
     def averaged(rows: pd.DataFrame) -> pd.DataFrame:
         return rows[list(SCORES)] if by is None else rows.groupby(by)[list(SCORES)].mean()
@@ -117,60 +121,85 @@ def _row(scores: pd.DataFrame, by: str | None) -> dict[str, float]:
 
 
 def to_markdown(table: pd.DataFrame) -> str:
-    """Writes a table as the article does: ".391 ± .280", a dash where undefined.
+    """Write a table of scores and a table of counts, in the article's form.
 
     Args:
         table: The result of `table_one` or `per_patient`.
 
     Returns:
-        A Markdown table and one sentence on empty masks, ending in a new line.
+        Two Markdown tables and a sentence on undefined scores, ending in a new line.
     """
-    unit = table["averaged_over"].iloc[0]
-    header = ["Lesion", *HEADINGS.values(), "F1 (lesion present)", "Dice (pooled)"]
-    header += [f"{unit.capitalize()} defined (IoU, F1 / Recall / Precision)"]
-    header += ["Images", "with lesion", "false alarm", "missed"]
-    lines = [header, ["---", *["---:"] * (len(header) - 1)]]
-    for lesion, row in table.iterrows():
-        cells = [str(lesion)]
-        for score in SCORES:
-            mean, std = _decimal(row[f"{score}_mean"]), row[f"{score}_std"]
-            cells.append(mean if pd.isna(std) else f"{mean} ± {_decimal(std)}")
-        cells += [_decimal(row["f1_lesion_present_mean"]), _decimal(row["pooled_dice"])]
-        # IoU and F1 are undefined on the same images: those where both masks are empty.
-        defined = [_count(row[f"{score}_defined"]) for score in ("iou", "recall", "precision")]
-        cells.append("–" if set(defined) == {"–"} else " / ".join(defined))
-        counts = ("images", "lesion_images", "false_alarm_images", "missed_images")
-        lines.append(cells + [_count(row[count]) for count in counts])
-    body = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    unit = str(table["averaged_over"].iloc[0])
+    scores = TextTable(
+        ["Lesion", *HEADINGS.values(), "F1 (lesion present)", "Dice (pooled)"],
+        [
+            [str(lesion), *_scores(row), decimal(row["pooled_dice"])]
+            for lesion, row in table.iterrows()
+        ],
+    )
+    counts = TextTable(
+        [
+            "Lesion", "Images", "with lesion", "false alarm", "missed",
+            f"{unit.capitalize()} with IoU and F1 / recall / precision defined",
+        ],
+        [
+            [str(lesion), *(count(row[name]) for name in COUNTS), _defined(row)]
+            for lesion, row in table.iterrows()
+        ],
+    )  # fmt: skip
     return (
-        f"{body}\n\nMean ± population standard deviation over {unit}; a ratio 0/0 (an empty mask) "
-        "is undefined and left out of its mean, so a lesion falsely predicted on an image without "
-        "it scores IoU = F1 = Precision = 0, and an image rightly left empty scores nothing.\n"
+        f"{scores.markdown()}\n{counts.markdown()}\n"
+        f"Mean ± population standard deviation over {unit}. A ratio 0/0 (an empty mask) is "
+        "undefined and left out of its mean: a lesion predicted on an image without it scores "
+        "IoU = F1 = Precision = 0, and an image correctly left empty has no score.\n"
     )
 
 
-def _decimal(value: float) -> str:
-    text = f"{value:.3f}"
-    return "–" if pd.isna(value) else text.removeprefix("0")
+def summary(table: pd.DataFrame) -> TextTable:
+    """Return the scores and the false alarms for the terminal.
+
+    Args:
+        table: The result of `table_one` or `per_patient`, or what `table.csv` holds, indexed by
+            lesion.
+    """
+    rows = []
+    for lesion, row in table.iterrows():
+        absent = row["images"] - row["lesion_images"]
+        alarms = "–" if pd.isna(absent) else f"{count(row['false_alarm_images'])} of {count(absent)}"
+        rows.append([str(lesion), *_scores(row), alarms])
+    return TextTable(
+        ["Lesion", *HEADINGS.values(), "F1, lesion present", "False alarms"], rows
+    )
 
 
-def _count(value: Any) -> str:
-    return "–" if pd.isna(value) else f"{value:,}"
+def _scores(row: pd.Series) -> list[str]:
+    """Format mean and deviation of each score, and the mean F1 of images with the lesion."""
+    cells = []
+    for score in SCORES:
+        mean, std = decimal(row[f"{score}_mean"]), row[f"{score}_std"]
+        cells.append(mean if pd.isna(std) else f"{mean} ± {decimal(std)}")
+    return [*cells, decimal(row["f1_lesion_present_mean"])]
+
+
+def _defined(row: pd.Series) -> str:
+    # IoU and F1 are undefined on the same images: those where both masks are empty.
+    counts = [count(row[f"{score}_defined"]) for score in ("iou", "recall", "precision")]
+    return "–" if set(counts) == {"–"} else " / ".join(counts)
 
 
 def save(scores: pd.DataFrame, directory: str | os.PathLike[str], **info: Any) -> None:
-    """Writes scores and tables: ``scores.csv``, ``table.csv``, ``table.json`` and ``table.md``.
+    """Write scores and tables: ``scores.csv``, ``table.csv``, ``table.json`` and ``table.md``.
 
-    ``scores.csv`` has every slice, ``table.csv`` the result of `table_one`. ``table.json`` has
-    ``info``, ``per_image`` and, where every slice's patient is known, ``per_patient``, each table
-    as {lesion: {column: value}}, with null where a value is undefined. ``table.md`` has the same
-    tables to read. Each file appears whole or not at all.
+    ``scores.csv`` contains every slice, ``table.csv`` the result of `table_one`. ``table.json``
+    contains ``info``, ``per_image`` and, if the patient of every slice is known, ``per_patient``,
+    each table as {lesion: {column: value}}, with null for undefined values. ``table.md`` contains
+    the same tables in Markdown. Each file is written atomically.
 
     Args:
         scores: The result of `slice_scores`.
-        directory: Where to write; made if it does not exist.
-        **info: What the numbers come from: command, seed, commit and the like. Anything JSON can
-            hold, and paths, NumPy scalars and arrays.
+        directory: Output folder; created if missing.
+        **info: Provenance of the scores: command, seed, commit and so on. Values of JSON's types,
+            paths, NumPy scalars and arrays.
 
     Raises:
         ValueError: As in `table_one`.
@@ -197,7 +226,7 @@ def save(scores: pd.DataFrame, directory: str | os.PathLike[str], **info: Any) -
 
 
 def _plain(value: Any) -> Any:
-    """The value in JSON's own types; NaN, infinity and missing become None."""
+    """Convert a value to JSON's types; NaN, infinity and missing values become None."""
     if isinstance(value, Mapping):
         return {str(key): _plain(entry) for key, entry in value.items()}
     if isinstance(value, np.ndarray | np.generic):

@@ -1,1 +1,1 @@
-"""A checkpoint's segmenter as a file that runs without this package."""
+"""Export of a trained model to files that run without this package."""

@@ -1,4 +1,4 @@
-"""A MONAI bundle: the exported program, and how MONAI runs it over a folder of slices."""
+"""A MONAI bundle: the exported program and its configuration for a folder of slices."""
 
 import json
 import secrets
@@ -13,33 +13,33 @@ from pyro_stitchnet.runtime.files import write_atomically
 
 __all__ = ["inference", "metadata", "write_bundle"]
 
-# Where MONAI's `verify_metadata` finds the rules that a bundle's metadata follow.
+# JSON schema of a bundle's metadata, for MONAI's `verify_metadata`.
 SCHEMA = (
     "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/"
     "meta_schema_20240725.json"
 )
 
-# The first MONAI whose transforms and engine the configuration is known to run with.
+# Oldest version of MONAI that the configuration was tested with.
 MONAI = "1.5.0"
 
 
 def write_bundle(
-    folder: Path, program: bytes, about: Mapping[str, Any], stride: int, size: int | None
+    folder: Path, program: bytes, description: Mapping[str, Any], stride: int, size: int | None
 ) -> None:
-    """Write a bundle's folder, whole or not at all.
+    """Write a bundle's folder, completely or not at all.
 
     Args:
-        folder: must not exist.
-        program: content of its ``models/model.pt2``.
-        about: what :func:`~pyro_stitchnet.export.metadata.describe` says.
-        stride: of which rows and columns are multiples.
-        size: rows and columns; None where they are free.
+        folder: a new folder.
+        program: content of ``models/model.pt2``.
+        description: see :func:`~pyro_stitchnet.export.metadata.describe`.
+        stride: rows and columns of the input are multiples of it.
+        size: rows and columns of the input; None if they are dynamic.
     """
     files: dict[str, str | bytes] = {
-        "configs/metadata.json": json.dumps(metadata(about, stride, size), indent=4) + "\n",
+        "configs/metadata.json": json.dumps(metadata(description, stride, size), indent=4) + "\n",
         "configs/inference.json": json.dumps(inference(), indent=4) + "\n",
         "models/model.pt2": program,
-        "docs/README.md": _readme(about),
+        "docs/README.md": _readme(description),
     }
     temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -51,10 +51,10 @@ def write_bundle(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def metadata(about: Mapping[str, Any], stride: int, size: int | None) -> dict[str, Any]:
-    """``configs/metadata.json`` of the bundle; ours is under ``stitchnet``."""
+def metadata(description: Mapping[str, Any], stride: int, size: int | None) -> dict[str, Any]:
+    """``configs/metadata.json`` of the bundle; the description is under ``stitchnet``."""
     side: int | str = size or f"{stride}*n"
-    picture: dict[str, Any] = {
+    image: dict[str, Any] = {
         "type": "image",
         "spatial_shape": [side, side],
         "dtype": "float32",
@@ -64,23 +64,23 @@ def metadata(about: Mapping[str, Any], stride: int, size: int | None) -> dict[st
     return {
         "schema": SCHEMA,
         "version": "1.0.0",
-        "changelog": {"1.0.0": f"exported from {about['checkpoint']}"},
+        "changelog": {"1.0.0": f"exported from {description['checkpoint']}"},
         "monai_version": MONAI,
         "pytorch_version": version("torch"),
         "numpy_version": version("numpy"),
         "required_packages_version": {"pytorch-ignite": "0.5.0", "pillow": "10.0.0"},
         "name": "StitchNet",
-        "task": about["task"],
-        "description": f"StitchNet's {about['read_out_meaning']}",
+        "task": description["task"],
+        "description": f"StitchNet's {description['read_out_meaning']}",
         "authors": "pyro_stitchnet contributors",
         "copyright": "The trainer of the checkpoint; pyro_stitchnet itself is MIT",
         "image_classes": "one channel, grey values in [0, 1]",
         "pred_classes": f"{len(LABELS)} channels of probabilities: {', '.join(LABELS)}",
-        "intended_use": about["intended_use"],
+        "intended_use": description["intended_use"],
         "network_data_format": {
             "inputs": {
                 "image": {
-                    **picture,
+                    **image,
                     "format": "magnitude",
                     "modality": "CT",
                     "num_channels": 1,
@@ -89,21 +89,21 @@ def metadata(about: Mapping[str, Any], stride: int, size: int | None) -> dict[st
             },
             "outputs": {
                 "pred": {
-                    **picture,
+                    **image,
                     "format": "segmentation",
                     "num_channels": len(LABELS),
                     "channel_def": {str(k): name for k, name in enumerate(LABELS)},
                 }
             },
         },
-        "stitchnet": about,
+        "stitchnet": description,
     }
 
 
 def inference() -> dict[str, Any]:
-    """``configs/inference.json``: prepared slices in, a picture of label numbers for each out."""
-    # MONAI reads pictures with columns first; the network wants rows first.
-    turn = {"_target_": "Transposed", "indices": [0, 2, 1]}
+    """``configs/inference.json``: from prepared slices to image files of label numbers."""
+    # MONAI reads image files with columns first; the network takes rows first.
+    transpose = {"_target_": "Transposed", "indices": [0, 2, 1]}
     return {
         "imports": ["$import glob", "$import torch", "$import torch.export.passes"],
         "bundle_root": ".",
@@ -123,7 +123,7 @@ def inference() -> dict[str, Any]:
             "transforms": [
                 {"_target_": "LoadImaged", "keys": "image"},
                 {"_target_": "EnsureChannelFirstd", "keys": "image"},
-                {**turn, "keys": "image"},
+                {**transpose, "keys": "image"},
                 {
                     "_target_": "ScaleIntensityRanged",
                     "keys": "image",
@@ -153,7 +153,7 @@ def inference() -> dict[str, Any]:
             "_target_": "Compose",
             "transforms": [
                 {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
-                {**turn, "keys": "pred"},
+                {**transpose, "keys": "pred"},
                 {
                     "_target_": "SaveImaged",
                     "keys": "pred",
@@ -178,24 +178,26 @@ def inference() -> dict[str, Any]:
     }
 
 
-def _readme(about: Mapping[str, Any]) -> str:
+def _readme(description: Mapping[str, Any]) -> str:
     """``docs/README.md`` of the bundle."""
-    steps = "\n".join(f"{i}. {step}" for i, step in enumerate(about["preprocessing_steps"], 1))
-    return f"""# StitchNet, exported from {about["checkpoint"]}
+    steps = "\n".join(
+        f"{i}. {step}" for i, step in enumerate(description["preprocessing_steps"], 1)
+    )
+    return f"""# StitchNet, exported from {description["checkpoint"]}
 
-{about["intended_use"]}
+{description["intended_use"]}
 
-Slices in [0, 1], (N, 1, H, W), to probabilities of {", ".join(LABELS)}:
-{about["read_out_meaning"]}.
+From slices (N, 1, H, W) in [0, 1] to probabilities of {", ".join(LABELS)}:
+{description["read_out_meaning"]}.
 
-The way from a scan to a slice, as the training data went it:
+Preprocessing from a scan to slices, as for the training data:
 
 {steps}
 
-For a folder of slices prepared so, as PNG:
+For a folder of prepared slices as PNG:
 
     python -m monai.bundle run --config_file configs/inference.json \\
         --bundle_root . --dataset_dir SLICES --output_dir LABELS
 
-`--white 65535` reads pictures of 16 bits; `--batch_size 8` is faster where all have one size.
+Use `--white 65535` for 16-bit images; `--batch_size 8` is faster if all have the same size.
 """

@@ -1,46 +1,46 @@
-"""What an exported file says of itself: how to prepare its input and to read its output."""
+"""Metadata of an exported file: how to prepare its input and to interpret its output."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pyro_stitchnet.export.traceable import TraceableSegmenter
+from pyro_stitchnet.export.traceable import TraceableModel
 from pyro_stitchnet.labels import LABELS
 from pyro_stitchnet.runtime.provenance import provenance
 
-__all__ = ["INTENDED_USE", "describe", "steps"]
+__all__ = ["INTENDED_USE", "describe", "preprocessing_steps"]
 
 INTENDED_USE = "Research. Not a medical device, not to be used for diagnosis or treatment."
-"""What every exported file says of its use."""
+"""The intended use stated in every exported file."""
 
 READ_OUTS = {
-    "guide": "q(y | x), the guide's segmentation network",
+    "guide": "q(y | x), the classifier's probabilities",
     "prior": "p(y | z), z at the mean of each level of q(z | x)",
     "posterior": "p(y | x, z), Bayes' rule through the styles, z at the mean of each level",
 }
 
 
 def describe(
-    segmenter: TraceableSegmenter, info: Mapping[str, Any], checkpoint: str | Path, size: int | None
+    model: TraceableModel, info: Mapping[str, Any], checkpoint: str | Path, size: int | None
 ) -> dict[str, Any]:
-    """Everything a user of the exported file has to know, as plain data.
+    """Collect the metadata of an exported file, as plain data.
 
-    Of a checkpoint's records only the preprocessing and the version that trained it are kept, so
-    no patient's and no folder's name leaves with it.
+    From the checkpoint's record only the preprocessing and the version of the training are
+    included, so no name of a patient or folder is exported.
 
     Args:
-        segmenter: what is exported.
-        info: the checkpoint's.
-        checkpoint: its path, of which the name is kept.
-        size: rows and columns that the file takes; None where they are free.
+        model: the exported model.
+        info: the checkpoint's record.
+        checkpoint: its path, of which the name is included.
+        size: rows and columns of the input; None if they are dynamic.
     """
     preprocessing = info.get("dataset", {}).get("preprocessing")
-    side: int | str = size or f"a multiple of {segmenter.stride}, at least {2 * segmenter.stride}"
+    side: int | str = size or f"a multiple of {model.stride}, at least {2 * model.stride}"
     return {
         "task": "label probabilities of every pixel of axial lung CT slices",
         "intended_use": INTENDED_USE,
-        "read_out": segmenter.read_out,
-        "read_out_meaning": READ_OUTS[segmenter.read_out],
+        "read_out": model.read_out,
+        "read_out_meaning": READ_OUTS[model.read_out],
         "input": {
             "name": "image",
             "dtype": "float32",
@@ -54,40 +54,41 @@ def describe(
             "labels": list(LABELS),
         },
         "preprocessing": preprocessing,
-        "preprocessing_steps": steps(preprocessing),
+        "preprocessing_steps": preprocessing_steps(preprocessing),
         "checkpoint": Path(checkpoint).name,
         "trained_with": {k: info[k] for k in ("pyro-stitchnet", "commit") if k in info},
         "exported_with": {k: v for k, v in provenance().items() if k not in ("command", "machine")},
     }
 
 
-def steps(preprocessing: Mapping[str, Any] | None) -> list[str]:
-    """The way from a scan to the input, in words.
+def preprocessing_steps(preprocessing: Mapping[str, Any] | None) -> list[str]:
+    """Describe the preprocessing from a scan to the input, in words.
 
     Args:
-        preprocessing: the numbers of :class:`~pyro_stitchnet.data.preprocessing.steps.Preprocessing` that
-            the training data were prepared with; None where the checkpoint does not say.
+        preprocessing: fields of
+            :class:`~pyro_stitchnet.data.preprocessing.steps.Preprocessing`; None if the checkpoint
+            does not record them.
     """
     if preprocessing is None:
-        return ["not recorded in the checkpoint: prepare slices as its training data were"]
+        return ["not recorded in the checkpoint: prepare slices as the training data were"]
     p = preprocessing
     low, high = p["window"]
-    said = [
+    steps = [
         "axial slices, rows from front to back, columns from the patient's right to left",
-        f"Hounsfield units from {low:g} to {high:g} become 0 to 1 and are clipped beyond; of other "
-        "grey values, black is 0 and white 1",
+        f"Hounsfield units from {low:g} to {high:g} scaled to 0 to 1 and clipped; other grey "
+        "values scaled so that black is 0 and white is 1",
     ]
     if p["lungs"] != "none":
-        said += [
-            f"the lung field by pyro_stitchnet's segmenter {p['lungs']!r}, slice by slice opened "
-            f"with a disc of radius {p['opening']:g} mm, then closed with {p['closing']:g} mm",
-            f"slices whose lung field covers at most {p['least_lung']:g} of them are left out",
-            f"cut to the box around the lung field and {p['margin']:g} mm more",
+        steps += [
+            f"lung field by pyro_stitchnet's method {p['lungs']!r}, in each slice opened with "
+            f"a disc of radius {p['opening']:g} mm, then closed with {p['closing']:g} mm",
+            f"slices dropped if the lung field covers at most {p['least_lung']:g} of their area",
+            f"cropped to the box around the lung field and a margin of {p['margin']:g} mm",
         ]
         if p["zero_outside"]:
-            said.append("black outside the lung field")
+            steps.append("black outside the lung field")
     return [
-        *said,
-        "the shorter side padded with black on both ends, to a square",
+        *steps,
+        "shorter side padded with black on both ends, to a square",
         f"resized to {p['size']} x {p['size']}, bilinear and anti-aliased (Pillow's BILINEAR)",
     ]

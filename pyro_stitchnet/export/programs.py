@@ -1,4 +1,4 @@
-"""The segmenter as a torch program (`.pt2`) and as an ONNX model, each the content of a file."""
+"""A model as a torch program (``.pt2``) and as an ONNX model, as the bytes of a file."""
 
 import io
 import json
@@ -12,107 +12,111 @@ import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
-from pyro_stitchnet.export.traceable import TraceableSegmenter
+from pyro_stitchnet.export.traceable import TraceableModel
 
-__all__ = ["METADATA", "log_gamma", "needed", "onnx_bytes", "session", "torch_bytes", "trace"]
+__all__ = [
+    "METADATA", "log_gamma", "onnx_bytes", "onnx_session", "require", "torch_bytes", "trace",
+]  # fmt: skip
 
 METADATA = "metadata.json"
-"""Name of the description within a `.pt2`."""
+"""Name of the metadata within a ``.pt2`` file."""
 
 
-def trace(segmenter: TraceableSegmenter, size: int | None = None) -> ExportedProgram:
-    """The segmenter as a graph for any number of slices.
+def trace(model: TraceableModel, size: int | None = None) -> ExportedProgram:
+    """Trace a model as a graph for any number of slices.
 
     Args:
-        segmenter: what to trace.
-        size: rows and columns; None leaves them free, from twice the segmenter's stride on, which
+        model: the model.
+        size: rows and columns; None makes them dynamic, at least twice the model's stride. This
             takes several times as long to trace.
 
     Raises:
-        ValueError: the size is no multiple of the stride.
+        ValueError: the size is not a multiple of the stride.
     """
-    stride = segmenter.stride
+    stride = model.stride
     if size is not None and (size < stride or size % stride):
         raise ValueError(f"size {size} is not a positive multiple of {stride}")
     shape = (2, 1, size or 2 * stride, size or 3 * stride)
-    free: dict[int, Any] = {0: Dim("slices")}
+    dynamic: dict[int, Any] = {0: Dim("slices")}
     if size is None:
-        free |= {2: stride * Dim("rows", min=2), 3: stride * Dim("columns", min=2)}
-    like = next(segmenter.parameters())
-    # Pyro's checks look at values, of which a traced tensor has none.
+        dynamic |= {2: stride * Dim("rows", min=2), 3: stride * Dim("columns", min=2)}
+    device = next(model.parameters()).device
+    # Pyro's validation reads values, which traced tensors do not have.
     with torch.no_grad(), pyro.validation_enabled(False):
         return torch.export.export(
-            segmenter, (torch.zeros(shape, device=like.device),), dynamic_shapes=(free,)
+            model, (torch.zeros(shape, device=device),), dynamic_shapes=(dynamic,)
         )
 
 
-def torch_bytes(program: ExportedProgram, about: Mapping[str, Any]) -> bytes:
-    """The content of a `.pt2` file, with ``about`` under the name :data:`METADATA`.
+def torch_bytes(program: ExportedProgram, description: Mapping[str, Any]) -> bytes:
+    """The content of a ``.pt2`` file, with the description under the name :data:`METADATA`.
 
-    ``torch.export.load`` reads it on a machine that has torch alone.
+    ``torch.export.load`` reads it; only torch is required.
     """
     file = io.BytesIO()
-    torch.export.save(program, file, extra_files={METADATA: json.dumps(about, indent=2)})
+    torch.export.save(program, file, extra_files={METADATA: json.dumps(description, indent=2)})
     return file.getvalue()
 
 
-def onnx_bytes(program: ExportedProgram, about: Mapping[str, Any]) -> bytes:
-    """The content of an ONNX file, checked, with ``about`` among its properties, each as JSON.
+def onnx_bytes(program: ExportedProgram, description: Mapping[str, Any]) -> bytes:
+    """The content of a checked ONNX file, with the description as properties in JSON.
 
     Raises:
         ValueError: onnx or onnxscript is not installed.
     """
-    onnx = needed("onnx")
-    needed("onnxscript")
+    onnx = require("onnx")
+    require("onnxscript")
     lgamma = torch.ops.aten.lgamma.default
     if any(node.target is lgamma for node in program.graph.nodes):
-        program = program.run_decompositions({lgamma: log_gamma})  # ONNX has no operator for it
+        program = program.run_decompositions({lgamma: log_gamma})  # ONNX has no lgamma
     exported = torch.onnx.export(
         program, dynamo=True, input_names=["image"], output_names=["probabilities"], verbose=False
     )
     assert exported is not None
     model = exported.model_proto
-    onnx.helper.set_model_props(model, {key: json.dumps(value) for key, value in about.items()})
+    onnx.helper.set_model_props(
+        model, {key: json.dumps(value) for key, value in description.items()}
+    )
     onnx.checker.check_model(model, full_check=True)
     content: bytes = model.SerializeToString()
     return content
 
 
-def session(content: bytes | str) -> Callable[[Tensor], Tensor]:
-    """An ONNX model as a function of slices, run by onnxruntime on the CPU.
+def onnx_session(content: bytes | str) -> Callable[[Tensor], Tensor]:
+    """An ONNX model as a function of slices (N, 1, H, W), run by onnxruntime on the CPU.
 
     Args:
-        content: of the file, or its path.
+        content: the content of the file, or its path.
 
     Raises:
         ValueError: onnxruntime is not installed.
     """
-    onnxruntime = needed("onnxruntime")
+    onnxruntime = require("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    running = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    return lambda image: torch.from_numpy(running.run(None, {"image": image.numpy()})[0])
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return lambda image: torch.from_numpy(session.run(None, {"image": image.numpy()})[0])
 
 
-def needed(package: str) -> Any:
-    """The optional package.
+def require(package: str) -> Any:
+    """Import an optional package.
 
     Raises:
-        ValueError: it is not installed.
+        ValueError: the package is not installed.
     """
     try:
         return import_module(package)
     except ImportError as error:
         raise ValueError(
-            f"{error}; install what ONNX needs with `pip install 'pyro-stitchnet[export]'`"
+            f"{error}; install the packages for ONNX with `pip install 'pyro-stitchnet[export]'`"
         ) from None
 
 
 def log_gamma(x: Tensor) -> Tensor:
-    """log Gamma of ``x`` > 0 by Stirling's series eight further on, in float64.
+    """log Gamma(x) for x > 0, by Stirling's series at x + 8 in float64.
 
-    Its error is below 1e-9, that of torch's in float32 up to 3e-5 for the precisions that styles
-    may have (200).
+    Its error is below 1e-9; that of torch in float32 is up to 3e-5 for the largest precision of the
+    styles (200).
     """
     wide = x.double()
     product = wide

@@ -1,4 +1,4 @@
-"""From a checkpoint to an exported file that is known to say the same."""
+"""Export of a checkpoint to a file whose output is verified against it."""
 
 import io
 from collections.abc import Callable
@@ -11,32 +11,32 @@ from torch import Tensor
 
 from pyro_stitchnet.export.bundle import write_bundle
 from pyro_stitchnet.export.metadata import describe
-from pyro_stitchnet.export.programs import needed, onnx_bytes, session, torch_bytes, trace
-from pyro_stitchnet.export.traceable import TraceableSegmenter
-from pyro_stitchnet.posterior import ReadOut, segment
+from pyro_stitchnet.export.programs import onnx_bytes, onnx_session, require, torch_bytes, trace
+from pyro_stitchnet.export.traceable import TraceableModel
+from pyro_stitchnet.posterior import ReadOut, ReadOutOptions, probabilities
 from pyro_stitchnet.runtime.files import write_atomically
 from pyro_stitchnet.training import checkpoint
 
-__all__ = ["TOLERANCE", "Format", "Written", "write"]
+__all__ = ["TOLERANCE", "Exported", "Format", "write"]
 
 Format = Literal["torch", "onnx", "bundle"]
 
 TOLERANCE = 1e-4
-"""How far an exported probability may be from the checkpoint's."""
+"""Largest allowed difference of an exported probability from the checkpoint's."""
 
 SUFFIXES = {"torch": ".pt2", "onnx": ".onnx", "bundle": ""}
 
 
 @dataclass(frozen=True)
-class Written:
-    """What was exported.
+class Exported:
+    """The result of an export.
 
     Attributes:
-        about: what the file says of itself.
-        difference: the largest of its probabilities from the checkpoint's, on random slices.
+        description: the file's metadata.
+        difference: largest difference of its probabilities from the checkpoint's, on random slices.
     """
 
-    about: dict[str, Any]
+    description: dict[str, Any]
     difference: float
 
 
@@ -47,22 +47,22 @@ def write(
     format: Format = "torch",
     read_out: ReadOut | None = None,
     size: int | None = None,
-) -> Written:
-    """Export a checkpoint's segmenter, whole or not at all, once it has been compared with it.
+) -> Exported:
+    """Export a checkpoint, completely or not at all, after comparing the outputs of both.
 
     Args:
         model: the checkpoint.
-        out: the file, or a bundle's folder; must not exist, the folder it is in must.
+        out: a new file, or a new folder for a bundle; its parent folder must exist.
         format: of the file.
-        read_out: as for :class:`~pyro_stitchnet.export.traceable.TraceableSegmenter`.
-        size: rows and columns; None leaves them free.
+        read_out: as for :class:`~pyro_stitchnet.export.traceable.TraceableModel`.
+        size: rows and columns of the input; None makes them dynamic.
 
     Raises:
         FileExistsError: ``out`` exists.
-        FileNotFoundError: there is no such checkpoint, or no folder for ``out``.
-        ValueError: the checkpoint is damaged or of another kind, an option does not fit it, or a
-            package that the format needs is not installed.
-        FloatingPointError: what was exported differs from the checkpoint.
+        FileNotFoundError: the checkpoint or the parent folder of ``out`` does not exist.
+        ValueError: the checkpoint is damaged, lacks the read-out or cannot have this size, or a
+            package for the format is not installed.
+        FloatingPointError: the outputs of the exported file and the checkpoint differ.
     """
     out = Path(out)
     if out.exists():
@@ -72,41 +72,39 @@ def write(
     if SUFFIXES[format] and out.suffix != SUFFIXES[format]:
         raise ValueError(f"{out}: a file of format {format} must end in {SUFFIXES[format]}")
     for package in ("onnx", "onnxscript", "onnxruntime") if format == "onnx" else ():
-        needed(package)
+        require(package)
     net, info = checkpoint.load(model)
-    segmenter = TraceableSegmenter(net, read_out)
-    about = describe(segmenter, info, model, size)
-    program = trace(segmenter, size)
+    traceable = TraceableModel(net, read_out)
+    description = describe(traceable, info, model, size)
+    program = trace(traceable, size)
     if format == "onnx":
-        content = onnx_bytes(program, about)
-        run = session(content)
+        content = onnx_bytes(program, description)
+        run = onnx_session(content)
     else:
-        content = torch_bytes(program, about)
+        content = torch_bytes(program, description)
         run = torch.export.load(io.BytesIO(content)).module()
-    difference = _difference(segmenter, run, size)
+    difference = _difference(traceable, run, size)
     if not difference <= TOLERANCE:
         raise FloatingPointError(
-            f"{out}: not written, its probabilities would differ from the checkpoint's by up to "
+            f"{out}: not written, because its probabilities differ from the checkpoint's by up to "
             f"{difference:.1e}; please report this with the versions of torch and onnxruntime"
         )
     if format == "bundle":
-        write_bundle(out, content, about, segmenter.stride, size)
+        write_bundle(out, content, description, traceable.stride, size)
     else:
         write_atomically(out, content)
-    return Written(about, difference)
+    return Exported(description, difference)
 
 
-def _difference(
-    segmenter: TraceableSegmenter, run: Callable[[Tensor], Tensor], size: int | None
-) -> float:
-    """The largest difference from what the model itself says, on random slices."""
+def _difference(model: TraceableModel, run: Callable[[Tensor], Tensor], size: int | None) -> float:
+    """The largest difference from the model's own probabilities, on random slices."""
     generator = torch.Generator().manual_seed(0)
+    options = ReadOutOptions(read_out=model.read_out, samples=0)
     worst = 0.0
     for slices in (1, 3):
-        side = size or 2 * segmenter.stride * slices
+        side = size or 2 * model.stride * slices
         image = torch.rand(slices, 1, side, side, generator=generator)
-        answer = segment(segmenter.net, image[:, 0], samples=0, read_out=segmenter.read_out)
+        expected = probabilities(model.net, image[:, 0], options)
         with torch.no_grad():
-            found = (run(image) - answer.probabilities).abs().max()
-        worst = max(worst, float(found))
+            worst = max(worst, float((run(image) - expected).abs().max()))
     return worst

@@ -1,22 +1,30 @@
-"""Every figure, a module for each kind.
+"""All figures, one module per kind.
 
-Nothing here touches pyplot: every function returns a `matplotlib.figure.Figure`, which needs no
-display and goes when its last reference does. `save_figure` writes one.
+Functions return a `matplotlib.figure.Figure`, which needs neither pyplot nor a display;
+`save_figure` writes one.
 """
 
-from pyro_stitchnet.figures.answers import counterfactuals, drawn, preprocessing, uncertainties
+from pyro_stitchnet.figures.calibration import grey_histograms, reliability, selective
 from pyro_stitchnet.figures.curves import label_efficiency, training_curves
 from pyro_stitchnet.figures.files import as_png, save_figure
-from pyro_stitchnet.figures.grids import COLOURS, heat, overlay, segmentations, styles
-from pyro_stitchnet.figures.trust import grey_histograms, reliability, selective
+from pyro_stitchnet.figures.grids import (
+    COLOURS,
+    heat,
+    image_columns,
+    overlay,
+    segmentations,
+    styles,
+)
+from pyro_stitchnet.figures.posterior import counterfactuals, uncertainties
+from pyro_stitchnet.figures.preprocessing import preprocessing
 
 __all__ = [
     "COLOURS",
     "as_png",
     "counterfactuals",
-    "drawn",
     "grey_histograms",
     "heat",
+    "image_columns",
     "label_efficiency",
     "overlay",
     "preprocessing",

@@ -1,4 +1,4 @@
-"""Curves: of a training run, and of methods against the number of labels."""
+"""Curves of a training run, and of methods against the number of labelled slices."""
 
 import math
 import re
@@ -10,18 +10,20 @@ from matplotlib.figure import Figure
 
 __all__ = ["LINES", "label_efficiency", "training_curves"]
 
-# Okabe and Ito's palette, but for its yellow, too faint for a line on white.
+# Okabe and Ito's palette without its yellow, which is too faint on white.
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Colours of lines, told apart by the colour-blind (Okabe & Ito 2008)."""
+"""Colours of lines, distinguishable with any colour vision (Okabe & Ito 2008)."""
 
-STYLES = (("o", "-"), ("s", "--"), ("^", ":"), ("D", "-."))  # of rounds through the colours
+STYLES = (("o", "-"), ("s", "--"), ("^", ":"), ("D", "-."))  # one per cycle of the colours
 
 PANELS = {  # group of columns: title, unit of the vertical axis
     "loss": ("loss", ""),
     "elbo": ("terms of the bound", "nats per pixel"),
     "kl": ("KL divergence of each level", "nats per pixel"),
     "style_gap": ("gap between styles", "mean |difference|, grey units"),
-    "share": ("share of each label", "fraction of pixels"),
+    "share": ("mean p(y | z)", "probability"),
+    "labelled": ("labelled pixels", "share of each label"),
+    "predicted": ("predicted share on labelled pixels", "share of each label"),
     "label_drop": ("fall of log p(x) under a wrong label", "nats per labelled pixel"),
     "validation": ("validation", "Dice"),
 }
@@ -29,18 +31,18 @@ WORDS = {"log_px": "log p(x)", "log_py": "log p(y)", "kl": "KL", "ggo": "GGO", "
 
 
 def training_curves(log: pd.DataFrame) -> Figure:
-    """Draws a training log: one panel per group of columns, one curve per column.
+    """Draw a training log: one panel per group of columns, one curve per column.
 
     A curve of more than a hundred points is drawn faint, with its running mean over it.
 
     Args:
         log: A column ``step``, and curves named "group/name" (``kl/z1``, ``validation/dice_ggo``)
-            or by their group alone (``label_drop``). Groups other than those in `PANELS` get a
-            panel under their own name; other columns without a "/" are left out. NaN where
-            nothing was logged at a step.
+            or by their group alone (``label_drop``). Groups that are not in `PANELS` get a panel
+            under their own name; other columns without a "/" are left out. NaN marks steps without
+            a value.
 
     Returns:
-        A panel for each group that has a value; the KL axis is logarithmic.
+        A panel for each group with a value; the KL axis is logarithmic.
 
     Raises:
         ValueError: If ``step`` is missing or there is nothing to draw.
@@ -87,7 +89,7 @@ def _panel(ax: Axes, group: str, curves: pd.DataFrame) -> None:
     ax.tick_params(which="both", labelsize=8)
     ax.grid(alpha=0.25)
     ax.spines[["top", "right"]].set_visible(False)
-    # The legend lies between title and axes, in as many lines as it needs: it covers no curve.
+    # The legend is between title and axes, where it covers no curve.
     lines = math.ceil(sum(len(label) + 6 for label in labels) / 75) if any(labels) else 0
     ax.set_title(title, fontsize=10, loc="left", pad=5 + 13 * lines)
     if lines:
@@ -105,36 +107,36 @@ def _panel(ax: Axes, group: str, curves: pd.DataFrame) -> None:
 
 
 def _words(name: str) -> str:
-    """A curve's name as a reader writes it: "dice_ggo" is "Dice GGO"."""
+    """Return the name of a curve for readers: "Dice GGO" for "dice_ggo"."""
     if name in WORDS:
         return WORDS[name]
     return re.sub("[a-z]+", lambda word: WORDS.get(word[0], word[0]), name.replace("_", " "))
 
 
 def label_efficiency(points: pd.DataFrame) -> Figure:
-    """Draws lesion Dice against the number of labelled slices, a curve a method.
+    """Draw lesion Dice against the number of labelled slices, one curve per method.
 
     Args:
         points: Columns ``line`` (the method), ``labels``, ``dice``, ``low`` and ``high`` (the ends
             of its interval).
 
     Returns:
-        One panel; a budget of -1 (all labels) is drawn rightmost.
+        One panel; a budget of -1 (all labels) is at the right.
     """
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     ax = figure.subplots()
     budgets = sorted(points["labels"].unique(), key=lambda n: (n < 0, n))
-    places = {budget: place for place, budget in enumerate(budgets)}
+    positions = {budget: position for position, budget in enumerate(budgets)}
     lines = list(points.groupby("line", sort=False))
     for number, ((line, part), ((marker, dashes), colour)) in enumerate(
         zip(lines, cycle(product(STYLES, LINES)), strict=False)
     ):
-        part = part.sort_values("labels", key=lambda n: n.map(places))
-        shift = 0.3 * (number / max(len(lines) - 1, 1) - 0.5)  # so that intervals stay apart
-        at = part["labels"].map(places) + shift
+        part = part.sort_values("labels", key=lambda n: n.map(positions))
+        shift = 0.3 * (number / max(len(lines) - 1, 1) - 0.5)  # separates the intervals
+        x = part["labels"].map(positions) + shift
         error = [part["dice"] - part["low"], part["high"] - part["dice"]]
         ax.errorbar(
-            at, part["dice"], error, color=colour, label=line, marker=marker, linestyle=dashes,
+            x, part["dice"], error, color=colour, label=line, marker=marker, linestyle=dashes,
             capsize=2, lw=1.2,
         )  # fmt: skip
     ax.set_xticks(range(len(budgets)), ["all" if b < 0 else str(b) for b in budgets])

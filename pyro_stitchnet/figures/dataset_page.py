@@ -1,4 +1,4 @@
-"""A look at a prepared dataset: counts, shares, grey values, warnings, and a sheet of slices."""
+"""Summary of a dataset: counts, label shares, grey values, warnings, and a contact sheet."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,44 +12,44 @@ from matplotlib.patches import Patch
 from pyro_stitchnet.data.datasets.dataset import SKIPPED, Dataset
 from pyro_stitchnet.data.datasets.leakage import merge_duplicates
 from pyro_stitchnet.figures import COLOURS, overlay, save_figure
-from pyro_stitchnet.labels import BACKGROUND, CONSOLIDATION, GGO, LABELS
+from pyro_stitchnet.labels import BACKGROUND, CONSOLIDATION, GGO, LABELS, LESIONS
 from pyro_stitchnet.runtime.files import write_atomically
 
 __all__ = ["Inspection", "contact_sheet", "inspect", "write_inspection"]
 
 BINS = 32
-LESION = (1 << GGO) | (1 << CONSOLIDATION)
+INFECTION = sum(1 << label for label in LESIONS)  # the set of both lesions, as bits
 
-# Beyond these, a slice was hardly windowed for lungs.
+# Grey values outside these limits are unlikely in a lung window.
 LEAST_CONTRAST, DARKEST, BRIGHTEST = 0.05, 0.05, 0.95
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What there is in a dataset.
+    """Summary of a dataset.
 
     Attributes:
-        counts: a row a source: slices, patients, scans, and slices labelled, complete, with GGO and
-            with consolidation.
-        shares: a row a set of labels ("0", "2+3"): its share of the pixels looked at.
-        histogram: grey values, a column a set of labels: share of the set's pixels in each bin.
-        warnings: what may be wrong, in sentences.
-        looked_at: numbers of the slices whose pixels were looked at.
+        counts: a row per source: slices, patients, scans, and slices labelled, complete, with GGO
+            and with consolidation.
+        shares: a row per label set ("0", "2+3"): its share of the pixels read.
+        histogram: of grey values, a column per label set: share of its pixels in each bin.
+        warnings: possible problems, in sentences.
+        read: indices of the slices that were read.
     """
 
     counts: pd.DataFrame
     shares: pd.DataFrame
     histogram: pd.DataFrame
     warnings: list[str]
-    looked_at: list[int]
+    read: list[int]
 
 
 def inspect(dataset: Dataset, *, most: int = 1000, seed: int = 0) -> Inspection:
-    """Look at a dataset.
+    """Summarise a dataset.
 
     Args:
-        dataset: what to look at.
-        most: how many slices to read; drawn at random where there are more.
+        dataset: the dataset.
+        most: number of slices to read at most, drawn at random from a larger dataset.
         seed: of the draw.
 
     Raises:
@@ -59,17 +59,17 @@ def inspect(dataset: Dataset, *, most: int = 1000, seed: int = 0) -> Inspection:
         raise ValueError(f"most must be at least 1, got {most}")
     manifest = dataset.manifest
     chosen = np.random.default_rng(seed).permutation(len(dataset))[:most]
-    looked_at = sorted(chosen.tolist())
+    rows = sorted(chosen.tolist())
     pixels = np.zeros((2 ** len(LABELS), BINS), np.int64)
-    odd = []
-    for i in looked_at:
+    unusual = []
+    for i in rows:
         image, sets = (tensor.numpy() for tensor in dataset[i])
         bins = np.minimum((image * BINS).astype(int), BINS - 1)
         np.add.at(pixels, (sets, bins), 1)
         if image.std() < LEAST_CONTRAST or not DARKEST < image.mean() < BRIGHTEST:
-            odd.append(dataset.names[i])
-    met = np.flatnonzero(pixels.sum(1))
-    by_set = pd.DataFrame(pixels[met].T, columns=[_name(int(bits)) for bits in met])
+            unusual.append(dataset.names[i])
+    sets_found = np.flatnonzero(pixels.sum(1))
+    by_set = pd.DataFrame(pixels[sets_found].T, columns=[_name(int(bits)) for bits in sets_found])
     by_set.index = pd.Index(np.arange(BINS) / BINS, name="grey from")
     total = by_set.sum()
     flags = {"labelled": "labelled", "complete": "complete", "has_ggo": "GGO"}
@@ -81,18 +81,18 @@ def inspect(dataset: Dataset, *, most: int = 1000, seed: int = 0) -> Inspection:
         counts.join(groups[list(flags)].sum().rename(columns=flags)),
         pd.DataFrame({"share": total / total.sum()}).rename_axis("labels"),
         by_set / total,
-        list(_warnings(dataset, odd)),
-        looked_at,
+        list(_warnings(dataset, unusual)),
+        rows,
     )
 
 
 def contact_sheet(dataset: Dataset, rows: list[int], *, columns: int = 6) -> Figure:
-    """Slices with their lesions: GGO and consolidation in colour, "one of the two" as GGO.
+    """Draw slices with their lesions; pixels with the set of both lesions are drawn as GGO.
 
     Args:
-        dataset: where they are.
-        rows: their numbers.
-        columns: slices in a row of the sheet.
+        dataset: the dataset.
+        rows: indices of the slices.
+        columns: slices per row of the sheet.
     """
     down = -(-len(rows) // columns)
     figure = Figure(figsize=(1.8 * columns, 2.0 * down), layout="constrained")
@@ -102,11 +102,11 @@ def contact_sheet(dataset: Dataset, rows: list[int], *, columns: int = 6) -> Fig
     for ax, i in zip(axes, rows, strict=False):
         image, sets = (tensor.numpy() for tensor in dataset[i])
         labels = np.full(sets.shape, BACKGROUND)
-        labels[(sets == 1 << GGO) | (sets == LESION)] = GGO
+        labels[(sets == 1 << GGO) | (sets == INFECTION)] = GGO
         labels[sets == 1 << CONSOLIDATION] = CONSOLIDATION
         ax.imshow(overlay(image, labels))
         ax.set_title(dataset.names[i], fontsize=6)
-    names = {GGO: "GGO, or GGO and consolidation undivided", CONSOLIDATION: "consolidation"}
+    names = {GGO: "GGO, or infection of either kind", CONSOLIDATION: "consolidation"}
     keys = [Patch(color=COLOURS[k], label=name) for k, name in names.items()]
     figure.legend(handles=keys, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     return figure
@@ -116,65 +116,65 @@ def write_inspection(dataset: Dataset, out: Path, *, most: int = 1000, sheet: in
     """Write ``inspection.md``, ``histogram.csv`` and ``contact_sheet.png``; return the text.
 
     Args:
-        dataset: what to look at.
-        out: a folder, made where missing.
-        most: how many slices to read.
-        sheet: how many of them to draw, evenly spread.
+        dataset: the dataset.
+        out: folder; created if missing.
+        most: number of slices to read at most.
+        sheet: number of them to draw, evenly spread.
 
     Raises:
         ValueError: ``most`` or ``sheet`` is below 1, or a shard is damaged.
     """
     if sheet < 1:
         raise ValueError(f"sheet must be at least 1, got {sheet}")
-    found = inspect(dataset, most=most)
+    summary = inspect(dataset, most=most)
     text = "\n\n".join(
         [
             f"# {dataset.folder}",
-            _markdown(found.counts),
-            f"Pixels of {len(found.looked_at)} slices, by the labels that they may have "
+            _markdown(summary.counts),
+            f"Pixels of {len(summary.read)} slices, by their label set "
             f"({', '.join(f'{k} {name}' for k, name in enumerate(LABELS))}):",
-            _markdown(found.shares.round(4)),
-            "Warnings:" if found.warnings else "No warnings.",
-            *(f"* {warning}" for warning in found.warnings),
+            _markdown(summary.shares.round(4)),
+            "Warnings:" if summary.warnings else "No warnings.",
+            *(f"* {warning}" for warning in summary.warnings),
         ]
     )
-    spread = np.linspace(0, len(found.looked_at) - 1, min(sheet, len(found.looked_at)))
-    figure = contact_sheet(dataset, [found.looked_at[int(i)] for i in spread])
+    spread = np.linspace(0, len(summary.read) - 1, min(sheet, len(summary.read)))
+    figure = contact_sheet(dataset, [summary.read[int(i)] for i in spread])
     out.mkdir(parents=True, exist_ok=True)
     save_figure(figure, out / "contact_sheet.png")
-    write_atomically(out / "histogram.csv", found.histogram.to_csv())
+    write_atomically(out / "histogram.csv", summary.histogram.to_csv())
     write_atomically(out / "inspection.md", text + "\n")
     return text
 
 
-def _warnings(dataset: Dataset, odd: list[str]) -> Iterator[str]:
+def _warnings(dataset: Dataset, unusual: list[str]) -> Iterator[str]:
     manifest = dataset.manifest
-    for said in dataset.about["sources"].values():
-        if said["caution"]:
-            yield said["caution"]
+    for source in dataset.about["sources"].values():
+        if source["caution"]:
+            yield source["caution"]
     skipped = pd.read_csv(dataset.folder / SKIPPED)
     if len(skipped):
         yield f"Scans left out: {len(skipped)}, see {dataset.folder / SKIPPED}."
     complete = manifest[manifest["complete"]]
     if complete["patient"].nunique() < 3:
-        yield "Fewer than 3 patients have a slice with every pixel labelled: no split to test on."
+        yield "Fewer than 3 patients have a slice with every pixel labelled: too few for a test split."
     for column, name in {"has_ggo": "GGO", "has_consolidation": "consolidation"}.items():
         patients = complete["patient"][complete[column]].nunique()
         if patients < 5:
-            yield f"Patients with labelled {name}: {patients}; not every one of 5 folds has one."
+            yield f"Patients with labelled {name}: {patients}; some of 5 folds have none."
     if manifest["labelled"].all():
-        yield "No slice is unlabelled: there is nothing to learn from without labels."
+        yield "No slice is unlabelled: training will be supervised."
     largest = manifest["patient"].value_counts(normalize=True)
     if largest.iloc[0] > 0.5:
         yield f"{largest.index[0]} has {largest.iloc[0]:.0%} of all slices."
     twins = {one: other for one, other in merge_duplicates(manifest).items() if one != other}
     if twins:
         named = ", ".join(f"{one} and {other}" for one, other in list(twins.items())[:5])
-        yield f"Pairs of patients who share a picture (give them one name): {len(twins)}: {named}."
-    if odd:
+        yield f"Pairs of patients who share a slice (give them one name): {len(twins)}: {named}."
+    if unusual:
         yield (
-            f"Slices nearly black, white or flat (is the window right?): {len(odd)}: "
-            f"{', '.join(odd[:5])}."
+            f"Slices nearly black, white or flat (is the window right?): {len(unusual)}: "
+            f"{', '.join(unusual[:5])}."
         )
 
 

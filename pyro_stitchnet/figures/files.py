@@ -1,4 +1,4 @@
-"""Writing a figure."""
+"""Figures as PNG files."""
 
 import io
 import os
@@ -11,17 +11,17 @@ __all__ = ["as_png", "save_figure"]
 
 
 def as_png(figure: Figure) -> bytes:
-    """A figure as PNG at 150 dots per inch, cut to its contents."""
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=150, bbox_inches="tight", pad_inches=0.05)
-    return picture.getvalue()
+    """Return a figure as a PNG file at 150 dots per inch, cropped to its contents."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=150, bbox_inches="tight", pad_inches=0.05)
+    return file.getvalue()
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Writes a figure as PNG at 150 dots per inch, cut to its contents, whole or not at all.
+    """Write a figure as a PNG file at 150 dots per inch, cropped to its contents, atomically.
 
     Args:
-        figure: Any figure of this package.
+        figure: The figure.
         path: The file to write. Its directory must exist.
 
     Raises:

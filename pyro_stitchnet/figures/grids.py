@@ -1,4 +1,4 @@
-"""Slices side by side: segmentations (Fig. 2) and styles (Fig. 6b), in the labels' colours."""
+"""Grids of slices: segmentations (Fig. 2) and styles (Fig. 6b), with the labels' colours."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -19,6 +19,7 @@ __all__ = [
     "NAMES",
     "grid",
     "heat",
+    "image_columns",
     "overlay",
     "overlays",
     "segmentations",
@@ -27,26 +28,28 @@ __all__ = [
     "styles",
 ]
 
-# Chosen by search: half transparent over any grey, the two differ from each other and from every
-# grey by at least 17 (CIEDE2000), with normal sight and with each of the three dichromacies.
+# Half transparent over any grey, the two differ from each other and from every grey by at least 17
+# (CIEDE2000), with normal vision and with each of the three dichromacies.
 COLOURS: Mapping[int, str] = {GGO: "#20E640", CONSOLIDATION: "#2050FF"}
-"""The colour of each label that is drawn; background and healthy lung are left as they are."""
+"""The colours of the lesions; background and healthy lung keep their grey values."""
 
-NAMES = ("background", "healthy", "GGO", "consolidation")  # LABELS, as a reader writes them
-CELL = 1.8  # inches, the width of one picture in a grid
+NAMES = ("background", "healthy", "GGO", "consolidation")
+"""The labels as titles."""
+
+CELL = 1.8  # inches, the width of one image in a grid
 
 
 def overlay(image: ArrayLike, labels: ArrayLike, alpha: float = 0.5) -> NDArray[np.float64]:
-    """Lays the colours of GGO and consolidation over a grey slice.
+    """Overlay a grey slice with the colours of GGO and consolidation.
 
     Args:
-        image: Slice of shape (H, W), in [0, 1]; values outside are clipped.
+        image: Slice of shape (H, W), in [0, 1]; other values are clipped.
         labels: Integer labels of shape (H, W).
         alpha: The colours' opacity, in [0, 1].
 
     Returns:
-        Red, green and blue in [0, 1], of shape (H, W, 3). Where the label is background or healthy
-        lung the three are the slice's grey.
+        Red, green and blue in [0, 1], of shape (H, W, 3); grey where the label is background or
+        healthy lung.
 
     Raises:
         ValueError: If the shapes are not the same (H, W), or alpha is outside [0, 1].
@@ -69,19 +72,19 @@ def segmentations(
     predicted: Mapping[str, ArrayLike],
     names: Sequence[str] | None = None,
 ) -> Figure:
-    """Draws the segmentations of several methods side by side, as Fig. 2 of the article.
+    """Draw the segmentations of several methods side by side, as Fig. 2 of the article.
 
     Args:
         images: Slices of shape (N, H, W), in [0, 1].
         truth: Their labels, of shape (N, H, W).
         predicted: The name of each method and its labels, of shape (N, H, W).
-        names: One name a slice, written at its row.
+        names: One name per slice, drawn beside its row.
 
     Returns:
         A row per slice: the slice, the truth, then each method.
 
     Raises:
-        ValueError: If the shapes differ, or there is not one name a slice.
+        ValueError: If the shapes differ, or the number of names is not that of the slices.
     """
     slices = stack(images, "images")
     columns: dict[str, NDArray[Any]] = {"slice": slices}
@@ -98,65 +101,96 @@ def styles(
     stitched: ArrayLike,
     names: Sequence[str] | None = None,
 ) -> Figure:
-    """Draws what the model sees in each slice, as Fig. 6b of the article.
+    """Draw the styles of each slice, as Fig. 6b of the article.
 
     Args:
         images: Slices of shape (N, H, W), in [0, 1].
         truth: Their labels, of shape (N, H, W), or None for unlabelled slices.
         predicted: The model's labels, of shape (N, H, W).
-        styles: Four pictures a slice, of shape (N, 4, H, W), in [0, 1]: the slice as it would be if
-            all of it were background, healthy, GGO, consolidation.
+        styles: Four styles per slice, of shape (N, 4, H, W), in [0, 1]: the slice as if all of it
+            were background, healthy, GGO or consolidation.
         stitched: The reconstruction, of shape (N, H, W), in [0, 1]: at each pixel the style that
             its label picks.
-        names: One name a slice, written at its row.
+        names: One name per slice, drawn beside its row.
 
     Returns:
         A row per slice: the slice, the truth if given, the segmentation, the four styles, the
         stitched reconstruction.
 
     Raises:
-        ValueError: If the shapes differ, or there is not one name a slice.
+        ValueError: If the shapes differ, or the number of names is not that of the slices.
     """
     slices = stack(images, "images")
-    each = np.asarray(styles, dtype=np.float64)
+    style_maps = np.asarray(styles, dtype=np.float64)
     expected = (len(slices), len(LABELS), *slices.shape[1:])
-    if each.shape != expected:
-        raise ValueError(f"styles have shape {each.shape}; these images need {expected}")
+    if style_maps.shape != expected:
+        raise ValueError(f"styles have shape {style_maps.shape}; these images need {expected}")
     columns: dict[str, NDArray[Any]] = {"slice": slices}
     if truth is not None:
         columns["truth"] = overlays(slices, truth, "truth")
     columns["segmentation"] = overlays(slices, predicted, "predicted")
     for k, name in enumerate(NAMES):
-        columns[f"{name}\nstyle"] = each[:, k]
+        columns[f"{name}\nstyle"] = style_maps[:, k]
     columns["stitched\nreconstruction"] = stack(stitched, "stitched", slices.shape)
     return grid(columns, names)
 
 
-def stack(values: ArrayLike, what: str, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
-    """Pictures of shape (N, H, W), checked; ``what`` is what an error calls them."""
+def image_columns(
+    images: Mapping[str, ArrayLike],
+    labels: Mapping[str, ArrayLike] | None = None,
+    names: Sequence[str] | None = None,
+) -> Figure:
+    """Draw columns of images, some with overlaid labels.
+
+    Args:
+        images: The title of each column and its images, of shape (N, H, W), in [0, 1].
+        labels: The title of a column and its labels, of shape (N, H, W).
+        names: One name per row.
+
+    Returns:
+        N rows.
+
+    Raises:
+        ValueError: If the shapes differ, or the number of names is not that of the rows.
+    """
+    columns, shape = {}, None
+    for title, values in images.items():
+        maps = stack(values, title, shape)
+        shape = maps.shape
+        over = (labels or {}).get(title)
+        columns[title] = maps if over is None else overlays(maps, over, f"labels of {title}")
+    return grid(columns, names, legend=bool(labels))
+
+
+def stack(values: ArrayLike, name: str, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
+    """Return an array of shape (N, H, W).
+
+    Raises:
+        ValueError: If it has another shape; the message contains ``name``.
+    """
     array = np.asarray(values)
     if array.ndim != 3 or not array.size or array.shape != (shape or array.shape):
         expected = f"shape {shape}, as the images" if shape else "(slices, rows, columns)"
-        raise ValueError(f"{what} has shape {array.shape}; give {expected}")
+        raise ValueError(f"{name} has shape {array.shape}; give {expected}")
     return array
 
 
-def overlays(slices: NDArray[Any], labels: ArrayLike, what: str) -> NDArray[np.float64]:
-    """The overlays of N slices, (N, H, W, 3)."""
-    maps = stack(labels, what, slices.shape)
+def overlays(slices: NDArray[Any], labels: ArrayLike, name: str) -> NDArray[np.float64]:
+    """Return the overlays of N slices, (N, H, W, 3)."""
+    maps = stack(labels, name, slices.shape)
     return np.stack([overlay(image, label) for image, label in zip(slices, maps, strict=True)])
 
 
 def heat(values: ArrayLike, top: float) -> NDArray[np.float64]:
-    """Maps of numbers as colours, from black (0) through violet and red to light yellow (``top``).
+    """Return maps as colours, from black (0) through violet and red to light yellow (``top``).
 
     Args:
-        values: Of any shape.
-        top: What the brightest colour stands for; what exceeds it has that colour too.
+        values: Any shape.
+        top: Value of the brightest colour; larger values have that colour too.
 
     Returns:
         Red, green and blue in [0, 1], of shape (..., 3). Lightness rises evenly, so that the order
-        is seen in grey and with any colour vision.
+        is visible in grey and with any colour vision.
     """
     shares = np.clip(np.asarray(values, dtype=np.float64) / top, 0, 1)
     return np.asarray(colormaps["magma"](shares))[..., :3]
@@ -165,21 +199,21 @@ def heat(values: ArrayLike, top: float) -> NDArray[np.float64]:
 def grid(
     columns: Mapping[str, NDArray[Any]], names: Sequence[str] | None, *, legend: bool = True
 ) -> Figure:
-    """One row per slice, one column per title, the legend of the labels below."""
+    """Draw one row per slice, one column per title, and the legend of the labels below."""
     first = next(iter(columns.values()))
     rows, height, width = first.shape[:3]
     if names is not None and len(names) != rows:
-        raise ValueError(f"{rows} slices but {len(names)} names; give one a slice")
+        raise ValueError(f"{rows} slices but {len(names)} names; give one per slice")
     cell = CELL * height / width
     above = 0.15 * (1 + max(title.count("\n") for title in columns))
     size = (CELL * len(columns) + 0.3, cell * rows + above + 0.4)
     tight = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0, compress=True)
     figure = Figure(figsize=size, layout=tight)
     axes = figure.subplots(rows, len(columns), squeeze=False)
-    for column, (title, pictures) in enumerate(columns.items()):
+    for column, (title, images) in enumerate(columns.items()):
         axes[0, column].set_title(title, fontsize=9, pad=4)
-        for ax, picture in zip(axes[:, column], pictures, strict=True):
-            ax.imshow(picture, cmap="gray", vmin=0, vmax=1)
+        for ax, image in zip(axes[:, column], images, strict=True):
+            ax.imshow(image, cmap="gray", vmin=0, vmax=1)
             ax.set(xticks=[], yticks=[])
             ax.spines[:].set_visible(False)
     for ax, name in zip(axes[:, 0], names or (), strict=False):
@@ -195,19 +229,19 @@ def grid(
 def sheet(
     cells: Mapping[str, ArrayLike], title: str, lines: Sequence[str] = (), *, columns: int = 5
 ) -> Figure:
-    """Draws titled pictures of one size row by row, text and the legend of the labels below.
+    """Draw titled images of one size row by row, with text and the legend of the labels.
 
     Args:
-        cells: The title of each picture and the picture, (H, W) in [0, 1] or (H, W, 3).
-        title: Of the whole.
-        lines: Text below.
-        columns: Pictures in a row.
+        cells: The title of each image and the image, (H, W) in [0, 1] or (H, W, 3).
+        title: Of the figure.
+        lines: Text below the images.
+        columns: Images per row.
 
     Raises:
-        ValueError: If there is no picture.
+        ValueError: If there is no image.
     """
     if not cells:
-        raise ValueError("nothing to draw: give at least one picture")
+        raise ValueError("no image to draw; give at least one")
     down = -(-len(cells) // columns)
     height, width = np.asarray(next(iter(cells.values()))).shape[:2]
     row = 1.25 * CELL * height / width + 0.4
@@ -219,8 +253,8 @@ def sheet(
         left=0.005, right=0.995, top=1 - 0.62 / whole, bottom=(below + 0.1) / whole,
         wspace=0.03, hspace=0.45 / row,
     )  # fmt: skip
-    for ax, (name, picture) in zip(axes, cells.items(), strict=False):
-        ax.imshow(picture, cmap="gray", vmin=0, vmax=1)
+    for ax, (name, image) in zip(axes, cells.items(), strict=False):
+        ax.imshow(image, cmap="gray", vmin=0, vmax=1)
         ax.set_title(name, fontsize=8, pad=3)
     for ax in axes:
         ax.axis("off")

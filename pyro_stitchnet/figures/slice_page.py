@@ -1,23 +1,24 @@
-"""All that a model says of one slice, on one page: a picture, and a web page that holds it."""
+"""A page on one slice: segmentation, uncertainty, styles, counterfactuals and likelihoods."""
 
 import base64
 import html
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from pyro_stitchnet.figures import as_png
+from pyro_stitchnet.figures.files import as_png
 from pyro_stitchnet.figures.grids import NAMES, heat, overlay, sheet
 from pyro_stitchnet.labels import CONSOLIDATION, GGO, HEALTHY
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.posterior import (
     HEALED,
     Answer,
+    ReadOutOptions,
     Uncertainty,
     counterfactual,
     edited,
@@ -27,135 +28,142 @@ from pyro_stitchnet.posterior import (
     uncertainty,
     unusual,
 )
+from pyro_stitchnet.posterior.decision import decide, without_specks
 from pyro_stitchnet.runtime.files import write_atomically
 
-__all__ = ["Explanation", "explain", "page", "web_page", "write_explanation"]
+__all__ = ["Explanation", "draw", "explain", "web_page", "write_explanation"]
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """What a model says of one slice.
+    """The results of a model on one slice.
 
     Attributes:
         image: the slice, (1, H, W).
-        answer: labels and styles.
-        doubt: how sure the labels are.
-        changed: titles of counterfactuals and their pictures, each (1, H, W).
-        figures: names of numbers and their values.
-        truth: its labels, (1, H, W), where they are known.
+        labels: the segmentation, int64 (1, H, W).
+        answer: label probabilities and styles.
+        uncertainty: of the labels.
+        counterfactuals: titles and slices, each (1, H, W).
+        measures: names and values of scalar results.
+        truth: true labels, (1, H, W), if known.
     """
 
     image: Tensor
+    labels: Tensor
     answer: Answer
-    doubt: Uncertainty
-    changed: Mapping[str, Tensor]
-    figures: Mapping[str, float]
+    uncertainty: Uncertainty
+    counterfactuals: Mapping[str, Tensor]
+    measures: Mapping[str, float]
     truth: Tensor | None = None
 
 
 def explain(
     net: StitchNet,
     image: Tensor,
+    options: ReadOutOptions | None = None,
     *,
+    draws: int = 8,
     truth: Tensor | None = None,
-    usual: Tensor | None = None,
-    samples: int = 8,
-    views: int = 1,
-    seed: int = 0,
+    reference: Tensor | None = None,
 ) -> Explanation:
-    """Ask a model all there is to ask about one slice.
+    """Compute segmentation, uncertainty, counterfactuals and likelihoods of one slice.
 
     Args:
         net: a trained model.
         image: grey values in [0, 1], (H, W), on the model's device.
-        truth: its label map, int64 (H, W), where it is known.
-        usual: slices to say how unusual this one is against, (M, H, W).
-        samples: draws of z.
-        views: flips and quarter turns for the labels and their doubt.
-        seed: of the draws.
+        options: of the segmentation; its seed is that of all draws.
+        draws: draws of z for uncertainty, counterfactuals and likelihoods, at least 2.
+        truth: true labels, int64 (H, W), if known.
+        reference: ordinary slices, (M, H, W); with them the distance of this slice is computed.
 
     Raises:
-        ValueError: the slice is not one that the model can be asked about.
+        ValueError: the slice is not a valid input of the model, or ``draws`` is below 2.
     """
+    if draws < 2:
+        raise ValueError(f"draws must be at least 2, got {draws}")
+    options = options or ReadOutOptions()
     x = image.unsqueeze(0)
-    with seeded(seed, image.device):
-        answer = segment(net, x, samples=samples, views=views)
-        doubt = uncertainty(net, x, samples=max(samples, 2), views=views)
-        labels, p = answer.labels, answer.probabilities
-        wanted = {
+    distance = {}
+    with seeded(options.seed, image.device):
+        answer = segment(net, x, options)
+        p = without_specks(answer.probabilities, options.decision, options.least_patch)
+        labels = decide(p, options.decision)
+        uncertain = uncertainty(net, x, replace(options, samples=draws))
+        edits = {
             "healed": edited(labels, HEALED),
             "GGO made\nconsolidation": edited(labels, {GGO: CONSOLIDATION}),
         }
-        changed = {
-            title: counterfactual(net, x, new, present=p, samples=samples).image.cpu()
-            for title, new in wanted.items()
+        counterfactuals = {
+            title: counterfactual(net, x, new, present=p, samples=draws).image.cpu()
+            for title, new in edits.items()
         }
-        weights = log_weights(net, x, max(samples, 2))[:, 0] / image.numel()
-        strange = {}
-        if usual is not None:
-            key = f"distance from {len(usual)} usual slices (standard deviations)"
-            strange[key] = float(unusual(net, x, usual, max(samples, 2)))
-    bound = (weights * image.numel()).logsumexp(0) - math.log(len(weights))
+        weights = log_weights(net, x, draws)[:, 0]
+        if reference is not None:
+            key = f"distance from {len(reference)} reference slices (standard deviations)"
+            distance[key] = float(unusual(net, x, reference, draws))
+    pixels = image.numel()
+    importance_weighted = float(weights.logsumexp(0)) - math.log(draws)
     return Explanation(
         x.cpu(),
-        Answer(answer.probabilities.cpu(), answer.styles.cpu(), answer.stitched.cpu()),
-        Uncertainty(*(value.cpu() for value in vars(doubt).values())),
-        changed,
+        labels.cpu(),
+        Answer(p.cpu(), answer.styles.cpu(), answer.stitched.cpu()),
+        Uncertainty(*(value.cpu() for value in vars(uncertain).values())),
+        counterfactuals,
         {
-            **_shares(answer.probabilities),
-            "mean entropy within the lung (nats)": _within(doubt.entropy, labels),
-            "evidence lower bound (nats per pixel)": float(weights.mean()),
-            f"importance-weighted bound, {len(weights)} draws (nats per pixel)": float(bound)
-            / image.numel(),
-            **strange,
+            **_lung_shares(p),
+            "mean entropy within the lung (nats)": _mean_in_lung(uncertain.entropy, labels),
+            "evidence lower bound (nats per pixel)": float(weights.mean()) / pixels,
+            f"importance-weighted bound, {draws} draws (nats per pixel)": importance_weighted
+            / pixels,
+            **distance,
         },
         None if truth is None else truth.unsqueeze(0).cpu(),
     )
 
 
-def page(said: Explanation, title: str) -> Figure:
-    """The explanation as one picture.
+def draw(explanation: Explanation, title: str) -> Figure:
+    """Draw an explanation as one figure.
 
     Args:
-        said: what the model said.
-        title: what to call the slice.
+        explanation: the result of :func:`explain`.
+        title: of the figure.
 
     Returns:
-        Slice, segmentation, truth where known, doubts, styles, reconstruction, counterfactuals.
+        Slice, segmentation, truth if known, uncertainties, styles, reconstruction, counterfactuals.
     """
-    image, labels = said.image[0].numpy(), said.answer.labels[0].numpy()
+    image, labels = explanation.image[0].numpy(), explanation.labels[0].numpy()
     cells = {"slice": image, "segmentation": overlay(image, labels)}
-    if said.truth is not None:
-        cells["truth"] = overlay(image, said.truth[0].numpy())
-    doubts = {
-        "entropy": said.doubt.entropy,
-        "mutual information": said.doubt.mutual_information,
-        "disagreement of\nread-outs": said.doubt.disagreement,
+    if explanation.truth is not None:
+        cells["truth"] = overlay(image, explanation.truth[0].numpy())
+    uncertainties = {
+        "entropy": explanation.uncertainty.entropy,
+        "mutual information": explanation.uncertainty.mutual_information,
+        "disagreement of\nread-outs": explanation.uncertainty.disagreement,
     }
-    for name, values in doubts.items():
+    for name, values in uncertainties.items():
         top = max(float(torch.quantile(values.flatten(), 0.999)), 1e-3)
         cells[f"{name}, 0 to {top:.2g}"] = heat(values[0].numpy(), top)
     for k, name in enumerate(NAMES):
-        cells[f"{name} style"] = said.answer.styles[0, k].numpy()
-    cells["stitched"] = said.answer.stitched[0].numpy()
-    cells |= {name: picture[0].numpy() for name, picture in said.changed.items()}
-    lines = [f"{name}: {value:.4g}" for name, value in said.figures.items()]
+        cells[f"{name} style"] = explanation.answer.styles[0, k].numpy()
+    cells["stitched"] = explanation.answer.stitched[0].numpy()
+    cells |= {name: values[0].numpy() for name, values in explanation.counterfactuals.items()}
+    lines = [f"{name}: {value:.4g}" for name, value in explanation.measures.items()]
     return sheet(cells, title, lines)
 
 
-def web_page(said: Explanation, title: str, about: Mapping[str, object]) -> str:
-    """The explanation as one HTML file that needs no other.
+def web_page(explanation: Explanation, title: str, about: Mapping[str, object]) -> str:
+    """Return an explanation as one self-contained HTML file.
 
     Args:
-        said: what the model said.
-        title: what to call the slice.
-        about: more rows for its table: the model, the file, the seed.
+        explanation: the result of :func:`explain`.
+        title: of the page.
+        about: more rows for its table, such as the model, the file and the seed.
     """
-    picture = base64.b64encode(as_png(page(said, title))).decode()
-    numbers = {name: f"{value:.4g}" for name, value in said.figures.items()}
+    image = base64.b64encode(as_png(draw(explanation, title))).decode()
+    measures = {name: f"{value:.4g}" for name, value in explanation.measures.items()}
     rows = "\n".join(
         f"<tr><td>{html.escape(str(name))}</td><td>{html.escape(str(value))}</td></tr>"
-        for name, value in {**numbers, **about}.items()
+        for name, value in {**measures, **about}.items()
     )
     name = html.escape(title)
     return f"""<!doctype html>
@@ -172,31 +180,31 @@ td {{ padding: .1em 1.5em .1em 0; vertical-align: top }}
 <body>
 <h1>{name}</h1>
 <p>Research software, not a medical device.</p>
-<img alt="The slice, its segmentation, doubts, styles and counterfactuals"
- src="data:image/png;base64,{picture}">
+<img alt="The slice, its segmentation, uncertainties, styles and counterfactuals"
+ src="data:image/png;base64,{image}">
 <table>
 {rows}
 </table>
-<p>Entropy is all of the doubt about a pixel's label; mutual information the part that further draws
-of z or views of the slice would settle; disagreement is between the model's ways to read a label. A
-style is the slice as if all of it were one tissue; a counterfactual changes the pixels of the named
-label alone.</p>
+<p>Entropy is the total uncertainty of a pixel's label. Mutual information is the part that comes
+from differences between draws of z or views of the slice. Disagreement is the distance between the
+model's read-outs. A style is the slice as if all of it were one tissue. A counterfactual changes
+the pixels of one label only.</p>
 </body>
 </html>
 """
 
 
 def write_explanation(
-    said: Explanation, out: Path, title: str, about: Mapping[str, object]
+    explanation: Explanation, out: Path, title: str, about: Mapping[str, object]
 ) -> None:
-    """Write ``explain.png`` and ``explain.html`` to a folder, made where missing."""
+    """Write ``explain.png`` and ``explain.html`` to a folder, created if missing."""
     out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / "explain.png", as_png(page(said, title)))
-    write_atomically(out / "explain.html", web_page(said, title, about))
+    write_atomically(out / "explain.png", as_png(draw(explanation, title)))
+    write_atomically(out / "explain.html", web_page(explanation, title, about))
 
 
-def _shares(probabilities: Tensor) -> dict[str, float]:
-    """The share of the lung that each lesion takes, in expectation."""
+def _lung_shares(probabilities: Tensor) -> dict[str, float]:
+    """Return the expected share of the lung that each lesion takes."""
     areas = probabilities.sum((0, 2, 3))
     lung = float(areas[HEALTHY:].sum())
     if not lung:
@@ -207,6 +215,6 @@ def _shares(probabilities: Tensor) -> dict[str, float]:
     }
 
 
-def _within(values: Tensor, labels: Tensor) -> float:
+def _mean_in_lung(values: Tensor, labels: Tensor) -> float:
     lung = labels >= HEALTHY
     return float(values[lung].mean()) if lung.any() else float("nan")

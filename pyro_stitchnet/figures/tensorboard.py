@@ -1,4 +1,4 @@
-"""A run for TensorBoard to show: the log's figures, and what the model makes of some slices."""
+"""A log for TensorBoard: the metrics of a run, and figures of some validation slices."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,38 +8,46 @@ from torch.utils.tensorboard import SummaryWriter
 from pyro_stitchnet.data.datasets.slices import Slices
 from pyro_stitchnet.figures import segmentations, styles
 from pyro_stitchnet.posterior import seeded, segment
-from pyro_stitchnet.training.callbacks import Callback
+from pyro_stitchnet.training.callbacks import Callback, Run
 from pyro_stitchnet.training.learner import ElboLearner
 from pyro_stitchnet.training.state import State
 
 __all__ = ["TensorBoard"]
 
+DRAWN = 4  # validation slices
+
 
 class TensorBoard(Callback):
-    """Writes the log's figures, and pictures of some validation slices, for TensorBoard.
+    """Writes the rows of the log, and figures of some slices after each validation.
 
     Args:
         folder: for its files.
-        slices: whose segmentations and styles to draw at each validation, if there are any.
+        slices: to draw, of a model with labels; by default the first validation slices of a run.
     """
 
-    def __init__(self, folder: Path, slices: Slices | None) -> None:
+    def __init__(self, folder: Path, slices: Slices | None = None) -> None:
         self.folder, self.slices = folder, slices
 
+    def start(self, run: Run) -> None:
+        """Read the slices to draw, if the run has validation slices and labels."""
+        validation = run.slices["validation"]
+        if self.slices is None and len(validation) and run.config.model.stitched:
+            self.slices = validation.take(range(min(DRAWN, len(validation)))).load()
+
     def begin(self, state: State, steps: int) -> None:
-        """Open the files; what a killed run wrote beyond its last state is written over."""
+        """Open the files; entries after the step that is resumed are overwritten."""
         self._writer = SummaryWriter(str(self.folder), purge_step=state.step + 1)
 
     def row(self, state: State, row: Mapping[str, float]) -> None:
-        """Write a row; after a validation, the pictures too."""
+        """Write a row; after a validation, the figures too."""
         for name, value in row.items():
             self._writer.add_scalar(name, value, state.step)
         if self.slices is None or "validation/dice" not in row:
             return
-        learner = state.answer
-        assert isinstance(learner, ElboLearner)  # only they have styles to draw
-        with seeded(0, state.fabric.device):
-            answer = segment(learner.net, self.slices.images.to(state.fabric.device))
+        learner, device = state.evaluated, state.fabric.device
+        assert isinstance(learner, ElboLearner)
+        with seeded(0, device):
+            answer = segment(learner.net, self.slices.images.to(device))
         images, truth = self.slices.images.numpy(), self.slices.labels().numpy()
         labels, names = answer.labels.cpu().numpy(), self.slices.names
         self._writer.add_figure(
@@ -47,11 +55,9 @@ class TensorBoard(Callback):
             segmentations(images, truth, {"StitchNet": labels}, names=names),
             state.step,
         )
-        stitched = answer.stitched.cpu().numpy()
+        style_maps, stitched = answer.styles.cpu().numpy(), answer.stitched.cpu().numpy()
         self._writer.add_figure(
-            "styles",
-            styles(images, truth, labels, answer.styles.cpu().numpy(), stitched, names=names),
-            state.step,
+            "styles", styles(images, truth, labels, style_maps, stitched, names=names), state.step
         )
 
     def end(self, state: State) -> None:

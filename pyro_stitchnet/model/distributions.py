@@ -1,7 +1,7 @@
 """The stitching of styles, and the Gaussians of the ladder.
 
-Shapes: a *style* distribution has batch shape (..., K), one entry a label; stitching over the K
-labels leaves (...). Everything here is float32, whatever precision the networks run in.
+Shapes: the distribution of the styles has batch shape (..., K), one entry per label; stitching over
+the K labels gives (...). All values are float32, at any precision of the networks.
 """
 
 import math
@@ -31,9 +31,10 @@ __all__ = [
 
 
 def product_of_normals(a: dist.Normal, b: dist.Normal) -> dist.Normal:
-    """The precision-weighted product of two diagonal Gaussians (the ladder VAE's posterior).
+    """Return the normalised product of two diagonal Gaussians, the ladder VAE's posterior.
 
-    Precision: the sum of both; mean: the precision-weighted mean. Shapes broadcast.
+    Its precision is the sum of both precisions, its mean the precision-weighted mean. Shapes
+    broadcast.
 
     Examples:
         >>> one = torch.ones(())
@@ -47,10 +48,10 @@ def product_of_normals(a: dist.Normal, b: dist.Normal) -> dist.Normal:
 
 
 class SharedNormal(dist.Normal):
-    """A Gaussian over the slices of a batch, drawn as one for all training processes.
+    """A Gaussian over the slices of a batch that is divided among training processes.
 
-    Each process draws for all, from generators that are alike, and keeps its own rows: so two
-    processes draw what one would for both their slices.
+    Every process draws for the whole batch, from generators in the same state, and keeps the rows
+    of its own slices. The draws therefore do not depend on the number of processes.
     """
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
@@ -62,8 +63,8 @@ class SharedNormal(dist.Normal):
 
 
 def pick(values: Tensor, y: Tensor) -> Tensor:
-    """The entry of ``values`` (..., K) that ``y`` (...) names; the dots broadcast."""
-    if y.dim() == values.dim() and len(y) == y.numel():  # enumerated: the same for all pixels
+    """Return the entry of ``values`` (..., K) at index ``y`` (...); the dots broadcast."""
+    if y.dim() == values.dim() and len(y) == y.numel():  # enumerated: one label for all pixels
         return values.movedim(-1, 0).index_select(0, y.flatten())
     shape = torch.broadcast_shapes(values.shape[:-1], y.shape)
     values = values.expand(*shape, values.shape[-1])
@@ -71,7 +72,7 @@ def pick(values: Tensor, y: Tensor) -> Tensor:
 
 
 class Picked(TorchDistribution):
-    """Phi(y, b, h, g, c): each pixel drawn from the style that its label ``y`` picks.
+    """Phi(y, b, h, g, c): each pixel is drawn from the style of its label ``y``.
 
     Examples:
         >>> styles = dist.Beta(torch.tensor([1.0, 5.0, 9.0, 17.0]), torch.tensor([19.0, 15, 11, 3]))
@@ -113,12 +114,11 @@ class Picked(TorchDistribution):
 
 
 class Stitched(TorchDistribution):
-    """The picture with its labels summed out: log SUM_{k in A} pi_k p_k(x), per pixel.
+    """p(x, y in A | z) with y summed out: log SUM_{k in A} pi_k p_k(x) for every pixel.
 
-    ``A`` is the set of labels that the pixel's annotation allows. One label is the labelled
-    likelihood log pi_y + log p_y(x), all K the unlabelled mixture (eq. 7-9), anything between an
-    annotation that tells less. For a proper set it is the joint log-probability of ``x`` and of
-    the label lying in ``A``, so it integrates over x to the probability of ``A``, not to one.
+    ``A`` is the set of labels that a pixel may have. With one label it is the labelled likelihood
+    log pi_y + log p_y(x), with all K labels the unlabelled mixture (eq. 7-9), with other sets the
+    likelihood of a partial label. Over x it integrates to the probability of ``A``.
 
     Examples:
         >>> styles = dist.Beta(torch.tensor([1.0, 5.0, 9.0, 17.0]), torch.tensor([19.0, 15, 11, 3]))
@@ -159,18 +159,18 @@ class Stitched(TorchDistribution):
         return self._replaced(log_pi, self.allowed, torch.Size(batch_shape))
 
     def given(self, allowed: Tensor | None) -> Self:
-        """The same picture, where each pixel's label lies in ``allowed``, bool (..., K)."""
+        """The same distribution with another set of allowed labels, bool (..., K)."""
         return self._replaced(self.log_pi, allowed, self.batch_shape)
 
     def _replaced(self, log_pi: Tensor, allowed: Tensor | None, shape: torch.Size) -> Self:
-        """Without normalising once more."""
+        """Make a copy without normalising again."""
         new = self.__new__(type(self))
         new.log_pi, new.styles, new.allowed = log_pi, self.styles, allowed
         super(Stitched, new).__init__(shape, validate_args=False)
         return new
 
     def joint(self, value: Tensor) -> Tensor:
-        """log pi_k + log p_k(value) for every label, -inf where it is not allowed: (..., K)."""
+        """log pi_k + log p_k(value) of every label, (..., K); -inf where it is not allowed."""
         scores = self.log_pi + self.styles.log_prob(value.unsqueeze(-1))
         return scores if self.allowed is None else scores.masked_fill(~self.allowed, -math.inf)
 
@@ -179,25 +179,25 @@ class Stitched(TorchDistribution):
         return self.joint(value).logsumexp(-1)
 
     def responsibilities(self, value: Tensor) -> Tensor:
-        """p(y = k | x, z, y in A), by Bayes' rule through the styles: (..., K)."""
+        """p(y = k | x, z, y in A) by Bayes' rule through the styles, (..., K)."""
         return self.joint(value).softmax(-1)
 
     @property
     def mean(self) -> Tensor:
-        """SUM_k pi_k E_k[x], labels unknown."""
+        """SUM_k pi_k E_k[x], over all labels."""
         return (self.log_pi.exp() * self.styles.mean).sum(-1)
 
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
-        """A label from pi, then a grey value from its style."""
+        """Grey values: a label from pi, then a value from its style."""
         y = dist.Categorical(logits=self.log_pi).sample(sample_shape)
         return Picked(y, self.styles.expand((*y.shape, self.log_pi.shape[-1]))).sample()
 
 
 class ExpectedStitched(Stitched):
-    """The reference code's reconstruction: SUM_k pi_k log p_k(x), for labelled pixels too.
+    """The reconstruction of the authors' program: SUM_k pi_k log p_k(x), for labelled pixels too.
 
-    A lower bound of log SUM_k pi_k p_k(x) whose best styles all fit x, whatever the label:
-    the suspect for the article's failure on unlabelled slices. ``allowed`` does not enter.
+    A lower bound of log SUM_k pi_k p_k(x). It is highest where all styles fit x, whatever the
+    label, and may explain the article's failure on unlabelled slices. ``allowed`` is ignored.
     """
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -208,5 +208,5 @@ class ExpectedStitched(Stitched):
 class ExpRelaxedCategorical(TorchExpRelaxedCategorical, TorchDistributionMixin):
     """The log of a relaxed one-hot label (Gumbel-softmax).
 
-    In log space, since the relaxed one-hot itself underflows to 0 and its density to NaN.
+    The relaxed one-hot label itself can underflow to 0, which makes its density NaN.
     """

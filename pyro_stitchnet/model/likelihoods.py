@@ -1,7 +1,7 @@
-"""What a pixel's grey value is drawn from under one style: the families, by name.
+"""The distributions of a pixel's grey value under one style, by name.
 
-Shapes: batch shape (..., K), one entry a label. Everything here is float32, whatever precision the
-networks run in.
+Shapes: batch shape (..., K), one entry per label. All values are float32, at any precision of the
+networks.
 """
 
 import math
@@ -13,17 +13,24 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.nn import functional
 
-__all__ = ["FAMILIES", "FROM_MOMENTS", "DiscretisedLogistic", "FlooredBeta", "InteriorBeta"]
+__all__ = [
+    "FAMILIES",
+    "FROM_MOMENTS",
+    "DiscretisedLogistic",
+    "FlooredBeta",
+    "InteriorBeta",
+    "check_likelihood",
+]
 
 GREY_LEVELS = 256
 
 
 class InteriorBeta(TorchDistribution):
-    """A Beta for grey values in the closed [0, 1]: scored half an 8-bit step inside the ends.
+    """A Beta for grey values in [0, 1], both ends included.
 
-    A Beta density is 0 or infinite at 0 and at 1, which slices do hold. torch's Beta interleaves
-    both parameters in a Dirichlet and takes a logarithm for each style; this takes one a pixel, in
-    half the time.
+    A Beta density is 0 or infinite at 0 and at 1, which are common in slices. Values are therefore
+    moved half an 8-bit step inside the interval. torch's Beta takes logarithms of the value for
+    each style; this class takes them once per pixel, in half the time.
     """
 
     arg_constraints = {
@@ -71,24 +78,23 @@ class InteriorBeta(TorchDistribution):
         return mean * (1 - mean) / (self.concentration1 + self.concentration0 + 1)
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
-        """Grey values, by torch's Beta."""
-        torchs = torch.distributions.Beta(
+        """Grey values, drawn by torch's Beta."""
+        beta = torch.distributions.Beta(
             self.concentration1, self.concentration0, validate_args=False
         )
-        return torchs.rsample(sample_shape)
+        return beta.rsample(sample_shape)
 
 
 class FlooredBeta(InteriorBeta):
-    """The reference code's Beta: x in [1e-7, 1 - 1e-7], and 1e-7 added to the density.
+    """The Beta of the authors' program: x in [1e-7, 1 - 1e-7], and 1e-7 added to the density.
 
-    float32 cannot tell 1 - 1e-7 from the number next to 1, so the log-density there is that of the
-    nearest float32.
+    In float32, 1 - 1e-7 is rounded to the number next to 1.
     """
 
     inset = 1e-7
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """log(density + 1e-7): far from the style's range the gradient is zero."""
+        """log(density + 1e-7); its gradient vanishes far from the mean of the style."""
         log_density = super().log_prob(value)
         return torch.logaddexp(log_density, torch.full_like(log_density, math.log(1e-7)))
 
@@ -96,7 +102,7 @@ class FlooredBeta(InteriorBeta):
 class DiscretisedLogistic(TorchDistribution):
     """A logistic over 8-bit grey levels k / 255: log_prob is a log-mass, not a density.
 
-    The end levels take the tails, so the mass over the 256 levels is one.
+    The first and the last level include the tails, so that the masses of the 256 levels sum to 1.
     """
 
     arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
@@ -124,7 +130,7 @@ class DiscretisedLogistic(TorchDistribution):
         """Log-mass of the grey level nearest to ``value``."""
         half = 0.5 / (GREY_LEVELS - 1)
         value = (value * (GREY_LEVELS - 1)).round() / (GREY_LEVELS - 1)
-        # The logs of sigmoid(u) and of 1 - sigmoid(l), u and l the level's upper and lower edge.
+        # log sigmoid(u) and log(1 - sigmoid(l)) at the upper and lower edge u, l of the level.
         steepness = 1 / self.scale
         below = functional.logsigmoid((value + half - self.loc) * steepness)
         above = functional.logsigmoid((self.loc - value + half) * steepness)
@@ -143,7 +149,7 @@ class DiscretisedLogistic(TorchDistribution):
         return (self.scale * math.pi).square() / 3
 
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
-        """Grey levels, a logistic draw rounded and clipped."""
+        """Grey levels: draws of a logistic, clipped and rounded."""
         shape = self._extended_shape(sample_shape)
         uniform = torch.rand(shape, device=self.loc.device).clamp(1e-6, 1 - 1e-6)
         draw = self.loc + self.scale * torch.logit(uniform)
@@ -151,17 +157,17 @@ class DiscretisedLogistic(TorchDistribution):
 
 
 def _beta(a: Tensor, b: Tensor) -> TorchDistribution:
-    """alpha and beta free and positive: the article's."""
+    """The article's: alpha and beta are positive and unbounded."""
     return InteriorBeta(functional.softplus(a) + 1e-3, functional.softplus(b) + 1e-3)
 
 
 def _floored_beta(a: Tensor, b: Tensor) -> TorchDistribution:
-    """alpha and beta = ReLU + 1e-7: the reference code's."""
+    """The authors' program: alpha and beta are ReLU + 1e-7."""
     return FlooredBeta(functional.relu(a) + 1e-7, functional.relu(b) + 1e-7)
 
 
 def _bounded_beta(a: Tensor, b: Tensor) -> TorchDistribution:
-    """Mean in (0.01, 0.99), precision alpha + beta in (4, 200): no density grows without limit."""
+    """Mean in (0.01, 0.99), precision alpha + beta in (4, 200), so that densities are bounded."""
     mean = 0.01 + 0.98 * torch.sigmoid(a)
     precision = 4 * torch.exp(math.log(50) * torch.sigmoid(b))
     return InteriorBeta(mean * precision, (1 - mean) * precision)
@@ -183,15 +189,21 @@ FAMILIES: Mapping[str, Callable[[Tensor, Tensor], TorchDistribution]] = {
 """Likelihoods by name: two unconstrained maps to the distribution of a style."""
 
 
+def check_likelihood(name: str) -> None:
+    """Raise ValueError if there is no likelihood of this name."""
+    if name not in FAMILIES:
+        raise ValueError(f"likelihood {name!r} is unknown; choose one of {', '.join(FAMILIES)}")
+
+
 def _bounded_beta_of(mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
-    """The maps of a bounded Beta of these moments, as nearly as its bounds allow."""
+    """Maps for a bounded Beta of these moments, within its bounds."""
     inner = ((mean - 0.01) / 0.98).clamp(0.01, 0.99)
     precision = (mean * (1 - mean) / deviation.square().clamp_min(1e-6) - 1).clamp(5, 150)
     return torch.logit(inner), torch.logit((precision / 4).log() / math.log(50))
 
 
 def _discretised_logistic_of(mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
-    """The maps of a discretised logistic of these moments, as nearly as its bounds allow."""
+    """Maps for a discretised logistic of these moments, within its bounds."""
     smallest, largest = math.log(0.5 / (GREY_LEVELS - 1)), math.log(0.3)
     log_scale = (deviation * math.sqrt(3) / math.pi).clamp_min(1e-6).log()
     inner = ((log_scale - smallest) / (largest - smallest)).clamp(0.01, 0.99)
@@ -202,4 +214,4 @@ FROM_MOMENTS: Mapping[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = 
     "bounded-beta": _bounded_beta_of,
     "discretised-logistic": _discretised_logistic_of,
 }
-"""By likelihood: mean and standard deviation to the two maps of a style."""
+"""By likelihood: from mean and standard deviation to the two maps of a style."""

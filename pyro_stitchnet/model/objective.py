@@ -1,49 +1,40 @@
-"""What is maximised: the bound on the evidence."""
+"""What is maximised: how labels enter the bound, and the weight of the KL."""
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
 
-from pyro import poutine
-from pyro.infer import ELBO, Trace_ELBO, TraceEnum_ELBO
-from torch import Tensor
+from pyro_stitchnet.model.label_terms import AnyLabelTerm, Enumerated
 
-from pyro_stitchnet.presets import Objective
-
-if TYPE_CHECKING:
-    from pyro_stitchnet.model.stitchnet import StitchNet
-
-__all__ = ["estimator", "negative_elbo"]
+__all__ = ["Objective"]
 
 
-def estimator(objective: Objective) -> ELBO:
-    """A fresh estimator of the bound: an ELBO instance remembers the first model that it sees."""
-    if objective.labels in ("enumerated", "guided"):
-        return TraceEnum_ELBO(max_plate_nesting=3)
-    return Trace_ELBO(max_plate_nesting=3)
+@dataclass(frozen=True)
+class Objective:
+    """The terms of the bound.
 
-
-def negative_elbo(
-    net: "StitchNet",
-    x: Tensor,
-    allowed: Tensor | None = None,
-    objective: Objective | None = None,
-    *,
-    log_q: Tensor | None = None,
-) -> Tensor:
-    """The objective with one sample of z, negated, in nats per pixel: differentiable, a scalar.
-
-    With the default weights this is eq. 9.
-
-    Args:
-        net: the model and guide.
-        x: slices (N, H, W) in [0, 1].
-        allowed: labels that each pixel may have, bool (N, H, W, K): the labelled and the
-            unlabelled term are its two ends. ``None``: nothing is labelled.
-        objective: weights; the article's if left out.
-        log_q: log q(y | x) where y is guided, (N, H, W, K); the segmenter's if left out.
+    Attributes:
+        labels: how the label y of each pixel enters, with the numbers of that way; see
+            `pyro_stitchnet.model.label_terms`.
+        kl_weight: factor on the z sites of model and guide (1 is the ELBO).
+        kl_warmup: steps over which training raises the KL weight linearly from near 0.
+        free_bits: nats per pixel of a latent map that each level may use at no cost: the bound has
+            max(KL, free_bits) in place of a level's KL (Kingma et al. 2016).
     """
-    objective = objective or Objective()
-    per_pixel = poutine.scale(scale=1 / x.numel())
-    with net.svae.one_pass():
-        return estimator(objective).differentiable_loss(
-            per_pixel(net.model), per_pixel(net.guide), x, allowed, objective, log_q=log_q
-        )
+
+    labels: AnyLabelTerm = field(default_factory=Enumerated)
+    kl_weight: float = 1.0
+    kl_warmup: int = 0
+    free_bits: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.kl_weight <= 0:
+            # poutine.scale refuses 0; a warm-up starts at 1e-6.
+            raise ValueError(f"kl_weight must be above 0, got {self.kl_weight}")
+        if min(self.free_bits, self.kl_warmup) < 0:
+            raise ValueError("free_bits and kl_warmup must be at least 0")
+
+    def at_step(self, step: int) -> "Objective":
+        """Return the objective of a training step (from 1), its KL weight rising to its value."""
+        if step >= self.kl_warmup:
+            return self
+        return replace(self, kl_weight=self.kl_weight * step / self.kl_warmup)

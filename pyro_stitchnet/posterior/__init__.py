@@ -1,4 +1,4 @@
-"""Questions to a trained model, a module for each kind.
+"""Queries of a trained model, one module per kind.
 
 - :mod:`~pyro_stitchnet.posterior.segmentation`: the labels, by each read-out.
 - :mod:`~pyro_stitchnet.posterior.samples`: styles, reconstructions and pictures of the prior.
@@ -24,6 +24,7 @@ from pyro_stitchnet.posterior.evidence import (
     log_weights,
     unusual,
 )
+from pyro_stitchnet.posterior.options import ReadOut, ReadOutOptions
 from pyro_stitchnet.posterior.samples import (
     Draws,
     between,
@@ -32,7 +33,7 @@ from pyro_stitchnet.posterior.samples import (
     redrawn,
     sample,
 )
-from pyro_stitchnet.posterior.segmentation import Answer, ReadOut, predict, segment, style_gaps
+from pyro_stitchnet.posterior.segmentation import Answer, probabilities, segment, style_gaps
 from pyro_stitchnet.posterior.uncertainties import Uncertainty, entropy, uncertainty
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "Draws",
     "Pixels",
     "ReadOut",
+    "ReadOutOptions",
     "Tempered",
     "Uncertainty",
     "active_units",
@@ -56,7 +58,7 @@ __all__ = [
     "likelihood_ratio",
     "log_evidence",
     "log_weights",
-    "predict",
+    "probabilities",
     "redrawn",
     "region",
     "sample",

@@ -1,42 +1,50 @@
-"""How a trained model is asked: checked input, evaluation mode, batches, draws of z."""
+"""Shared steps of every query: checked input, evaluation mode, batches, draws of z."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import pyro
 import torch
+from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyro_stitchnet.labels import LABELS
+from pyro_stitchnet.model.slice_vae import SliceVAE
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.model.svae import LEVELS, check_size
-from pyro_stitchnet.posterior.views import averaged
+from pyro_stitchnet.posterior.views import average_views
 
 __all__ = [
     "AtMean",
+    "Model",
     "Temperature",
     "Tempered",
-    "asking",
     "check_labels",
     "check_slices",
     "draws_of_z",
+    "evaluating",
     "in_batches",
+    "infer_z",
     "mean",
     "seeded",
+    "trace_z",
 ]
+
+Model = StitchNet | SliceVAE
 
 Temperature = float | Mapping[int, float]
 
 
 class Tempered(Messenger):
-    """A Pyro handler that narrows or widens what is drawn of z: mean + t (draw - mean).
+    """A Pyro handler that narrows or widens the draws of z: mean + t (draw - mean).
 
     0 takes the mean, 1 changes nothing.
     """
 
     def __init__(self, temperature: Temperature = 1.0) -> None:
-        """Take t, for all levels or by level (1 to 5; those not named keep 1)."""
+        """Take t, for all levels or by level (1 to 5; levels not named keep 1)."""
         super().__init__()
         if isinstance(temperature, Mapping):
             if unknown := set(temperature) - set(range(1, LEVELS + 1)):
@@ -61,32 +69,32 @@ class AtMean(Tempered):
     """A Pyro handler under which every level of z takes its distribution's mean."""
 
     def __init__(self) -> None:
-        """Take nothing."""
+        """Take no arguments."""
         super().__init__(0.0)
 
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Draw by ``seed`` within; afterwards the global generators are as they were."""
+    """Seed the draws within; afterwards the global generators have their former state."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
 
 
-def check_slices(net: StitchNet, x: Tensor) -> None:
-    """Refuse what is no batch of slices for ``net``.
+def check_slices(net: Model, x: Tensor) -> None:
+    """Refuse anything but a batch of slices for ``net``.
 
     Raises:
         ValueError: ``x`` is not (N, H, W), a size is not a multiple of 32 (times the model's
-            ``shrink``), it lies on another device, or holds anything but grey values in [0, 1].
+            ``downsampling``), it is on another device, or has values outside [0, 1].
     """
     if x.ndim == 4 and x.shape[1] == 3:
         raise ValueError(
             f"slices of shape {tuple(x.shape)} have 3 channels; give grey values (N, H, W)"
         )
-    check_size(tuple(x.shape), net.config.shrink)
+    check_size(tuple(x.shape), net.config.downsampling)
     if x.is_floating_point() and x.isnan().any():
-        raise ValueError("slices hold values that are no number (NaN); set them to that of air")
+        raise ValueError("slices contain NaN; replace it by the grey value of air")
     if not x.is_floating_point() or not ((x >= 0) & (x <= 1)).all():
         raise ValueError(
             "slices must be floating-point grey values in [0, 1]: window and scale them first"
@@ -97,10 +105,10 @@ def check_slices(net: StitchNet, x: Tensor) -> None:
 
 
 def check_labels(labels: Tensor, x: Tensor) -> None:
-    """Refuse what is no label map of the slices.
+    """Refuse anything but a label map of the slices.
 
     Raises:
-        ValueError: another shape than ``x``'s, no integers, or a label that there is not.
+        ValueError: another shape than ``x``'s, not integers, or an unknown label.
     """
     if labels.shape != x.shape:
         raise ValueError(f"labels {tuple(labels.shape)} must have the slices' {tuple(x.shape)}")
@@ -114,55 +122,67 @@ def check_labels(labels: Tensor, x: Tensor) -> None:
 
 
 @contextmanager
-def asking(net: StitchNet) -> Iterator[None]:
-    """Ask within: evaluation mode, no gradients, networks asked once about one z or slice."""
+def evaluating(net: Model) -> Iterator[None]:
+    """Evaluation mode, no gradients, and one evaluation of each network per input, within."""
     was_training = net.training
     net.eval()
     try:
-        with torch.no_grad(), net.svae.one_pass():
+        with torch.no_grad(), net.memo.one_pass():
             yield
     finally:
         net.train(was_training)
 
 
 def in_batches(
-    net: StitchNet,
+    net: Model,
     x: Tensor,
-    ask: Callable[[Tensor], Tensor],
+    query: Callable[[Tensor], Tensor],
     *,
-    samples: int = 1,
     views: int = 1,
     batch_size: int = 8,
 ) -> Tensor:
-    """What ``ask`` says of the slices, a batch of them at a time, averaged over views.
+    """Apply ``query`` to the slices in batches, averaged over views.
 
     Raises:
         ValueError: see :func:`check_slices`; or a number is out of its range.
     """
-    if samples < 0 or batch_size < 1:
-        raise ValueError("samples must be at least 0 and batch_size at least 1")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     check_slices(net, x)
     parts = []
     for part in x.split(batch_size):
-        with asking(net):
-            parts.append(averaged(ask, part, views))
+        with evaluating(net):
+            parts.append(average_views(query, part, views))
     return torch.cat(parts)
 
 
-def draws_of_z(net: StitchNet, x: Tensor, samples: int) -> Iterator[Tensor]:
-    """Draws of z1 from q(z | x), one at a time; its mean for none.
+def infer_z(net: Model, x: Tensor) -> Tensor:
+    """Draw z from q(z | x) and return z1; without the label term's part of the guide."""
+    with pyro.plate("slices", len(x), dim=-3):
+        return net.svae.guide(x, net.objective)
 
-    What the networks say of a draw is forgotten when the next one is asked for.
+
+def trace_z(net: Model, x: Tensor) -> poutine.Trace:
+    """The trace of q(z | x): sites z5 ... z1."""
+    return poutine.trace(infer_z).get_trace(net, x)
+
+
+def draws_of_z(net: Model, x: Tensor, samples: int) -> Iterator[Tensor]:
+    """Draws of z1 from q(z | x), one at a time; its mean for 0 samples.
+
+    The networks' results for a draw are dropped when the next one is drawn.
     """
+    if samples < 0:
+        raise ValueError(f"samples must be at least 0, got {samples}")
     for _ in range(max(samples, 1)):
-        with net.svae.one_draw():
+        with net.memo.one_draw():
             with Tempered(1.0 if samples else 0.0):
-                z1 = net.guide(x)
+                z1 = infer_z(net, x)
             yield z1
 
 
 def mean(values: Iterable[Tensor]) -> Tensor:
-    """The mean of tensors of one shape, of which only two are held at a time."""
+    """The mean of tensors of one shape, holding two at a time."""
     total, n = torch.zeros(()), 0
     for value in values:
         total, n = (total + value if n else value), n + 1

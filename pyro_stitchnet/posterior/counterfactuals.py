@@ -1,8 +1,8 @@
-"""What a slice would look like if its tissue were another: a lesion healed, turned or put in.
+"""Counterfactual slices: the same slice with other labels, such as a lesion healed or inserted.
 
-The steps are those of a structural causal model (Pearl): abduction, what of the picture is not of
-its labels (z, and each pixel's deviation from its style); action, other labels; prediction, the
-picture stitched anew.
+The steps are those of a structural causal model (Pearl): abduction infers what does not depend on
+the labels (z, and the deviation of each pixel from its style); action sets other labels; prediction
+stitches the slice again.
 """
 
 from collections.abc import Collection, Mapping
@@ -25,30 +25,31 @@ from pyro_stitchnet.posterior._queries import (
     in_batches,
     mean,
 )
-from pyro_stitchnet.posterior.segmentation import segment
+from pyro_stitchnet.posterior.options import ReadOutOptions
+from pyro_stitchnet.posterior.segmentation import choose_read_out, segment
 
 __all__ = ["HEALED", "Counterfactual", "Pixels", "counterfactual", "edited", "region"]
 
 HEALED: Mapping[int, int] = {GGO: HEALTHY, CONSOLIDATION: HEALTHY}
-"""The change of labels that heals a lung."""
+"""The change of labels that heals all lesions."""
 
-# Styles of free precision may be surer than a grey level is wide.
+# Some likelihoods allow standard deviations below one grey level.
 LEAST_DEVIATION = 1 / 255
-MOST_SURPRISE = 4.0  # standard deviations: one stray pixel is not to turn black or white
+LARGEST_SCORE = 4.0  # standard deviations; an outlier would become black or white
 
 Pixels = Literal["mean", "kept", "drawn"]
-"""How a relabelled pixel gets its grey value, see :func:`counterfactual`."""
+"""How relabelled pixels get their grey values; see :func:`counterfactual`."""
 
 
 @dataclass(frozen=True)
 class Counterfactual:
-    """N slices as they would be.
+    """N counterfactual slices.
 
     Attributes:
-        image: (N, H, W) in [0, 1]; outside ``changed`` it is the slice, to the bit.
-        changed: the pixels whose label became another, bool (N, H, W).
-        present: the labels that the slices were taken to have, int64 (N, H, W).
-        labels: those that they were given, int64 (N, H, W).
+        image: (N, H, W) in [0, 1]; outside ``changed`` equal to the slice, bit for bit.
+        changed: the pixels whose label changed, bool (N, H, W).
+        present: the labels before, int64 (N, H, W).
+        labels: the labels after, int64 (N, H, W).
     """
 
     image: Tensor
@@ -58,19 +59,19 @@ class Counterfactual:
 
 
 def edited(labels: Tensor, change: Mapping[int, int], within: Tensor | None = None) -> Tensor:
-    """A label map with labels changed into others.
+    """Return a copy of a label map with labels replaced by others.
 
-    ``HEALED`` heals, ``{GGO: CONSOLIDATION}`` makes ground glass dense, and ``{HEALTHY: GGO}`` with
-    a mask puts a lesion into the lung that lies under it.
+    ``HEALED`` heals all lesions, ``{GGO: CONSOLIDATION}`` consolidates ground glass, and
+    ``{HEALTHY: GGO}`` with a mask inserts a lesion into healthy lung.
 
     Args:
-        labels: int64 (N, H, W); stays as it is.
-        change: label by label.
-        within: bool (N, H, W), or (H, W) for all slices: where to change them; everywhere by
-            default.
+        labels: int64 (N, H, W).
+        change: new labels by present label.
+        within: a mask of the pixels to change, bool (N, H, W), or (H, W) for all slices; everywhere
+            by default.
 
     Raises:
-        ValueError: there is no such label, or ``within`` is no mask of this shape.
+        ValueError: a label is unknown, or ``within`` is not a mask of this shape.
     """
     if strange := [k for pair in change.items() for k in pair if k not in range(len(LABELS))]:
         raise ValueError(f"no label {strange[0]}; there are 0 to {len(LABELS) - 1}")
@@ -90,25 +91,26 @@ def edited(labels: Tensor, change: Mapping[int, int], within: Tensor | None = No
 def region(
     labels: Tensor, at: tuple[int, int], of: Collection[int] = (GGO, CONSOLIDATION)
 ) -> Tensor:
-    """The connected region of a label map around a pixel, for :func:`edited`: bool (H, W).
+    """Return the mask of the connected region around a pixel, bool (H, W), for :func:`edited`.
 
-    By default this lesion; of healthy lung and both lesions, this lung.
+    By default the region is the lesion at this pixel; with the labels of healthy lung and of both
+    lesions it is the lung.
 
     Args:
         labels: int64 (H, W).
         at: row and column of a pixel of the region.
-        of: the labels that belong to it. Diagonal neighbours are connected.
+        of: the labels of the region. Diagonal neighbours are connected.
 
     Raises:
-        ValueError: the pixel is not there, or has none of these labels.
+        ValueError: the pixel is outside the slice, or has none of these labels.
     """
     if not all(0 <= place < side for place, side in zip(at, labels.shape, strict=True)):
-        raise ValueError(f"no pixel {at} in a slice of {tuple(labels.shape)}")
+        raise ValueError(f"pixel {at} is outside the slice of {tuple(labels.shape)}; give row and column")
     parts, _ = ndimage.label(np.isin(labels.cpu().numpy(), list(of)), np.ones((3, 3)))
     if not parts[at]:
         raise ValueError(
-            f"pixel {at} is {LABELS[int(labels[at])]}, none of "
-            f"{', '.join(LABELS[k] for k in of)}; choose one that is"
+            f"pixel {at} is {LABELS[int(labels[at])]}; choose a pixel of "
+            f"{', '.join(LABELS[k] for k in of)}"
         )
     return torch.from_numpy(parts == parts[at]).to(labels.device)
 
@@ -124,28 +126,28 @@ def counterfactual(
     rounds: int = 2,
     batch_size: int = 8,
 ) -> Counterfactual:
-    """Stitch slices with other labels, and keep all pixels whose label stays.
+    """Stitch slices with other labels; pixels whose label stays keep their grey values.
 
     Args:
         net: a trained model.
         x: slices (N, H, W) in [0, 1], on the model's device.
-        labels: those that the slices shall have, int64 (N, H, W); :func:`edited` makes them.
-        present: those that they have, int64 (N, H, W), or the probabilities of each, (N, K, H, W);
-            by default what :func:`~pyro_stitchnet.posterior.segment` says. Pixels whose likeliest
-            label is not the one that they shall have are changed.
-        pixels: what becomes of a pixel's deviation from the style of its present label: "kept", it
-            deviates as many standard deviations from the new style (so noise and vessels stay; in
-            expectation, where the present label is not sure); "mean", it is that style's mean;
-            "drawn", it is drawn anew.
-        samples: draws of z to average the styles over; 0 takes each level's mean.
-        rounds: how often the styles are inferred, from the second time on from the changed picture
-            (as in Rezende et al. 2014, to impute), which says more of the new tissue's surroundings
-            than the lesion does.
-        batch_size: slices at a time.
+        labels: the new labels, int64 (N, H, W); see :func:`edited`.
+        present: the present labels, int64 (N, H, W), or their probabilities, (N, K, H, W); by
+            default those of :func:`~pyro_stitchnet.posterior.segment`. Pixels whose likeliest label
+            is not the new one are changed.
+        pixels: the standard score of a changed pixel under its new style: "kept" takes its score
+            under the present style, in expectation over the present labels, which preserves noise
+            and vessels; "mean" takes 0; "drawn" draws it.
+        samples: draws of z to average the styles over; 0 uses the mean of each level.
+        rounds: how often to infer the styles: first from the slice, then from the result of the
+            round before, as in imputation (Rezende et al. 2014).
+        batch_size: slices per forward pass.
 
     Raises:
-        ValueError: slices, labels or an option are not as said.
+        ValueError: slices or labels do not fit the model, an option is unknown or out of range, or
+            the model has no labels.
     """
+    choose_read_out(net, None)  # refuses a model without labels
     if pixels not in get_args(Pixels):
         raise ValueError(f"pixels {pixels!r} is unknown; choose one of {get_args(Pixels)}")
     if rounds < 1:
@@ -153,29 +155,31 @@ def counterfactual(
     check_slices(net, x)
     check_labels(labels, x)
     if present is None:
-        present = segment(net, x, samples=samples, batch_size=batch_size).probabilities
+        present = segment(
+            net, x, ReadOutOptions(samples=samples, batch_size=batch_size)
+        ).probabilities
     labels, p = labels.to(x.device), _probabilities(present.to(x.device), x)
     present = p.argmax(-1)
     changed = labels != present
 
     grey, deviation = _moments(net, x, samples, batch_size)
-    deviations = (x.unsqueeze(-1) - grey) / deviation.clamp_min(LEAST_DEVIATION)
-    surprise = (p * deviations.clamp(-MOST_SURPRISE, MOST_SURPRISE)).sum(-1)
+    scores = (x.unsqueeze(-1) - grey) / deviation.clamp_min(LEAST_DEVIATION)
+    score = (p * scores.clamp(-LARGEST_SCORE, LARGEST_SCORE)).sum(-1)
     if pixels == "mean":
-        surprise = torch.zeros_like(x)
+        score = torch.zeros_like(x)
     elif pixels == "drawn":
-        surprise = torch.randn_like(x)
+        score = torch.randn_like(x)
     image = x
-    for turn in range(rounds):
-        if turn:
+    for number in range(rounds):
+        if number:
             grey, deviation = _moments(net, image, samples, batch_size)
-        new = pick(grey, labels) + surprise * pick(deviation, labels)
+        new = pick(grey, labels) + score * pick(deviation, labels)
         image = torch.where(changed, new.clamp(0, 1), x)
     return Counterfactual(image, changed, present, labels)
 
 
 def _probabilities(present: Tensor, x: Tensor) -> Tensor:
-    """Labels (N, H, W), or probabilities (N, K, H, W), as probabilities (N, H, W, K)."""
+    """Convert labels (N, H, W) or probabilities (N, K, H, W) to probabilities (N, H, W, K)."""
     if present.ndim == x.ndim:
         check_labels(present, x)
         return functional.one_hot(present.long(), len(LABELS)).to(x)
@@ -188,15 +192,15 @@ def _probabilities(present: Tensor, x: Tensor) -> Tensor:
 
 
 def _moments(net: StitchNet, x: Tensor, samples: int, batch_size: int) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of a pixel under each style, z averaged over: (N, H, W, K)."""
+    """Mean and standard deviation of each pixel under each style, over draws of z: (N, H, W, K)."""
 
-    def ask(part: Tensor) -> Tensor:
-        """The means of a pixel's grey value, its variance and the square of its mean."""
+    def query(part: Tensor) -> Tensor:
+        """Average over z the style's mean, its variance and its squared mean."""
         return mean(
             torch.stack([style.mean, style.variance, style.mean.square()], 1)
             for style in (net.picture(z1).styles for z1 in draws_of_z(net, part, samples))
         )
 
-    found = in_batches(net, x, ask, samples=samples, batch_size=batch_size)
-    first, within, second = found.unbind(1)
+    moments = in_batches(net, x, query, batch_size=batch_size)
+    first, within, second = moments.unbind(1)
     return first, (within + (second - first.square()).clamp_min(0)).sqrt()

@@ -1,4 +1,4 @@
-"""From the probabilities of the labels to a label for every pixel."""
+"""Labels from label probabilities."""
 
 import math
 from typing import Literal, get_args
@@ -13,27 +13,27 @@ from pyro_stitchnet.labels import CONSOLIDATION, GGO
 __all__ = ["LEAST_CUT", "Decision", "best_cut", "check_decision", "decide", "without_specks"]
 
 Decision = Literal["likeliest", "dice"]
-"""Each pixel's likeliest label, or the infection of greatest expected Dice."""
+"""The likeliest label of each pixel, or the infection of greatest expected Dice."""
 
 LEAST_CUT = 0.25
-"""The least cut: with a lower one, slices without infection would always show some."""
+"""Lower bound of :func:`best_cut`; without it every slice would have some infection."""
 
 
 def decide(p: Tensor, decision: Decision = "likeliest") -> Tensor:
-    """A label for every pixel.
+    """Choose a label for every pixel.
 
     Args:
-        p: probabilities of the labels, (N, K, H, W).
-        decision: ``"likeliest"`` takes each pixel's likeliest label. ``"dice"`` first takes for
-            infected (GGO or consolidation) the pixels whose probability of it reaches
-            :func:`best_cut`, then the likeliest label of that kind. It finds more where the model
-            is unsure of all infection that it sees, as on scans of another source.
+        p: label probabilities, (N, K, H, W).
+        decision: "likeliest" takes the likeliest label of each pixel. "dice" takes a pixel for
+            infected (GGO or consolidation) if its probability of infection reaches
+            :func:`best_cut`, then the likeliest label of that kind. It finds more infection where
+            the model is uncertain of all of it, as on scans of other hospitals.
 
     Returns:
         The labels, int64 (N, H, W).
 
     Raises:
-        ValueError: there is no such decision.
+        ValueError: the decision is unknown.
     """
     check_decision(decision)
     if decision == "likeliest":
@@ -44,34 +44,33 @@ def decide(p: Tensor, decision: Decision = "likeliest") -> Tensor:
 
 
 def without_specks(p: Tensor, decision: Decision, least_patch: float) -> Tensor:
-    """Probabilities by which specks of consolidation are ground glass.
+    """Turn small patches of consolidation into GGO.
 
-    Bayes' rule pixel by pixel makes specks of the brightest pixels of ground glass, in slices
-    without consolidation too (docs/study.md). Where labels so decided have such a speck, ground
-    glass is given consolidation's probability; the infection's stays what it was.
+    Bayes' rule, applied to single pixels, makes consolidation of the brightest pixels of GGO, also
+    in slices without consolidation (docs/study.md). Within small patches GGO receives the
+    probability of consolidation; the probability of infection stays.
 
     Args:
-        p: probabilities of the labels, (N, K, H, W).
-        decision: how :func:`decide` is to take them.
-        least_patch: pixels that a patch of consolidation has at least, each within its slice,
-            corners joined.
+        p: label probabilities, (N, K, H, W).
+        decision: of the labels whose patches are measured, as for :func:`decide`.
+        least_patch: smallest patch that stays, in pixels of one slice; diagonal neighbours are
+            connected.
 
     Returns:
-        (N, K, H, W); ``p`` itself where no patch can be too small.
+        New probabilities (N, K, H, W); ``p`` itself if ``least_patch`` is at most 1.
 
     Raises:
-        ValueError: there is no such decision, or ``least_patch`` is below 0 or not finite.
+        ValueError: the decision is unknown, or ``least_patch`` is below 0 or not finite.
     """
     check_decision(decision, least_patch)
     if least_patch <= 1:
         return p
-    # patches are counted by SciPy, on the CPU
     dense = (decide(p, decision) == CONSOLIDATION).cpu().numpy()
     within = np.zeros((3, 3, 3), bool)
     within[1] = True
     patches, _ = ndimage.label(dense, within)
     small = np.bincount(patches.ravel(), minlength=1) < least_patch
-    small[0] = False  # what is no patch
+    small[0] = False  # the background
     specks = torch.from_numpy(small[patches]).to(p.device)
     new = p.clone()
     new[:, GGO] += p[:, CONSOLIDATION] * specks
@@ -80,11 +79,10 @@ def without_specks(p: Tensor, decision: Decision, least_patch: float) -> Tensor:
 
 
 def check_decision(decision: str, least_patch: float = 0) -> None:
-    """Refuse what is no decision, before any long work.
+    """Check the options of :func:`decide` and :func:`without_specks`.
 
     Raises:
-        ValueError: there is no such decision (the message lists those there are), or
-            ``least_patch`` is below 0 or not finite.
+        ValueError: the decision is unknown, or ``least_patch`` is below 0 or not finite.
     """
     if decision not in get_args(Decision):
         raise ValueError(f"decision {decision!r} is unknown; choose one of {get_args(Decision)}")
@@ -93,12 +91,12 @@ def check_decision(decision: str, least_patch: float = 0) -> None:
 
 
 def best_cut(p: Tensor) -> Tensor:
-    """The least probability to be called infected, for the greatest expected Dice of a slice.
+    """The probability of infection above which a pixel counts as infected, for each slice.
 
-    Where pixels are independent given the slice, the k likeliest ones have about the expected Dice
-    2 * (sum of their p) / (k + sum of all p), and the best k are those of at least half the
-    greatest (Lipton, Elkan & Naryanaswamy, Optimal thresholding of classifiers to maximize F1
-    measure, ECML PKDD 2014). So the cut is 1/2 where the model is sure, and lower where it is not.
+    It maximises the expected Dice of the slice. With independent pixels, the k likeliest pixels
+    have an expected Dice of about 2 * (sum of their p) / (k + sum of all p), and the best k are the
+    pixels of at least half the greatest value (Lipton, Elkan & Naryanaswamy, ECML PKDD 2014). The
+    cut is 1/2 where the model is certain and lower elsewhere.
 
     Args:
         p: probabilities of infection, (N, H, W).

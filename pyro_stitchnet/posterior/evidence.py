@@ -1,4 +1,6 @@
-"""How likely a slice is: bounds on log p(x), what the levels of z use, and what the model draws."""
+"""Bounds on log p(x), scores of unusual slices, active units and a predictive check."""
+
+import math
 
 import numpy as np
 import pandas as pd
@@ -7,17 +9,22 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_stitchnet.labels import LABELS
+from pyro_stitchnet.model.label_terms import Marginal
+from pyro_stitchnet.model.objective import Objective
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.model.svae import LEVELS
 from pyro_stitchnet.posterior._queries import (
     AtMean,
-    asking,
+    Model,
     check_labels,
     check_slices,
     draws_of_z,
+    evaluating,
+    trace_z,
 )
+from pyro_stitchnet.posterior.options import ReadOutOptions
+from pyro_stitchnet.posterior.segmentation import choose_read_out
 from pyro_stitchnet.posterior.uncertainties import uncertainty
-from pyro_stitchnet.presets import Objective
 
 __all__ = [
     "active_units",
@@ -28,67 +35,66 @@ __all__ = [
     "unusual",
 ]
 
-MARGINAL = Objective(labels="marginal")  # y summed out in closed form
-ACTIVE = 0.01  # Burda et al. 2016
+MARGINAL = Objective(Marginal())  # sums y out in closed form
+ACTIVE = 0.01  # variance (Burda et al. 2016)
 
 
-def log_weights(net: StitchNet, x: Tensor, samples: int, *, batch_size: int = 8) -> Tensor:
+def log_weights(net: Model, x: Tensor, samples: int, *, batch_size: int = 8) -> Tensor:
     """log p(x, z) - log q(z | x) of draws of z from q(z | x), y summed out: (S, N), in nats.
 
-    Their mean over S estimates the evidence lower bound, the log of the mean of their exponentials
-    log p(x) (:func:`log_evidence`).
+    The mean over S estimates the evidence lower bound; :func:`log_evidence` is the log of the mean
+    of the exponentials.
 
     Args:
-        net: a trained model.
+        net: a trained StitchNet or SVAE.
         x: slices (N, H, W) in [0, 1], on the model's device.
-        samples: S, draws of z for each slice, from torch's global generator.
-        batch_size: slices at a time.
+        samples: S, draws of z per slice, from torch's global generator.
+        batch_size: slices per forward pass.
 
     Raises:
-        ValueError: the slices or a number are not as said.
+        ValueError: the slices do not fit the model, or a number is below 1.
     """
     return _log_weights(net, x, samples, batch_size, kept_above=0)
 
 
-def log_evidence(net: StitchNet, x: Tensor, samples: int = 16, *, batch_size: int = 8) -> Tensor:
+def log_evidence(net: Model, x: Tensor, samples: int = 16, *, batch_size: int = 8) -> Tensor:
     """The importance-weighted bound on log p(x) (Burda et al., ICLR 2016), in nats: (N,).
 
-    log 1/S SUM_s p(x, z_s) / q(z_s | x): in expectation below log p(x), and the nearer the more
-    draws there are; with one it is the evidence lower bound. Densities of grey values in [0, 1],
-    so it may be above 0; of a discretised logistic, masses of grey levels.
+    log 1/S SUM_s p(x, z_s) / q(z_s | x). In expectation it is below log p(x), and tighter with more
+    draws; one draw gives the evidence lower bound. Most likelihoods are densities over [0, 1], so
+    it may exceed 0; the discretised logistic has masses over grey levels.
 
     Args:
-        net: a trained model.
+        net: a trained StitchNet or SVAE.
         x: slices (N, H, W) in [0, 1], on the model's device.
-        samples: S, draws of z for each slice.
-        batch_size: slices at a time.
+        samples: S, draws of z per slice.
+        batch_size: slices per forward pass.
 
     Raises:
         ValueError: as :func:`log_weights`.
     """
     weights = log_weights(net, x, samples, batch_size=batch_size)
-    return weights.logsumexp(0) - np.log(samples)
+    return weights.logsumexp(0) - math.log(samples)
 
 
 def likelihood_ratio(
-    net: StitchNet, x: Tensor, level: int = 2, samples: int = 8, *, batch_size: int = 8
+    net: Model, x: Tensor, level: int = 2, samples: int = 8, *, batch_size: int = 8
 ) -> Tensor:
-    """What the fine levels of z add to the evidence bound, in nats per pixel: (N,).
+    """The contribution of the fine levels of z to the evidence bound, in nats per pixel: (N,).
 
-    Havtorn et al. (ICML 2021): the bound, minus the bound where the levels up to ``level`` come
-    from the prior given those above. They propose it as a score of unusual pictures, whose details
-    a model explains though it did not expect them. A model whose styles are too coarse for details
-    (``guided``) does not: there :func:`unusual` is the score to take.
+    The bound minus the bound with the levels up to ``level`` from the prior given the levels above
+    (Havtorn et al., ICML 2021). It is high for unusual slices if the fine levels encode details.
+    The styles of the preset ``guided`` are too coarse for that; use :func:`unusual` instead.
 
     Args:
-        net: a trained model.
+        net: a trained StitchNet or SVAE.
         x: slices (N, H, W) in [0, 1], on the model's device.
         level: the highest level from the prior, 1 to 4.
-        samples: draws of z for each slice and bound.
-        batch_size: slices at a time.
+        samples: draws of z per slice and bound.
+        batch_size: slices per forward pass.
 
     Raises:
-        ValueError: as :func:`log_weights`, or there is no such level.
+        ValueError: as :func:`log_weights`, or ``level`` is out of range.
     """
     if not 1 <= level < LEVELS:
         raise ValueError(f"level must be 1 to {LEVELS - 1}, got {level}")
@@ -100,63 +106,64 @@ def likelihood_ratio(
 def unusual(
     net: StitchNet, x: Tensor, usual: Tensor, samples: int = 4, *, batch_size: int = 8
 ) -> Tensor:
-    """How far slices are from usual ones, in standard deviations: (N,); 1 is the usual distance.
+    """The distance of slices from usual slices in standard deviations: (N,); about 1 is usual.
 
     The root mean square of two standard scores, of the evidence bound per pixel and of the mean
-    entropy of the labels, against the usual slices'. Both count either way: what is too likely
-    (a black picture), or leaves no doubt anywhere, is no usual slice either (typicality; Nalisnick
-    et al. 2019).
+    entropy of the labels. Both directions count: a black image is too likely, and its labels are
+    too certain (typicality, Nalisnick et al. 2019).
 
     Args:
         net: a trained model.
         x: slices (N, H, W) in [0, 1], on the model's device.
-        usual: slices of the kind that the model is for, of patients that it was not trained on,
-            (M, H, W) with M at least 3.
-        samples: draws of z for each slice.
-        batch_size: slices at a time.
+        usual: slices (M, H, W), M at least 3, of the intended kind and of patients that the model
+            was not trained on.
+        samples: draws of z per slice.
+        batch_size: slices per forward pass.
 
     Raises:
-        ValueError: as :func:`log_weights`, or there are fewer than 3 usual slices.
+        ValueError: as :func:`log_weights`, there are fewer than 3 usual slices, or the model has no
+            labels.
     """
     if len(usual) < 3:
         raise ValueError(f"{len(usual)} usual slices; a standard deviation needs at least 3")
 
     def statistics(slices: Tensor) -> Tensor:
         bound = log_evidence(net, slices, samples, batch_size=batch_size) / slices[0].numel()
-        doubt = uncertainty(net, slices, samples=samples, batch_size=batch_size).entropy
-        return torch.stack([bound, doubt.flatten(1).mean(1)], 1)
+        options = ReadOutOptions(samples=samples, batch_size=batch_size)
+        entropy = uncertainty(net, slices, options).entropy
+        return torch.stack([bound, entropy.flatten(1).mean(1)], 1)
 
-    known = statistics(usual)
-    scores = (statistics(x) - known.mean(0)) / known.std(0).clamp_min(1e-6)
+    reference = statistics(usual)
+    scores = (statistics(x) - reference.mean(0)) / reference.std(0).clamp_min(1e-6)
     return scores.square().mean(1).sqrt()
 
 
-def active_units(net: StitchNet, x: Tensor, *, batch_size: int = 8) -> dict[int, float]:
-    """Which share of each level's latent pixels depends on the slice.
+def active_units(net: Model, x: Tensor, *, batch_size: int = 8) -> dict[int, float]:
+    """The share of each level's entries of z that depend on the slice, by level.
 
-    A unit u is active if the variance over slices of E[z_u | x] exceeds .01 (Burda et al. 2016);
-    the mean of each level is taken given the means of those above.
+    An entry u is active if the variance over slices of E[z_u | x] exceeds .01 (Burda et al. 2016).
+    The mean of a level is taken given the means of the levels above.
 
     Args:
-        net: a trained model.
+        net: a trained StitchNet or SVAE.
         x: slices (N, H, W) in [0, 1], N at least 2, on the model's device.
-        batch_size: slices at a time.
+        batch_size: slices per forward pass.
 
     Raises:
-        ValueError: the slices are not as said.
+        ValueError: the slices do not fit the model, or there is only one.
     """
     check_slices(net, x)
     if len(x) < 2:
         raise ValueError("a variance over slices needs at least 2")
     means: dict[int, list[Tensor]] = {level: [] for level in range(1, LEVELS + 1)}
     for part in x.split(batch_size):
-        with asking(net), AtMean():
-            trace = poutine.trace(net.guide).get_trace(part)
-        for level, found in means.items():
-            found.append(trace.nodes[f"z{level}"]["value"])
+        with evaluating(net), AtMean():
+            trace = trace_z(net, part)
+        for level, values in means.items():
+            values.append(trace.nodes[f"z{level}"]["value"])
     return {
-        level: float((torch.cat(found).var(0) > ACTIVE).float().mean())
-        for level, found in means.items()
+        level: float((torch.cat(values).var(0) > ACTIVE).float().mean())
+        for level, values in means.items()
     }
 
 
@@ -171,39 +178,41 @@ def grey_check(
 ) -> pd.DataFrame:
     """A posterior predictive check of the grey values under each label.
 
-    Histograms of x where a label lies, beside those of pictures drawn anew from p(x | y, z) with
-    z from q(z | x): a model that knows how tissue looks draws what was seen.
+    It compares the histogram of x under each label with those of images drawn from p(x | y, z),
+    z from q(z | x).
 
     Args:
         net: a trained model.
         x: slices (N, H, W) in [0, 1], on the model's device.
         labels: int64 (N, H, W), the truth or a segmentation.
-        samples: pictures drawn of each slice.
-        bins: of the histogram over [0, 1].
-        batch_size: slices at a time.
+        samples: images drawn per slice, at least 2.
+        bins: of the histograms over [0, 1], at least 2.
+        batch_size: slices per forward pass.
 
     Returns:
-        A row a label that is there and bin: ``label``, ``grey`` (the bin's middle), ``observed``
-        (share of the label's pixels), ``drawn`` (its mean over the pictures), ``low`` and ``high``
-        (2.5 and 97.5 % of the pictures).
+        One row per label present and bin: ``label``; ``grey``, the middle of the bin; ``observed``,
+        the share of the label's pixels; ``drawn``, its mean over the drawn images; ``low`` and
+        ``high``, their 2.5 and 97.5 % quantiles.
 
     Raises:
-        ValueError: slices, labels or a number are not as said.
+        ValueError: slices or labels do not fit the model, a number is out of range, or the model
+            has no labels.
     """
+    choose_read_out(net, "prior")  # refuses a model without labels
     check_slices(net, x)
     check_labels(labels, x)
     if samples < 2 or bins < 2:
         raise ValueError("samples and bins must be at least 2")
-    seen = _histograms(x, labels, bins)
-    drawn = torch.zeros(samples, *seen.shape)
+    observed = _histograms(x, labels, bins)
+    drawn = torch.zeros(samples, *observed.shape)
     for part, y in zip(x.split(batch_size), labels.split(batch_size), strict=True):
-        with asking(net):
+        with evaluating(net):
             for s, z1 in enumerate(draws_of_z(net, part, samples)):
-                picture = net.picture(z1).styles.sample().gather(-1, y.unsqueeze(-1)).squeeze(-1)
-                drawn[s] += _histograms(picture, y, bins)
+                images = net.picture(z1).styles.sample().gather(-1, y.unsqueeze(-1)).squeeze(-1)
+                drawn[s] += _histograms(images, y, bins)
     rows = []
     for label, name in enumerate(LABELS):
-        pixels = seen[label].sum()
+        pixels = observed[label].sum()
         if not pixels:
             continue
         shares = drawn[:, label] / pixels
@@ -213,7 +222,7 @@ def grey_check(
                 {
                     "label": name,
                     "grey": (np.arange(bins) + 0.5) / bins,
-                    "observed": (seen[label] / pixels).numpy(),
+                    "observed": (observed[label] / pixels).numpy(),
                     "drawn": shares.mean(0).numpy(),
                     "low": low.numpy(),
                     "high": high.numpy(),
@@ -223,27 +232,26 @@ def grey_check(
     return pd.concat(rows, ignore_index=True)
 
 
-def _log_weights(
-    net: StitchNet, x: Tensor, samples: int, batch_size: int, kept_above: int
-) -> Tensor:
-    """The weights of q(z | x), the levels up to ``kept_above`` drawn from the prior instead."""
+def _log_weights(net: Model, x: Tensor, samples: int, batch_size: int, kept_above: int) -> Tensor:
+    """Log weights of draws from q(z | x); the levels up to ``kept_above`` come from the prior."""
     check_slices(net, x)
     if samples < 1 or batch_size < 1:
         raise ValueError("samples and batch_size must be at least 1")
     parts = []
     for part in x.split(batch_size):
-        with asking(net):
+        with evaluating(net):
             parts.append(torch.stack([_weight(net, part, kept_above) for _ in range(samples)]))
     return torch.cat(parts, 1)
 
 
-def _weight(net: StitchNet, x: Tensor, kept_above: int) -> Tensor:
-    """log p(x, z) - log q(z | x) of one draw, by Pyro's own traces: (N,)."""
-    with net.svae.one_draw():
-        guide = poutine.trace(net.guide).get_trace(x, None, MARGINAL)
+def _weight(net: Model, x: Tensor, kept_above: int) -> Tensor:
+    """log p(x, z) - log q(z | x) of one draw, by Pyro's traces: (N,)."""
+    objective = MARGINAL if net.config.stitched else net.objective
+    with net.memo.one_draw():
+        guide = trace_z(net, x)
         for level in range(1, kept_above + 1):
             guide.remove_node(f"z{level}")  # then the model draws it
-        model = poutine.trace(poutine.replay(net.model, trace=guide)).get_trace(x, None, MARGINAL)
+        model = poutine.trace(poutine.replay(net.model, trace=guide)).get_trace(x, None, objective)
     guide.compute_log_prob()
     model.compute_log_prob()
     levels = [f"z{level}" for level in range(kept_above + 1, LEVELS + 1)]
@@ -253,7 +261,7 @@ def _weight(net: StitchNet, x: Tensor, kept_above: int) -> Tensor:
 
 
 def _histograms(x: Tensor, labels: Tensor, bins: int) -> Tensor:
-    """Pixels of each label in each bin, (K, bins)."""
+    """Count the pixels of each label in each bin, (K, bins)."""
     place = (x * bins).long().clamp_max(bins - 1) + bins * labels
     counts = torch.bincount(place.flatten(), minlength=bins * len(LABELS))
     return counts.view(len(LABELS), bins).float().cpu()

@@ -1,8 +1,7 @@
-"""The segmentation of a slice by each of its read-outs, with the mean of its styles."""
+"""Label probabilities of slices by each read-out, and the mean of their styles."""
 
 import itertools
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -10,16 +9,14 @@ from torch import Tensor
 from pyro_stitchnet.labels import LABELS
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.posterior._queries import draws_of_z, in_batches, mean
+from pyro_stitchnet.posterior.options import ReadOut, ReadOutOptions
 
-__all__ = ["Answer", "ReadOut", "chosen_read_out", "predict", "read", "segment", "style_gaps"]
-
-ReadOut = Literal["guide", "prior", "posterior"]
-"""What a segmentation is read from: q(y | x), p(y | z) or p(y | x, z)."""
+__all__ = ["Answer", "choose_read_out", "probabilities", "read", "segment", "style_gaps"]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model makes of N slices.
+    """The segmentation of N slices and their styles.
 
     Attributes:
         probabilities: of each label, (N, K, H, W).
@@ -38,75 +35,65 @@ class Answer:
 
 
 @torch.no_grad()
-def segment(
-    net: StitchNet,
-    x: Tensor,
-    *,
-    samples: int = 1,
-    views: int = 1,
-    read_out: ReadOut | None = None,
-    batch_size: int = 8,
-) -> Answer:
+def segment(net: StitchNet, x: Tensor, options: ReadOutOptions | None = None) -> Answer:
     """Segment slices and draw their styles.
 
+    z is drawn from torch's global generator. With ``samples=0`` each level takes its mean, which is
+    repeatable; but the decoder was trained on draws, and its batch norm (in presets that have it)
+    expects their spread.
+
     Args:
-        net: a trained model; asked in evaluation mode, left as it was.
+        net: a trained model; used in evaluation mode, its mode restored.
         x: slices (N, H, W) in [0, 1], on the model's device.
-        samples: draws of z from q(z | x) to average over, from torch's global generator. 0 takes
-            each level's mean instead: repeatable, but the decoder was trained on draws, and its
-            batch norm (in the presets that have it) expects their spread.
-        views: flips and quarter turns to average over, 1 to 8, see
-            :func:`~pyro_stitchnet.posterior.views.averaged`; each costs as much as the first.
-        read_out: ``"guide"`` is q(y | x), for a model that has it; ``"prior"`` is p(y | z);
-            ``"posterior"`` is p(y | x, z), Bayes' rule through the styles. By default the last for
-            a model that has q(y | x), else p(y | z).
-        batch_size: slices at a time.
+        options: read-out, samples, views and batch size; ``decision``, ``least_patch`` and ``seed``
+            are for the caller.
 
     Raises:
         ValueError: ``x`` is not in [0, 1], a size is not a multiple of 32 (times the model's
-            ``shrink``), or an option is out of its range.
+            ``downsampling``), or the model lacks the read-out.
     """
-    how = chosen_read_out(net, read_out)
+    options = options or ReadOutOptions()
+    read_out = choose_read_out(net, options.read_out)
 
-    def ask(view: Tensor) -> Tensor:
-        draws = draws_of_z(net, view, samples)
+    def query(view: Tensor) -> Tensor:
         return mean(
-            torch.stack([read(net, view, z1, how), net.picture(z1).styles.mean], 1) for z1 in draws
+            torch.stack([read(net, view, z1, read_out), net.picture(z1).styles.mean], 1)
+            for z1 in draws_of_z(net, view, options.samples)
         ).movedim(-1, 2)
 
-    answers = in_batches(net, x, ask, samples=samples, views=views, batch_size=batch_size)
-    probabilities, styles = answers.unbind(1)
-    likeliest = probabilities.argmax(1, keepdim=True)
-    return Answer(probabilities, styles, styles.gather(1, likeliest).squeeze(1))
+    maps = in_batches(net, x, query, views=options.views, batch_size=options.batch_size)
+    p, styles = maps.unbind(1)
+    likeliest = p.argmax(1, keepdim=True)
+    return Answer(p, styles, styles.gather(1, likeliest).squeeze(1))
 
 
 @torch.no_grad()
-def predict(
-    net: StitchNet, x: Tensor, *, samples: int = 1, views: int = 1, batch_size: int = 8
-) -> Tensor:
-    """The label probabilities of :func:`segment` alone, without the work that styles take.
+def probabilities(net: StitchNet, x: Tensor, options: ReadOutOptions | None = None) -> Tensor:
+    """The label probabilities of :func:`segment` alone, without the cost of the styles.
 
     Args:
-        net: a trained model; asked in evaluation mode, left as it was.
-        x: slices (N, H, W) in [0, 1], on the model's device.
-        samples: as for :func:`segment`.
-        views: as for :func:`segment`.
-        batch_size: slices at a time.
+        net: as for :func:`segment`.
+        x: as for :func:`segment`.
+        options: as for :func:`segment`.
 
     Returns:
-        q(y | x) of a model that has it, else p(y | z), (N, K, H, W); ``argmax(1)`` are the labels.
+        Probabilities (N, K, H, W); ``argmax(1)`` gives the likeliest labels.
 
     Raises:
         ValueError: as :func:`segment`.
     """
+    options = options or ReadOutOptions()
+    read_out = choose_read_out(net, options.read_out)
 
-    def ask(view: Tensor) -> Tensor:
-        if net.segmenter is not None:
+    def query(view: Tensor) -> Tensor:
+        if read_out == "guide":
             return net.log_q(view).exp().movedim(-1, 1)
-        draws = draws_of_z(net, view, samples)
-        return mean(net.log_pi(z1).exp() for z1 in draws).movedim(-1, 1)
+        draws = draws_of_z(net, view, options.samples)
+        if read_out == "prior":
+            return mean(net.log_pi(z1).exp() for z1 in draws).movedim(-1, 1)
+        return mean(read(net, view, z1, read_out) for z1 in draws).movedim(-1, 1)
 
-    return in_batches(net, x, ask, samples=samples, views=views, batch_size=batch_size)
+    return in_batches(net, x, query, views=options.views, batch_size=options.batch_size)
 
 
 def style_gaps(styles: Tensor) -> dict[str, float]:
@@ -120,18 +107,19 @@ def style_gaps(styles: Tensor) -> dict[str, float]:
     }
 
 
-def chosen_read_out(net: StitchNet, read_out: ReadOut | None) -> ReadOut:
-    """The read-out that is meant, the model's own by default.
+def choose_read_out(net: StitchNet, read_out: ReadOut | None) -> ReadOut:
+    """Return the read-out, the model's own by default.
 
     Raises:
-        ValueError: there is no such read-out, or the model does not have it.
+        ValueError: the model does not have it.
     """
-    read_out = read_out or ("posterior" if net.segmenter else "prior")
-    if read_out not in get_args(ReadOut):
-        raise ValueError(f"read_out {read_out!r} is unknown; choose one of {get_args(ReadOut)}")
-    if read_out == "guide" and net.segmenter is None:
+    if not net.config.stitched:
+        raise ValueError(
+            "this model has no labels to read (the SVAE alone); use a StitchNet preset"
+        )
+    if read_out == "guide" and net.classifier is None:
         raise ValueError("this model has no q(y | x) to read; choose 'prior' or 'posterior'")
-    return read_out
+    return read_out or ("posterior" if net.classifier else "prior")
 
 
 def read(net: StitchNet, x: Tensor, z1: Tensor, read_out: ReadOut) -> Tensor:
@@ -141,6 +129,6 @@ def read(net: StitchNet, x: Tensor, z1: Tensor, read_out: ReadOut) -> Tensor:
     if read_out == "prior":
         return net.picture(z1).log_pi.exp()
     log_p = net.log_posterior(z1, x)
-    if net.segmenter is not None:
-        return log_p.exp()  # it is normalised already
-    return log_p.movedim(-1, 0).softmax(0).movedim(0, -1)  # faster than over so short a last axis
+    if net.classifier is not None:
+        return log_p.exp()  # normalised already
+    return log_p.movedim(-1, 0).softmax(0).movedim(0, -1)  # faster than over a short last axis

@@ -1,1 +1,1 @@
-"""From scans to segmentations in their own grid, figures and reports."""
+"""From scans to segmentations on their own grid, measurements and reports."""

@@ -1,7 +1,7 @@
-"""Labels of a CT series as a DICOM Segmentation, which viewers lay over the series.
+"""Labels of a CT series as a DICOM Segmentation, which viewers overlay on the series.
 
-Of the series' headers only what this module lists is taken over: where the slices lie, and which
-objects they are, since a Segmentation without references to its images cannot be shown over them.
+Only the header tags listed in this module are copied from the series: the geometry of the slices,
+and their UIDs, because viewers need references to the images to overlay a Segmentation on them.
 """
 
 from collections.abc import Sequence
@@ -39,53 +39,55 @@ CODES = {
         Code("95436008", "SCT", "Lung consolidation"),
     ),
 }
-"""Label, category and type of each segment, from CID 7150, DICOM's chest terms and SNOMED CT."""
+"""Name, category and type of each segment, from CID 7150, DICOM's chest terms and SNOMED CT."""
 
-PLACE = (
+COPIED = (
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID",
     "Modality", "Rows", "Columns", "PixelSpacing", "SliceThickness", "SpacingBetweenSlices",
     "ImagePositionPatient", "ImageOrientationPatient", "InstanceNumber", "SpecificCharacterSet",
     "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod",
 )  # fmt: skip
-"""What is taken over of each slice."""
+"""Tags that are copied from each slice."""
 
-WHOSE = (
+PATIENT = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID",
     "StudyDate", "StudyTime", "ReferringPhysicianName",
 )  # fmt: skip
-"""What a Segmentation must have, and has empty."""
+"""Tags that a Segmentation must have; their values are empty unless identifiers are kept."""
 
-NEEDED = ("StudyInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID", "ImagePositionPatient")
+REQUIRED = ("StudyInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID", "ImagePositionPatient")
+"""Tags without which no Segmentation can be written."""
 
 
 def write_seg(
-    path: Path, labels: np.ndarray, files: Sequence[Path], *, scan: str, model: str, keep: bool
-) -> str:
+    path: Path, labels: np.ndarray, files: Sequence[Path], *, scan: str, model: str,
+    keep_identifiers: bool,
+) -> str:  # fmt: skip
     """Write labels as a DICOM Segmentation.
 
     Args:
         path: a file to write.
-        labels: 0 to 3, uint8 (slices, rows, columns), of the files one by one.
-        files: of the series.
-        scan: stands for the patient's ID.
-        model: what made the labels.
-        keep: whether to name the patient as the series does.
+        labels: 0 to 3, uint8 (slices, rows, columns), a slice per file.
+        files: the files of the series.
+        scan: used as the patient ID.
+        model: a description of the model.
+        keep_identifiers: whether to copy the patient's data from the series.
 
     Returns:
-        Why none was written: the series lacks what a Segmentation refers to, or has no labels; ""
-        where it was.
+        "" on success; otherwise the reason why no file was written: there are no labels, or the
+        series lacks a tag of :data:`REQUIRED`.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     if not labels.any():
         return "no voxel has a label"
-    tags = [*PLACE, *WHOSE]
+    tags = [*COPIED, *PATIENT]
     with without_warnings():
         heads = [
             pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags) for file in files
         ]
-        for name in NEEDED:
+        for name in REQUIRED:
             if not all(head.get(name) for head in heads):
                 return f"the series has no {name}"
         algorithm = hd.AlgorithmIdentificationSequence(
@@ -94,8 +96,8 @@ def write_seg(
             version=version("pyro-stitchnet"),
             parameters={"model": model},
         )
-        made = Segmentation(
-            source_images=[_reduced(head, scan, keep) for head in heads],
+        segmentation = Segmentation(
+            source_images=[_reduced(head, scan, keep_identifiers) for head in heads],
             pixel_array=labels,
             segmentation_type=SegmentationTypeValues.BINARY,
             segment_descriptions=[
@@ -127,18 +129,18 @@ def write_seg(
             content_description="For research use only",
             series_description="StitchNet: for research use only",
         )
-        made.save_as(path)
+        segmentation.save_as(path)
     return ""
 
 
-def _reduced(head: pydicom.Dataset, scan: str, keep: bool) -> pydicom.Dataset:
-    """A header with nothing but what is listed in this module."""
+def _reduced(head: pydicom.Dataset, scan: str, keep_identifiers: bool) -> pydicom.Dataset:
+    """A header with only the tags listed in this module."""
     reduced = pydicom.Dataset()
-    for name in PLACE:
+    for name in COPIED:
         if name in head:
             reduced[name] = head[name]
-    for name in WHOSE:
-        setattr(reduced, name, head.get(name, "") if keep else "")
+    for name in PATIENT:
+        setattr(reduced, name, head.get(name, "") if keep_identifiers else "")
     if not reduced.PatientID:
         reduced.PatientID = scan
     return reduced

@@ -1,4 +1,4 @@
-"""The maps of one scan: what the model says of every voxel, slice by slice into files."""
+"""The maps of one scan: labels, probabilities and uncertainty of every voxel, slice by slice."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -13,12 +13,12 @@ from pyro_stitchnet.data.preprocessing.steps import window
 from pyro_stitchnet.data.scans.nifti import Encoding
 from pyro_stitchnet.data.scans.stack import Spool, Stack
 from pyro_stitchnet.labels import CONSOLIDATION, GGO, HEALTHY, LABELS
-from pyro_stitchnet.posterior import entropy
+from pyro_stitchnet.posterior import ReadOutOptions, entropy
 from pyro_stitchnet.posterior.decision import decide, without_specks
 from pyro_stitchnet.prediction.measurements import Tally
-from pyro_stitchnet.prediction.segmenter import Options, Segmented, Segmenter
+from pyro_stitchnet.prediction.slice_segmenter import SliceResult, SliceSegmenter
 
-__all__ = ["ENCODINGS", "SliceMaps", "Totals", "each_slice", "make_maps"]
+__all__ = ["ENCODINGS", "SliceMaps", "Totals", "make_maps", "slice_maps"]
 
 ENCODINGS: Mapping[str, Encoding] = {
     "labels": Encoding(np.uint8),
@@ -27,30 +27,30 @@ ENCODINGS: Mapping[str, Encoding] = {
     "scan": Encoding(np.int16),
     "healthy": Encoding(np.int16),
 }
-"""How each map is stored."""
+"""Storage of each map."""
 
 
 @dataclass
 class Totals:
-    """What the slices of one scan came to.
+    """Sums over the slices of one scan.
 
     Attributes:
         tally: counts of the labels.
-        segmented: how many slices the model was asked about.
-        sure: sum over voxels of lung of the probability of their label.
-        doubt: of each slice, the sum over its pixels of the entropy, nats, (S,).
+        entropy: sum over the pixels of each slice of the entropy of the labels, nats, (S,).
+        segmented: number of slices that the model segmented.
+        certainty: sum over the voxels of lung of the probability of their label.
     """
 
     tally: Tally
-    doubt: np.ndarray
+    entropy: np.ndarray
     segmented: int = 0
-    sure: float = 0.0
+    certainty: float = 0.0
 
     @property
     def confidence(self) -> float | None:
-        """Mean over the lung of the probability of the label given; None without lung."""
+        """Mean over the lung of the probability of the assigned label; None without lung."""
         lung = int(self.tally.lung.sum())
-        return self.sure / lung if lung else None
+        return self.certainty / lung if lung else None
 
 
 @dataclass(frozen=True)
@@ -58,49 +58,48 @@ class SliceMaps:
     """Every map of one slice, (R, C).
 
     Attributes:
-        answer: what the model said; None of a slice that it was not asked about.
+        result: the model's output; None if the slice was left out for too little lung.
         maps: by name, keys of :data:`ENCODINGS`.
     """
 
-    answer: Segmented | None
+    result: SliceResult | None
     maps: Mapping[str, np.ndarray]
 
 
-def each_slice(
-    segmenter: Segmenter, stack: Stack, *, styles: bool, stacked: bool = True
+def slice_maps(
+    segmenter: SliceSegmenter, stack: Stack, *, styles: bool
 ) -> tuple[Totals, Iterator[SliceMaps]]:
     """Segment a scan slice by slice.
 
     Args:
         segmenter: the model.
         stack: the scan.
-        styles: whether to draw the styles, without which the healthy map is the scan's.
-        stacked: whether neighbouring slices are neighbours in the patient.
+        styles: whether to compute the styles; without them the healthy map equals the scan.
 
     Returns:
-        The totals, whole when the slices are; and the slices from the feet, one for each of the
-        stack.
+        The totals, complete once the iterator is exhausted; and an iterator over all slices of the
+        stack, from the feet.
     """
     tally = Tally.empty(len(stack), stack.slices[0].shape[1])
     totals = Totals(tally, np.zeros(len(stack)))
 
     def slices() -> Iterator[SliceMaps]:
-        answers = segmenter.slices(stack, styles=styles, stacked=stacked)
-        for index, answer in enumerate(_in_turn(answers, len(stack))):
+        results = segmenter.slices(stack, styles=styles)
+        for index, result in enumerate(_with_gaps(results, len(stack))):
             grey = stack.slices[index]
-            maps, sure = _of_slice(segmenter, stack, grey, answer)
+            maps, certainty = _maps_of_slice(segmenter, stack, grey, result)
             totals.tally.add(index, maps["labels"], grey)
-            if answer is not None:
+            if result is not None:
                 totals.segmented += 1
-                totals.sure += sure
-                totals.doubt[index] = maps["uncertainty"].sum(dtype=np.float64)
-            yield SliceMaps(answer, maps)
+                totals.certainty += certainty
+                totals.entropy[index] = maps["uncertainty"].sum(dtype=np.float64)
+            yield SliceMaps(result, maps)
 
     return totals, slices()
 
 
 def make_maps(
-    segmenter: Segmenter, stack: Stack, folder: Path, *, names: tuple[str, ...]
+    segmenter: SliceSegmenter, stack: Stack, folder: Path, *, names: tuple[str, ...]
 ) -> tuple[Totals, dict[str, Spool]]:
     """Segment a scan into files of axial slices.
 
@@ -111,68 +110,76 @@ def make_maps(
         names: of the maps, keys of :data:`ENCODINGS`.
 
     Returns:
-        The totals, and of each map the stored numbers.
+        The totals, and the encoded slices of each map.
 
     Raises:
-        ValueError: all voxels are alike.
+        ValueError: all voxels of the scan are equal.
     """
     shape = stack.slices[0].shape
     spools = {name: Spool(folder / f"{name}.raw", shape, ENCODINGS[name].dtype) for name in names}
-    totals, slices = each_slice(segmenter, stack, styles="healthy" in names)
+    totals, slices = slice_maps(segmenter, stack, styles="healthy" in names)
     for one in slices:
         for name, spool in spools.items():
             spool.append(ENCODINGS[name](one.maps[name]))
     return totals, spools
 
 
-def _in_turn(answers: Iterator[Segmented], n: int) -> Iterator[Segmented | None]:
-    """An answer for every slice, None for those left out."""
-    following = next(answers, None)
+def _with_gaps(results: Iterator[SliceResult], n: int) -> Iterator[SliceResult | None]:
+    """A result for each of ``n`` slices; None for those left out."""
+    following = next(results, None)
     for index in range(n):
         if following is None or following.index != index:
             yield None
         else:
             yield following
-            following = next(answers, None)
+            following = next(results, None)
 
 
-def _of_slice(
-    segmenter: Segmenter, stack: Stack, grey: np.ndarray, answer: Segmented | None
+def _maps_of_slice(
+    segmenter: SliceSegmenter, stack: Stack, grey: np.ndarray, result: SliceResult | None
 ) -> tuple[dict[str, np.ndarray], float]:
     """Every map of one slice, and the sum over its lung of the labels' probabilities."""
     steps = segmenter.preprocessing
     low, high = steps.window
-    shown = window(grey, *steps.limits(stack)) * (high - low) + low
-    made: dict[str, np.ndarray] = {
+    windowed = window(grey, *steps.limits(stack)) * (high - low) + low
+    maps: dict[str, np.ndarray] = {
         "labels": np.zeros(grey.shape, np.uint8),
         "lesion_probability": np.zeros(grey.shape, np.float32),
         "uncertainty": np.zeros(grey.shape, np.float32),
-        "scan": shown,
-        "healthy": shown,
+        "scan": windowed,
+        "healthy": windowed,
     }
-    if answer is None:
-        return made, 0.0
-    box, p = answer.covered()
-    probabilities = _batch_of_one(p)
-    labels = _labels(answer, probabilities, segmenter.options)
-    made["labels"][box] = labels
-    made["lesion_probability"][box] = p[GGO] + p[CONSOLIDATION]
-    made["uncertainty"][box] = entropy(probabilities)[0].numpy()
-    if answer.styles is not None:
-        _, style = answer.grid.covered(answer.styles[HEALTHY], order=1)
+    if result is None:
+        return maps, 0.0
+    box, p = result.covered()
+    batch = _batch_of_one(p)
+    labels = _labels(result, batch, segmenter.options)
+    maps["labels"][box] = labels
+    maps["lesion_probability"][box] = p[GGO] + p[CONSOLIDATION]
+    maps["uncertainty"][box] = entropy(batch)[0].numpy()
+    if result.styles is not None:
+        _, style = result.placement.covered(result.styles[HEALTHY], order=1)
         lesion = labels >= GGO
-        made["healthy"] = shown.copy()
-        made["healthy"][box][lesion] = style[lesion] * (high - low) + low
-    return made, float(np.take_along_axis(p, labels[None], 0)[0][labels > 0].sum(dtype=np.float64))
+        maps["healthy"] = windowed.copy()
+        maps["healthy"][box][lesion] = style[lesion] * (high - low) + low
+    of_label = np.take_along_axis(p, labels[None], 0)[0]
+    return maps, float(of_label[labels > 0].sum(dtype=np.float64))
 
 
-def _labels(answer: Segmented, p: Tensor, asked: Options) -> np.ndarray:
-    """The label of every pixel that the picture covers, (R, C), by its probabilities there."""
-    if asked.least_patch:  # specks are sought on the picture: drawn larger, soft ones shrink
-        picture = torch.from_numpy(answer.probabilities)[None]
-        told = without_specks(picture, asked.decision, asked.least_patch)[0].numpy()
-        p = _batch_of_one(answer.grid.covered(told, order=1)[1])
-    return decide(p, asked.decision)[0].numpy()
+def _labels(result: SliceResult, p: Tensor, options: ReadOutOptions) -> np.ndarray:
+    """The label of every covered pixel of the scan's slice, (R, C).
+
+    Args:
+        result: the model's output.
+        p: its probabilities on the scan's pixels, (1, K, R, C).
+        options: ``decision`` and ``least_patch``.
+    """
+    if options.least_patch:
+        # Patches are counted on the model's input: interpolation shrinks small patches.
+        on_input = torch.from_numpy(result.probabilities)[None]
+        despeckled = without_specks(on_input, options.decision, options.least_patch)[0].numpy()
+        p = _batch_of_one(result.placement.covered(despeckled, order=1)[1])
+    return decide(p, options.decision)[0].numpy()
 
 
 def _batch_of_one(p: np.ndarray) -> Tensor:

@@ -1,13 +1,14 @@
-"""What a report says in numbers: volumes, shares, sides, thirds and severity, from labels alone.
+"""Measurements of a segmented scan: volumes, shares, sides, thirds and a severity score.
 
-Left and right are told by the scan's affine, and parted by the sagittal plane between the lungs
-that has the least lung. Thirds are of the height of the lungs, first to last slice with lung.
+All are computed from label counts. The affine gives left and right; the sagittal plane between the
+lungs with the least lung separates them. Thirds are of the height of the lungs, from the first to
+the last slice with lung.
 
-The severity score is that of Pan et al. (Radiology 295:715, 2020): each of the five lobes scores 0
-where it is free of disease, 1 below 5 % of its volume, 2 to 25 %, 3 below 50 %, 4 to 75 % and 5
-above, 25 in all. There the lobes are a reader's. StitchNet has no lobes: here the five regions are
-the thirds of the right lung's height and the halves of the left's, so that scores resemble the
-published ones, and are not to be taken for them.
+The severity score follows Pan et al. (Radiology 295:715, 2020), where each of the five lobes scores
+0 without disease, 1 below 5 % of its volume, 2 up to 25 %, 3 below 50 %, 4 up to 75 % and 5 above:
+25 in total. There a reader identifies the lobes; StitchNet does not segment them. Here the five
+regions are the thirds of the right lung's height and the halves of the left lung's. Scores resemble
+the published ones, but are not comparable with them.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,7 +20,10 @@ import numpy as np
 from pyro_stitchnet.data.scans.volume import to_axial
 from pyro_stitchnet.labels import BACKGROUND, CONSOLIDATION, GGO, HEALTHY, LABELS
 
-__all__ = ["Tally", "figures", "severity"]
+__all__ = [
+    "Tally", "measure", "measurements_of", "separating_column", "severity", "split_by_height",
+    "voxel_ml",
+]  # fmt: skip
 
 TISSUES: Mapping[str, tuple[int, ...]] = {
     "lung": (HEALTHY, GGO, CONSOLIDATION),
@@ -27,22 +31,22 @@ TISSUES: Mapping[str, tuple[int, ...]] = {
     "consolidation": (CONSOLIDATION,),
     "infection": (GGO, CONSOLIDATION),
 }
-"""Labels of what volumes are given of; the lung has its lesions in it."""
+"""The labels of each measured tissue; "lung" includes its lesions."""
 
-# Shares of a region, in percent, from which on a score is 2, 3, 4, 5: at 25 and 75 it is the lower.
+# Smallest shares of a region, in percent, that score 2, 3, 4, 5; 25 and 75 % get the lower score.
 _SCORES = (5.0, np.nextafter(25.0, 26.0), 50.0, np.nextafter(75.0, 76.0))
-_REGIONS = {"right": 3, "left": 2}  # how many of each lung, for its lobes
+_REGIONS = {"right": 3, "left": 2}  # regions per lung, in place of its lobes
 
 
 @dataclass
 class Tally:
-    """Counts of labelled voxels, from which all figures follow; filled slice by slice.
+    """Counts of labelled voxels, filled slice by slice.
 
     Attributes:
-        counts: voxels of each label in each column of each slice, int64 (S, C, K); axial slices
-            from feet to head, columns from the patient's right to left.
-        hounsfield: sums of HU over the voxels of each label, (K,).
-        edges: voxels of lung on the first and last row and column, summed over slices.
+        counts: voxels of each label per slice and column, int64 (S, C, K); axial slices from feet
+            to head, columns from the patient's right to left.
+        hounsfield: sum of HU over the voxels of each label, (K,).
+        edges: voxels of lung in the first and last row and column, summed over slices.
     """
 
     counts: np.ndarray
@@ -51,7 +55,7 @@ class Tally:
 
     @classmethod
     def empty(cls, slices: int, columns: int) -> "Tally":
-        """Nothing counted yet."""
+        """A tally of zero counts."""
         return cls(np.zeros((slices, columns, len(LABELS)), np.int64), np.zeros(len(LABELS)))
 
     def add(self, index: int, labels: np.ndarray, grey: np.ndarray) -> None:
@@ -60,7 +64,7 @@ class Tally:
         Args:
             index: of the slice, from the feet.
             labels: (R, C).
-            grey: HU (R, C).
+            grey: HU, (R, C).
         """
         lung = labels != BACKGROUND
         columns = np.flatnonzero(lung.any(0))
@@ -77,51 +81,52 @@ class Tally:
 
     @property
     def lung(self) -> np.ndarray:
-        """Voxels of lung in each slice and column, (S, C)."""
+        """Voxels of lung per slice and column, (S, C)."""
         total: np.ndarray = self.counts[..., 1:].sum(-1)
         return total
 
 
-def figures(labels: np.ndarray, grey: np.ndarray, affine: np.ndarray) -> dict[str, Any]:
-    """All figures of a segmented scan.
+def measure(labels: np.ndarray, grey: np.ndarray, affine: np.ndarray) -> dict[str, Any]:
+    """Measure a segmented scan.
 
     Args:
         labels: 0 to 3, (I, J, K).
-        grey: Hounsfield units, (I, J, K).
-        affine: of both, voxels to mm, (4, 4).
+        grey: HU, (I, J, K).
+        affine: voxels to mm, (4, 4).
 
     Returns:
-        See :func:`figures_of`.
+        As :func:`measurements_of`.
     """
-    turned, units = to_axial(labels, affine), to_axial(grey, affine)
-    tally = Tally.empty(len(turned), turned.shape[2])
-    for index, (one, hu) in enumerate(zip(turned, units, strict=True)):
+    axial_labels, axial_grey = to_axial(labels, affine), to_axial(grey, affine)
+    tally = Tally.empty(len(axial_labels), axial_labels.shape[2])
+    for index, (one, hu) in enumerate(zip(axial_labels, axial_grey, strict=True)):
         tally.add(index, one, hu)
-    return figures_of(tally, voxel_ml(affine))
+    return measurements_of(tally, voxel_ml(affine))
 
 
 def voxel_ml(affine: np.ndarray) -> float:
-    """Volume of a voxel, in ml; of a tilted gantry's too."""
+    """Volume of a voxel in ml; correct for a tilted gantry too."""
     return float(abs(np.linalg.det(affine[:3, :3]))) / 1000
 
 
-def figures_of(tally: Tally, ml: float | None, *, hounsfield: bool = True) -> dict[str, Any]:
-    """All figures of counted labels.
+def measurements_of(tally: Tally, ml: float | None, *, hounsfield: bool = True) -> dict[str, Any]:
+    """Compute all measurements from counted labels.
 
     Args:
         tally: the counts.
-        ml: volume of a voxel; None where it is unknown, and so are volumes.
+        ml: volume of a voxel; None if the spacing is unknown, which makes all volumes None.
         hounsfield: whether the summed grey values are HU.
 
     Returns:
-        ``volumes_ml`` and ``percent_of_lung`` of :data:`TISSUES`; both again in ``sides`` for
-        left and right, and in ``thirds`` for upper, middle and lower; ``severity_score``;
-        ``mean_hu`` of healthy lung, GGO and consolidation. None stands for what is not defined.
+        ``volumes_ml`` and ``percent_of_lung`` of :data:`TISSUES`; the same in ``sides`` for left
+        and right, and in ``thirds`` for upper, middle and lower; ``severity_score``; ``mean_hu`` of
+        healthy lung, GGO and consolidation. Undefined values are None.
     """
-    right = np.arange(tally.counts.shape[1]) < middle(tally.lung.sum(0))
+    right = np.arange(tally.counts.shape[1]) < separating_column(tally.lung.sum(0))
     sides = {"left": tally.counts[:, ~right].sum(1), "right": tally.counts[:, right].sum(1)}
     whole = sides["left"] + sides["right"]  # (S, K)
-    thirds = dict(zip(("lower", "middle", "upper"), parted(whole, 3), strict=True))
+    parts = split_by_height(whole, 3)
+    thirds = dict(zip(("lower", "middle", "upper"), parts, strict=True))
     counts = whole.sum(0)
     means = {
         LABELS[k]: _rounded(tally.hounsfield[k] / counts[k]) if hounsfield and counts[k] else None
@@ -137,30 +142,33 @@ def figures_of(tally: Tally, ml: float | None, *, hounsfield: bool = True) -> di
 
 
 def severity(sides: Mapping[str, np.ndarray]) -> int | None:
-    """The score of 0 to 25 that this module's head describes.
+    """The severity score of this module's docstring, 0 to 25.
 
     Args:
-        sides: voxels of each label in each slice from the feet, (S, K), of "left" and "right".
+        sides: voxels of each label per slice from the feet, (S, K), for "left" and "right".
 
     Returns:
-        None where the lungs show on fewer than three slices.
+        None if fewer than three slices contain lung.
     """
     if (np.sum([side[:, 1:] for side in sides.values()], (0, 2)) > 0).sum() < 3:
         return None
-    regions = [part for name, n in _REGIONS.items() for part in parted(sides[name], n)]
+    regions = [part for name, n in _REGIONS.items() for part in split_by_height(sides[name], n)]
     return sum(_score(_percent(part, TISSUES["infection"])) for part in regions)
 
 
-def middle(profile: np.ndarray) -> int:
-    """The column that parts the right lung from the left: that with least lung between them.
+def separating_column(profile: np.ndarray) -> int:
+    """The column between the right and the left lung: the one with the least lung.
+
+    Only the middle half of the lungs' width is searched; of equal columns the most central is
+    taken.
 
     Args:
-        profile: voxels of lung in each column, from the patient's right to left.
+        profile: voxels of lung per column, from the patient's right to left.
     """
-    seen = np.flatnonzero(profile)
-    if not len(seen):
+    columns = np.flatnonzero(profile)
+    if not len(columns):
         return len(profile) // 2
-    first, last = seen[0], seen[-1] + 1
+    first, last = columns[0], columns[-1] + 1
     quarter = (last - first) // 4
     between = profile[first + quarter : last - quarter]
     least = np.flatnonzero(between == between.min())
@@ -168,16 +176,23 @@ def middle(profile: np.ndarray) -> int:
     return int(first + quarter + least[np.abs(least + 0.5 - centre).argmin()])
 
 
-def parted(slices: np.ndarray, n: int) -> list[np.ndarray]:
-    """Counts of slices (S, K) summed over ``n`` parts of the lung's height, from the feet, (K,).
+def split_by_height(slices: np.ndarray, n: int) -> list[np.ndarray]:
+    """Sum counts over ``n`` parts of equal height of the lung, from the feet.
 
-    A slice on an edge between two parts gives to each its share.
+    A slice across the edge of two parts is divided between them in proportion.
+
+    Args:
+        slices: counts per slice and label, (S, K).
+        n: number of parts.
+
+    Returns:
+        The sums of each part, (K,).
     """
-    seen = np.flatnonzero(slices[:, 1:].any(1))
-    if not len(seen):
+    rows = np.flatnonzero(slices[:, 1:].any(1))
+    if not len(rows):
         return [np.zeros(slices.shape[1])] * n
-    lung = slices[seen[0] : seen[-1] + 1]
-    below = np.vstack([np.zeros(slices.shape[1]), lung.cumsum(0)])  # a row an edge of a slice
+    lung = slices[rows[0] : rows[-1] + 1]
+    below = np.vstack([np.zeros(slices.shape[1]), lung.cumsum(0)])  # a row per edge of slices
     edges = np.linspace(0, len(lung), n + 1)
     at = [np.interp(edges, np.arange(len(below)), column) for column in below.T]
     return list(np.diff(np.stack(at, 1), axis=0))

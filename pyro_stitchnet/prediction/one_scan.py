@@ -1,4 +1,4 @@
-"""One scan from its files to a folder of results: what a worker does at a time."""
+"""One scan, from its files to a folder of results: the unit of work of a worker process."""
 
 import errno
 import json
@@ -16,62 +16,64 @@ from pyro_stitchnet.data.scans.privacy import without_identifiers
 from pyro_stitchnet.data.scans.stack import Spool, Stack
 from pyro_stitchnet.data.scans.streaming import read_stack
 from pyro_stitchnet.data.scans.volume import from_axial
-from pyro_stitchnet.prediction.inputs import Input
+from pyro_stitchnet.posterior import ReadOutOptions
+from pyro_stitchnet.prediction.inputs import ScanInput
 from pyro_stitchnet.prediction.maps import ENCODINGS, make_maps
-from pyro_stitchnet.prediction.scan_report import REPORT, SLICES, make_report, slices_table
-from pyro_stitchnet.prediction.segmenter import Options, Segmenter, load
+from pyro_stitchnet.prediction.output_files import MAPS, REPORT, SEG, SLICES, map_file
+from pyro_stitchnet.prediction.scan_report import make_report, slices_table
+from pyro_stitchnet.prediction.slice_segmenter import SliceSegmenter
 from pyro_stitchnet.runtime.files import naming, write_atomically
 
-__all__ = ["MAPS", "Model", "Outcome", "ScanUnit", "keep_loaded", "loaded"]
+__all__ = ["ModelSource", "Outcome", "ScanUnit", "cache_model", "cached_model"]
 
-MAPS = ("labels", "lesion_probability", "uncertainty")
-"""Maps that every scan gets."""
-
-SEG = "segmentation.dcm"
-
-# Nothing that the next scan would not meet, too.
+# Errors that every further scan would meet too.
 FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @dataclass(frozen=True)
-class Model:
-    """What each worker loads once.
+class ModelSource:
+    """A checkpoint and how to load it; each worker loads it once.
 
     Attributes:
         path: the checkpoint.
-        device: where it goes.
-        options: how it is asked.
-        lungs: as for :func:`~pyro_stitchnet.prediction.segmenter.load`.
-        size: likewise.
-        digest: what the checkpoint must be; a worker that lives long would go on with an older one
-            of the same path.
+        device: "auto" uses a GPU if there is one.
+        options: read-out options.
+        lungs: as for :func:`pyro_stitchnet.load`.
+        size: as for :func:`pyro_stitchnet.load`.
+        digest: expected SHA-256 of the checkpoint; "" accepts any. It keeps a long-lived worker
+            from using an older checkpoint of the same path.
     """
 
     path: Path
     device: str = "auto"
-    options: Options | None = None
+    options: ReadOutOptions | None = None
     lungs: str | None = None
     size: int | None = None
     digest: str = ""
 
-    def load(self) -> Segmenter:
-        """The model; errors are those of `load`."""
-        made = load(
+    def load(self) -> SliceSegmenter:
+        """Load the model.
+
+        Raises:
+            ValueError: the checkpoint is not that of ``digest``; and the errors of
+                :func:`pyro_stitchnet.load`.
+        """
+        segmenter = SliceSegmenter.from_checkpoint(
             self.path, device=self.device, options=self.options, lungs=self.lungs, size=self.size
         )
-        if self.digest not in ("", made.digest):
-            raise ValueError(f"{self.path}: has changed meanwhile; run the same command again")
-        return made
+        if self.digest not in ("", segmenter.digest):
+            raise ValueError(f"{self.path}: changed during the run; run the same command again")
+        return segmenter
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a scan.
+    """Success or failure of a scan.
 
     Attributes:
         scan: its name.
-        source: its file or folder, as far as it may be told.
-        reason: why it failed; "" where it did not.
+        source: its file or folder, without identifiers unless they are kept.
+        reason: why it failed; "" on success.
     """
 
     scan: str
@@ -84,108 +86,117 @@ class ScanUnit:
     """A scan to segment.
 
     Attributes:
-        given: its files.
+        scan_input: its files.
         scan: its name.
-        out: folder of all results.
+        out: the results folder.
         model: the model.
-        extras: maps beside :data:`MAPS`: "scan", "healthy".
-        seg: whether DICOM input gets a DICOM SEG.
-        keep: whether results may hold what identifies the patient.
-        threads: for the model; None leaves them as they are.
+        extras: optional maps to write: "scan", "healthy".
+        seg: whether to write a DICOM SEG for DICOM input.
+        keep_identifiers: whether results may identify the patient.
+        threads: of torch, in this process; None leaves the number unchanged.
     """
 
-    given: Input
+    scan_input: ScanInput
     scan: str
     out: Path
-    model: Model
+    model: ModelSource
     extras: tuple[str, ...] = ()
     seg: bool = True
-    keep: bool = False
+    keep_identifiers: bool = False
     threads: int | None = None
 
     def __call__(self) -> Outcome:
-        """Segment it; what is wrong with it is returned, not raised.
+        """Segment the scan. An error of this scan is returned as the outcome's reason.
 
         Raises:
-            OSError: the disk is full, or cannot be written.
+            OSError: the disk is full or read-only.
         """
-        if (self.out / self.scan / REPORT).exists():  # done by a worker that then died
-            return Outcome(self.scan, self._said(str(self.given.path)))
+        if (self.out / self.scan / REPORT).exists():  # finished by a worker that died afterwards
+            return self._outcome()
         if self.threads is not None:
             torch.set_num_threads(self.threads)
-        segmenter = loaded(self.model)
+        segmenter = cached_model(self.model)
         try:
             self._segment(segmenter)
-        except Exception as error:  # a folder of thousands goes on after any bad scan
+        except Exception as error:  # one bad scan must not stop a folder of thousands
             if isinstance(error, OSError) and error.errno in FATAL:
                 raise
             return self.failed(str(error) or type(error).__name__)
-        return Outcome(self.scan, self._said(str(self.given.path)))
+        return self._outcome()
 
     def failed(self, reason: str) -> Outcome:
         """The outcome of a scan that cannot be segmented."""
-        return Outcome(self.scan, self._said(str(self.given.path)), self._said(reason))
+        return self._outcome(self._without_identifiers(reason))
 
-    def _said(self, text: str) -> str:
-        return text if self.keep else without_identifiers(text, self.given.identifiers)
+    def _outcome(self, reason: str = "") -> Outcome:
+        return Outcome(self.scan, self._without_identifiers(str(self.scan_input.path)), reason)
 
-    def _segment(self, segmenter: Segmenter) -> None:
+    def _without_identifiers(self, text: str) -> str:
+        """The text, with identifiers removed unless they are to be kept."""
+        if self.keep_identifiers:
+            return text
+        return without_identifiers(text, self.scan_input.identifiers)
+
+    def _segment(self, segmenter: SliceSegmenter) -> None:
         final = self.out / self.scan
         temporary = self.out / f".{self.scan}.{secrets.token_hex(4)}.tmp"
         work = temporary / "work"
         try:
             with naming(self.out):
                 work.mkdir(parents=True)
-                stack = read_stack(self.given.path, work / "slices.raw", series=self.given.series)
+                stack = read_stack(
+                    self.scan_input.path, work / "slices.raw", series=self.scan_input.series
+                )
                 totals, spools = make_maps(segmenter, stack, work, names=(*MAPS, *self.extras))
-                files = {name: f"{name}.nii.gz" for name in spools}
+                files = {name: map_file(name) for name in spools}
                 for name, spool in spools.items():
                     write_nifti(temporary / files[name], spool, ENCODINGS[name], stack.affine)
+                source = self._without_identifiers(self.scan_input.path.name)
                 report = make_report(
-                    self.scan, self._said(self.given.path.name), self.given.key, segmenter, stack,
-                    totals, files,
-                )  # fmt: skip
+                    self.scan, source, self.scan_input.key, segmenter, stack, totals, files
+                )
                 if self.seg and stack.files:
                     self._write_seg(temporary / SEG, spools["labels"], stack, report)
                 shutil.rmtree(work)
                 slices = slices_table(stack, totals).to_csv(index=False)
                 write_atomically(temporary / SLICES, slices)
                 write_atomically(temporary / REPORT, json.dumps(report, indent=2) + "\n")
-                if not (final / REPORT).exists():  # else another worker had the same scan
+                if not (final / REPORT).exists():  # another worker may have finished the same scan
                     temporary.rename(final)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
     def _write_seg(self, path: Path, spool: Spool, stack: Stack, report: dict[str, Any]) -> None:
-        """The labels as DICOM; tells the report."""
-        from pyro_stitchnet.prediction.dicom_seg import write_seg  # highdicom takes a second
+        """Write the labels as DICOM and add the file, or a warning, to the report."""
+        from pyro_stitchnet.prediction.dicom_seg import write_seg  # importing highdicom takes 1 s
 
         labels = np.ascontiguousarray(from_axial(spool.mapped(), stack.affine).T)
         try:
-            said = write_seg(
-                path, labels, stack.files, scan=self.scan, model=report["model"], keep=self.keep
-            )
+            problem = write_seg(
+                path, labels, stack.files, scan=self.scan, model=report["model"],
+                keep_identifiers=self.keep_identifiers,
+            )  # fmt: skip
         except (ValueError, TypeError, AttributeError, RuntimeError) as error:
-            # What highdicom says of a strange series; its labels are good all the same.
-            said = self._said(f"highdicom refuses the series ({error})")
+            # highdicom rejects unusual series; the other results are still valid.
+            problem = self._without_identifiers(f"highdicom rejects the series ({error})")
             path.unlink(missing_ok=True)
-        if said:
-            report["warnings"].append(f"No DICOM SEG: {said}.")
+        if problem:
+            report["warnings"].append(f"No DICOM SEG: {problem}.")
         else:
             report["files"]["segmentation"] = SEG
 
 
-_kept: dict[Model, Segmenter] = {}  # the last, in each process
+_cache: dict[ModelSource, SliceSegmenter] = {}  # the last model of this process
 
 
-def loaded(model: Model) -> Segmenter:
-    """The model, loaded once in each process."""
-    if model not in _kept:
-        keep_loaded(model, model.load())
-    return _kept[model]
+def cached_model(model: ModelSource) -> SliceSegmenter:
+    """The model, loaded once per process."""
+    if model not in _cache:
+        cache_model(model, model.load())
+    return _cache[model]
 
 
-def keep_loaded(model: Model, segmenter: Segmenter) -> None:
-    """Have :func:`loaded` give this one."""
-    _kept.clear()
-    _kept[model] = segmenter
+def cache_model(model: ModelSource, segmenter: SliceSegmenter) -> None:
+    """Make :func:`cached_model` return this model, in place of the last one."""
+    _cache.clear()
+    _cache[model] = segmenter

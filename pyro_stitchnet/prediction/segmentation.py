@@ -13,34 +13,36 @@ import nibabel as nib
 import numpy as np
 from matplotlib.figure import Figure
 
-from pyro_stitchnet import figures as pictures
+from pyro_stitchnet import figures
 from pyro_stitchnet.data.scans.common import looks_hounsfield
-from pyro_stitchnet.data.scans.readers import read_volume
 from pyro_stitchnet.data.scans.stack import Stack
+from pyro_stitchnet.data.scans.streaming import read_stack
 from pyro_stitchnet.data.scans.volume import Volume, axial_affine, from_axial
 from pyro_stitchnet.labels import BACKGROUND, LABELS
-from pyro_stitchnet.prediction.maps import SliceMaps, each_slice
-from pyro_stitchnet.prediction.scan_report import DISCLAIMER, make_report
-from pyro_stitchnet.prediction.segmenter import Segmented, Segmenter
+from pyro_stitchnet.prediction.maps import SliceMaps, slice_maps
+from pyro_stitchnet.prediction.output_files import DISCLAIMER
+from pyro_stitchnet.prediction.scan_report import make_report
+from pyro_stitchnet.prediction.slice_segmenter import SliceResult, SliceSegmenter
 
 __all__ = ["Segmentation", "segment_scan"]
 
-DRAWN = 4  # slices
+FIGURE_SLICES = 4
 
-Of = Callable[[Segmented], np.ndarray]
+Channels = Callable[[SliceResult], np.ndarray]
+"""Selects an array (K, H, W) of a slice's result."""
 
 
 @dataclass(frozen=True)
 class Segmentation:
-    """A scan and what the model makes of it; draws itself in notebooks.
+    """A scan and its segmentation, with a rich display in notebooks.
 
-    All arrays lie on the scan's own grid (I, J, K), and are made when first asked for.
+    Arrays are on the scan's own grid (I, J, K) and computed on first access.
 
     Attributes:
         stack: the scan.
-        report: figures and warnings, as in ``report.json``.
-        slices: what the model says of each axial slice, from the feet.
-        window: the grey values that it sees as black and white.
+        report: measurements and warnings, as in ``report.json``.
+        slices: results of each axial slice, from the feet.
+        window: grey values that are black and white in the model's input.
     """
 
     stack: Stack = field(repr=False)
@@ -70,104 +72,107 @@ class Segmentation:
 
     @cached_property
     def healthy(self) -> np.ndarray:
-        """The scan, windowed, its lesions drawn as healthy lung; HU, float32."""
+        """The windowed scan with its lesions replaced by healthy lung; HU, float32."""
         return self._map("healthy")
 
     @cached_property
     def probabilities(self) -> np.ndarray:
-        """Of each label, float32 (K, I, J, K)."""
-        outside = (np.arange(len(LABELS)) == BACKGROUND).astype(np.float32)
-        return self._pictures(lambda answer: answer.probabilities, outside[:, None, None])
+        """Probability of each label, float32 (labels, I, J, K)."""
+        background = (np.arange(len(LABELS)) == BACKGROUND).astype(np.float32)
+        return self._volume(lambda result: result.probabilities, background[:, None, None])
 
     @cached_property
     def styles(self) -> np.ndarray:
-        """The scan as if all of it were one tissue, in [0, 1], float32 (K, I, J, K).
+        """The scan as if all of it were one tissue, in [0, 1], float32 (labels, I, J, K).
 
-        0 where the model saw nothing.
+        0 outside the model's input.
         """
-        return self._pictures(_styles, 0)
+        return self._volume(_styles, 0)
 
     def save(self, path: str | Path) -> None:
         """Write the labels as NIfTI, with the scan's affine."""
         nib.save(nib.Nifti1Image(self.labels, self.affine), path)
 
-    def figure(self, slices: int = DRAWN) -> Figure:
-        """Slices evenly spread over the lungs: segmentation, styles, reconstruction.
+    def figure(self, slices: int = FIGURE_SLICES) -> Figure:
+        """Draw slices with segmentation, styles and reconstruction.
 
         Args:
-            slices: how many at most.
+            slices: at most so many, evenly spread over the lungs.
         """
-        seen = [i for i, one in enumerate(self.slices) if one.answer is not None]
-        seen = seen or list(range(len(self.slices)))
-        at = np.linspace(0, len(seen) - 1, min(slices, len(seen)) + 2)[1:-1]
-        chosen = sorted({seen[round(float(i))] for i in at})
+        segmented = [i for i, one in enumerate(self.slices) if one.result is not None]
+        segmented = segmented or list(range(len(self.slices)))
+        at = np.linspace(0, len(segmented) - 1, min(slices, len(segmented)) + 2)[1:-1]
+        chosen = sorted({segmented[round(float(i))] for i in at})
         low, high = self.window
         grey = (np.stack([self.slices[i].maps["scan"] for i in chosen]) - low) / (high - low)
         labels = np.stack([self.slices[i].maps["labels"] for i in chosen])
-        drawn = np.stack([self._picture(i, _styles, 0) for i in chosen])
-        stitched = np.take_along_axis(drawn, labels[:, None].astype(np.int64), 1)[:, 0]
+        styles = np.stack([self._slice(i, _styles, 0) for i in chosen])
+        stitched = np.take_along_axis(styles, labels[:, None].astype(np.int64), 1)[:, 0]
         names = [f"slice {i}" for i in chosen]
-        return pictures.styles(grey, None, labels, drawn, stitched, names)
+        return figures.styles(grey, None, labels, styles, stitched, names)
 
     def _repr_html_(self) -> str:
-        picture = io.BytesIO()
-        self.figure().savefig(picture, format="png", dpi=80, bbox_inches="tight")
-        encoded = base64.b64encode(picture.getvalue()).decode()
+        png = io.BytesIO()
+        self.figure().savefig(png, format="png", dpi=80, bbox_inches="tight")
+        encoded = base64.b64encode(png.getvalue()).decode()
         rows = "".join(
-            f"<tr><td>{name}</td><td>{_said(self.report['volumes_ml'][name], 'ml')}</td>"
-            f"<td>{_said(self.report['percent_of_lung'].get(name), '%')}</td></tr>"
+            f"<tr><td>{name}</td><td>{_with_unit(self.report['volumes_ml'][name], 'ml')}</td>"
+            f"<td>{_with_unit(self.report['percent_of_lung'].get(name), '%')}</td></tr>"
             for name in self.report["volumes_ml"]
         )
-        notes = "".join(f"<li>{html.escape(text)}</li>" for text in self.report["warnings"])
+        warnings = "".join(f"<li>{html.escape(text)}</li>" for text in self.report["warnings"])
         return (
             f'<img alt="segmented slices" src="data:image/png;base64,{encoded}">'
             f"<table><tr><th></th><th>volume</th><th>of the lung</th></tr>{rows}</table>"
-            f"<ul>{notes}</ul><p>{html.escape(DISCLAIMER)}</p>"
+            f"<ul>{warnings}</ul><p>{html.escape(DISCLAIMER)}</p>"
         )
 
     def _map(self, name: str) -> np.ndarray:
         return from_axial(np.stack([one.maps[name] for one in self.slices]), self.affine)
 
-    def _pictures(self, of: Of, outside: float | np.ndarray) -> np.ndarray:
-        """Pictures of every slice, (K, I, J, K)."""
-        whole = np.stack([self._picture(i, of, outside) for i in range(len(self.slices))], 1)
+    def _volume(self, channels: Channels, outside: float | np.ndarray) -> np.ndarray:
+        """An array per label of every slice, (labels, I, J, K)."""
+        whole = np.stack([self._slice(i, channels, outside) for i in range(len(self.slices))], 1)
         return np.stack([from_axial(part, self.affine) for part in whole])
 
-    def _picture(self, index: int, of: Of, outside: float | np.ndarray) -> np.ndarray:
-        """A picture (K, H, W) put back onto its slice, (K, R, C)."""
+    def _slice(self, index: int, channels: Channels, outside: float | np.ndarray) -> np.ndarray:
+        """An array per label of one slice, on the scan's pixels, (labels, R, C)."""
         one = self.slices[index]
         whole = np.empty((len(LABELS), *one.maps["labels"].shape), np.float32)
         whole[:] = outside
-        if one.answer is not None:
-            box, inside = one.answer.grid.covered(of(one.answer), order=1)
+        if one.result is not None:
+            box, inside = one.result.placement.covered(channels(one.result), order=1)
             whole[(slice(None), *box)] = inside
         return whole
 
 
 def segment_scan(
-    segmenter: Segmenter, scan: Volume | np.ndarray | str | Path, *, series: str | None = None
+    segmenter: SliceSegmenter, scan: Volume | np.ndarray | str | Path, *, series: str | None = None
 ) -> Segmentation:
-    """See :meth:`~pyro_stitchnet.prediction.segmenter.Segmenter.segment`."""
+    """Segment one scan in memory.
+
+    Arguments and errors are those of :meth:`pyro_stitchnet.Segmenter.segment`.
+    """
     if isinstance(scan, str | Path):
-        volume = read_volume(Path(scan), series=series)
+        stack = read_stack(Path(scan), series=series)
     elif isinstance(scan, Volume):
-        volume = scan
+        stack = Stack.of(scan)
     else:
         array = np.asarray(scan, np.float32)
         array = array[None] if array.ndim == 2 else array
         volume = Volume(array, axial_affine(), looks_hounsfield(array), Path("array.npy"))
-    stack = Stack.of(volume)
-    totals, slices = each_slice(segmenter, stack, styles=True)
-    whole = tuple(slices)
-    name = volume.source.name
+        stack = Stack.of(volume)
+    totals, slices = slice_maps(segmenter, stack, styles=True)
+    whole = tuple(slices)  # completes the totals
+    name = stack.source.name
     report = make_report(name, name, "", segmenter, stack, totals, {})
     return Segmentation(stack, report, whole, segmenter.preprocessing.window)
 
 
-def _styles(answer: Segmented) -> np.ndarray:
-    assert answer.styles is not None  # asked for by segment_scan
-    return answer.styles
+def _styles(result: SliceResult) -> np.ndarray:
+    assert result.styles is not None  # segment_scan computes them
+    return result.styles
 
 
-def _said(value: float | None, unit: str) -> str:
+def _with_unit(value: float | None, unit: str) -> str:
     return "" if value is None else f"{value:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""Where a model runs: one device, or the processes of a training run."""
+"""The device of a model, and the processes of a training run."""
 
 import atexit
 import os
@@ -9,18 +9,20 @@ import torch
 from lightning_fabric import Fabric
 
 from pyro_stitchnet.runtime.distributed import leave
-from pyro_stitchnet.training.config import Precision
 
-__all__ = ["choose_device", "choose_precision", "make_fabric"]
+__all__ = ["Precision", "choose_device", "choose_precision", "make_fabric"]
 
-BF16 = "amx_bf16", "avx512_bf16", "bf16"  # what processors call it, ARM's last
+Precision = Literal["auto", "32", "bf16-mixed", "16-mixed"]
+"""Precision of the networks; "auto" is bf16-mixed where the device computes in bf16, else 32."""
+
+BF16 = "amx_bf16", "avx512_bf16", "bf16"  # names of the CPU feature; the last is of ARM
 
 
 def choose_device(name: str) -> torch.device:
-    """The device called ``name``; "auto" is a GPU if there is one.
+    """Return the device called ``name``; "auto" is a GPU if there is one.
 
     Raises:
-        ValueError: there is no such device here.
+        ValueError: there is no such device on this machine.
     """
     if name == "meta":
         raise ValueError("device 'meta' holds no numbers; try cpu")
@@ -30,19 +32,19 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {name!r} is not to be had here ({error}); try cpu") from error
+        raise ValueError(f"device {name!r} is not available ({error}); try cpu") from error
     return device
 
 
 def choose_precision(device: torch.device) -> Literal["32", "bf16-mixed"]:
-    """The faster precision on a device: "bf16-mixed" where it computes in bf16, "32" elsewhere.
+    """Return the faster precision of a device: "bf16-mixed" if it computes in bf16, else "32".
 
-    Processors without such instructions emulate them, more slowly than 32 bits.
+    Processors without bf16 instructions emulate them, which is slower than 32 bits.
     """
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        # Older torch does not tell; 32 bits are right everywhere.
+        # Older versions of torch have no such function; 32 bits work everywhere.
         able: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
         native = device.type == "cpu" and any(able.get(name) for name in BF16)
     return "bf16-mixed" if native else "32"
@@ -51,18 +53,18 @@ def choose_precision(device: torch.device) -> Literal["32", "bf16-mixed"]:
 def make_fabric(
     device: str = "auto", *, processes: int = 1, nodes: int = 1, precision: Precision = "32"
 ) -> Fabric:
-    """The processes of a training run, not yet launched.
+    """Return the processes of a training run, not yet launched.
 
-    Under torchrun their numbers are what torchrun says.
+    Under torchrun the numbers of processes and machines are those of torchrun.
 
     Args:
         device: as for :func:`choose_device`.
-        processes: on this machine, one a GPU.
-        nodes: machines.
-        precision: of the networks; "16-mixed" is for GPUs, "auto" as :func:`choose_precision` says.
+        processes: on this machine, one per GPU.
+        nodes: number of machines.
+        precision: of the networks; "16-mixed" needs a GPU, "auto" is :func:`choose_precision`.
 
     Raises:
-        ValueError: there is no such device here, or not so many of them.
+        ValueError: there is no such device on this machine, or there are fewer than ``processes``.
     """
     if "LOCAL_WORLD_SIZE" in os.environ:
         processes = int(os.environ["LOCAL_WORLD_SIZE"])
@@ -72,7 +74,7 @@ def make_fabric(
         raise ValueError(f"precision 16-mixed needs a GPU, not {kind}; take bf16-mixed")
     if kind == "cuda" and processes > torch.cuda.device_count():
         raise ValueError(
-            f"{processes} processes want a GPU each, but there are {torch.cuda.device_count()}"
+            f"{processes} processes need a GPU each, but there are {torch.cuda.device_count()}"
         )
     if index is not None and processes > 1:
         raise ValueError(f"{processes} processes cannot share {device}; take --device {kind}")

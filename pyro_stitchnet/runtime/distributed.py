@@ -1,6 +1,6 @@
-"""What several training processes do together, so that their parts of a batch act as one batch.
+"""Communication of training processes, so that their parts of a batch act as one batch.
 
-With one process, or none set up, everything here is local.
+Without several processes every function is local.
 """
 
 from typing import Any
@@ -12,29 +12,29 @@ __all__ = ["all_mean", "leave", "own_rows", "processes", "rank"]
 
 
 def processes() -> int:
-    """How many training processes there are."""
+    """Return the number of training processes."""
     return distributed.get_world_size() if _several() else 1
 
 
 def rank() -> int:
-    """The number of this training process, from 0."""
+    """Return the number of this training process, from 0."""
     return distributed.get_rank() if _several() else 0
 
 
 def all_mean(local: Tensor) -> Tensor:
-    """The mean of ``local`` over the processes; gradients flow back to all of them."""
+    """Return the mean of ``local`` over the processes; gradients flow back to all of them."""
     return _Sum.apply(local) / processes() if processes() > 1 else local
 
 
 def own_rows(n: int) -> slice:
-    """Which of ``n`` rows for all processes together are this one's: every so manyth."""
+    """Return which of ``n`` rows belong to this process: ``rank``, ``rank + processes``, ..."""
     return slice(rank(), n, processes())
 
 
 def leave() -> None:
-    """Part from the other processes, if there are any.
+    """Leave the process group, if there is one.
 
-    To be done before Python ends: gloo's threads, where still at work by then, abort the process.
+    Call it before Python exits: threads of gloo that still run at exit abort the process.
     """
     if _several():
         distributed.destroy_process_group()

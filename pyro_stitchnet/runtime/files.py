@@ -1,4 +1,4 @@
-"""Writing files so that no reader ever meets half of one, and none is lost among others."""
+"""Atomic writing of files, and checks of folders for results."""
 
 import os
 import secrets
@@ -11,10 +11,10 @@ __all__ = ["naming", "refuse_others", "write_atomically"]
 
 @contextmanager
 def naming(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Lets an OSError that names no file name ``path``: a full disk does not say which it is.
+    """Add ``path`` to an OSError that names no file, such as that of a full disk.
 
     Args:
-        path: What is written within.
+        path: the file or folder that is written in the block.
     """
     try:
         yield
@@ -25,14 +25,14 @@ def naming(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def refuse_others(folder: str | os.PathLike[str], own: Collection[str]) -> None:
-    """Refuses a folder for results that holds what is none of them.
+    """Refuse a folder for results that holds other files.
 
     Args:
-        folder: It may be missing.
-        own: The names that may be in it; those that begin with a dot may, too.
+        folder: the folder; it need not exist.
+        own: names that may be in it; hidden files may be in it, too.
 
     Raises:
-        FileExistsError: If there are others; the error names some.
+        FileExistsError: there are other files; the message names some.
     """
     path = Path(folder)
     names = (one.name for one in path.iterdir()) if path.is_dir() else ()
@@ -40,36 +40,36 @@ def refuse_others(folder: str | os.PathLike[str], own: Collection[str]) -> None:
         shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
         raise FileExistsError(
             f"{path}: holds other files ({shown}), among which results would get lost; choose an "
-            "empty folder, or one that is not there yet, as --out"
+            "empty or new folder as --out"
         )
 
 
 def write_atomically(path: str | os.PathLike[str], data: str | bytes | memoryview) -> None:
-    """Writes a file in one step: it has either its old contents or all of its new ones.
+    """Write a file atomically: it holds either all of its old content or all of the new.
 
-    The data go to a temporary name in the same directory, which is then renamed over ``path``.
-    If writing fails, the temporary file is removed and ``path`` stays as it was.
+    The data is written to a temporary file in the same directory, which is then renamed to
+    ``path``. If writing fails, the temporary file is removed and ``path`` does not change.
 
     Args:
-        path: The file to write. Its directory must exist.
-        data: The whole contents. Text is written as UTF-8, its line ends unchanged.
+        path: the file to write. Its directory must exist.
+        data: the whole content. Text is written as UTF-8, its line ends unchanged.
 
     Raises:
-        FileNotFoundError: If the directory does not exist.
-        OSError: If it cannot be written; the error names the file.
+        FileNotFoundError: the directory does not exist.
+        OSError: the file cannot be written; the error names it.
     """
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(
             f"cannot write {path}: the directory {path.parent} does not exist; create it first"
         )
-    # Not `tempfile`: its files are readable by their owner only, and would stay so when renamed.
+    # `tempfile` makes files that only their owner can read, also after a rename.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with naming(path), temporary.open("xb") as file:
             file.write(data.encode("utf-8") if isinstance(data, str) else data)
             file.flush()
-            os.fsync(file.fileno())  # else a crash after the rename may leave an empty file
+            os.fsync(file.fileno())  # without it a crash after the rename may leave an empty file
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

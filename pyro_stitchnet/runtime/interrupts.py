@@ -1,4 +1,4 @@
-"""Ctrl-C while worker processes run: heard by the process that started them, which ends them."""
+"""Ctrl-C while worker processes run: only the process that started them receives it."""
 
 import signal
 import threading
@@ -11,14 +11,14 @@ __all__ = ["interrupted_once"]
 
 @contextmanager
 def interrupted_once() -> Iterator[Callable[[], None]]:
-    """Raise KeyboardInterrupt for the first Ctrl-C within, when workers can be ended in order.
+    """Raise KeyboardInterrupt for the first Ctrl-C in the block, once workers can be ended cleanly.
 
-    A terminal sends Ctrl-C to workers too. Those started within do not hear it, nor do those that
-    take the place of one that died. A second Ctrl-C is ignored: it would tear the clearing up.
-    Only the main thread hears Ctrl-C, so elsewhere, and on Windows, this does nothing.
+    A terminal sends Ctrl-C to worker processes, too. Workers that are started in the block ignore
+    it, and so do their replacements. Later presses are ignored, since they would interrupt the
+    cleanup. Outside the main thread, and on Windows, the block changes nothing.
 
     Yields:
-        To be called when the workers have started. A Ctrl-C pressed until then is raised by it.
+        A function to call when the workers have started. It raises a Ctrl-C that came before.
     """
     on_main = threading.current_thread() is threading.main_thread()
     if not on_main or not hasattr(signal, "pthread_sigmask"):
@@ -39,9 +39,9 @@ def interrupted_once() -> Iterator[Callable[[], None]]:
         if pressed:
             raise KeyboardInterrupt
 
-    resource_tracker.ensure_running()  # when first needed, it would let the signal through again
-    # Threads and processes made from here on inherit this. Other threads still take the signal,
-    # whose handler Python runs in this one.
+    resource_tracker.ensure_running()  # started later, it would unblock the signal
+    # Threads and processes started from here on inherit the mask. Other threads still receive the
+    # signal; Python runs its handler in the main thread.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     before = signal.signal(signal.SIGINT, interrupt)
     try:

@@ -1,4 +1,4 @@
-"""Where a number comes from: what to keep beside every result."""
+"""The origin of results: command, code, machine and versions."""
 
 import platform
 import shlex
@@ -16,7 +16,7 @@ CPUS = Path("/proc/cpuinfo")
 
 
 def provenance() -> dict[str, str]:
-    """The command, date, code, machine and versions of this process, as plain strings."""
+    """Return the command, date, commit, machine and versions of this process, as strings."""
     return {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -29,12 +29,12 @@ def provenance() -> dict[str, str]:
 
 
 def _processor() -> str:
-    """The CPU's name where the system tells it: another one rounds otherwise."""
+    """Return the name of the CPU, on which rounding depends; its architecture if unknown."""
     try:
-        told = CPUS.read_text(encoding="utf-8").splitlines()
+        lines = CPUS.read_text(encoding="utf-8").splitlines()
     except OSError:
-        told = []
-    names = [line.partition(":")[2].strip() for line in told if line.startswith("model name")]
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names and names[0] else platform.processor() or platform.machine()
 
 
@@ -46,7 +46,7 @@ def _version(name: str) -> str:
 
 
 def _commit() -> str:
-    """The checkout's commit, marked where files differ from it; "none" outside a checkout."""
+    """Return the checkout's commit, marked if files differ from it; "none" outside a checkout."""
 
     def git(*arguments: str) -> str:
         here = Path(__file__)
@@ -56,7 +56,7 @@ def _commit() -> str:
         return run.stdout.strip()
 
     try:
-        # Installed into an environment inside another project, that project's commit is not ours.
+        # Raises if the package is installed inside another project's checkout.
         git("ls-files", "--error-unmatch", Path(__file__).name)
         return git("describe", "--always", "--dirty", "--exclude=*")
     except (OSError, subprocess.CalledProcessError):

@@ -1,4 +1,4 @@
-"""Work spread over processes or machines by dask."""
+"""Units of work on several processes or machines, with dask."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -22,21 +22,22 @@ def work(
     *,
     lost: Callable[[Callable[[], T]], T] | None = None,
 ) -> Iterator[T]:
-    """Do units of work, in any order; yields what each returns as it is done.
+    """Run units of work in any order, and yield their results as they complete.
 
-    Ctrl-C ends the workers in order. What a worker that died was at is given to another one, and so
-    may be what it had just done: units must not mind being done twice.
+    Ctrl-C ends the workers cleanly. If a worker dies, its current unit, and possibly the one it had
+    just completed, runs again on another worker: units must be idempotent.
 
     Args:
-        units: what to do. With more than one worker they and what they return must be picklable.
+        units: functions without arguments. With more than one worker they and their results must be
+            picklable.
         workers: processes on this machine; 1 works in this process.
         scheduler: address of a dask scheduler whose workers do the work instead.
-        lost: what to yield for a unit at which one worker after another died; by default that
-            raises.
+        lost: returns the result of a unit during which several workers died; by default the error
+            is raised.
 
     Raises:
-        KilledWorker: see ``lost``.
-        Exception: what a unit raised.
+        KilledWorker: several workers died during a unit, and ``lost`` is None.
+        Exception: the error of a unit.
     """
     if workers == 1 and scheduler is None:
         for unit in units:
@@ -44,28 +45,28 @@ def work(
         return
     with ExitStack() as stack:
         started = stack.enter_context(interrupted_once())
-        # A worker has no unit but the one it is at: another would be blamed for its death, too.
+        # One unit per worker: a waiting unit would count as a cause of the worker's death, too.
         stack.enter_context(dask.config.set({"distributed.scheduler.worker-saturation": 1.0}))
         cluster = scheduler or stack.enter_context(
             LocalCluster(
                 n_workers=min(workers, max(len(units), 1)),
                 threads_per_worker=1,
                 memory_limit=None,
-                dashboard_address=":0",  # any free port: several may run side by side
-                silence_logs=logging.CRITICAL,  # what goes wrong is raised here
+                dashboard_address=":0",  # any free port: several clusters may run at once
+                silence_logs=logging.CRITICAL,  # errors are raised here
             )
         )
         started()
         client = stack.enter_context(Client(cluster))
         futures = client.map(_call, units, pure=False)
-        at = dict(zip(futures, units, strict=True))
+        unit_of = dict(zip(futures, units, strict=True))
         for future in as_completed(futures):
             try:
                 result = future.result()
             except KilledWorker:
                 if lost is None:
                     raise
-                result = lost(at[future])
+                result = lost(unit_of[future])
             yield result
             future.release()
 

@@ -11,30 +11,30 @@ __all__ = ["Average", "Teacher"]
 
 
 class Average(AveragedModel):
-    """The moving average of a network's weights and buffers, which forgets the start in time.
+    """The moving average of a network's weights and buffers.
 
-    After n steps the decay is (1 + n) / (10 + n), up to the one that is wanted: with .99 from the
-    first step, a tenth of the average after 200 steps would still be the random start.
+    After n steps the decay is the smaller of (1 + n) / (10 + n) and ``decay``. With a constant
+    decay of .99, the random initial weights would be 13 % of the average after 200 steps.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
-        """Begin with the network's own weights.
+        """Start from the network's weights.
 
         Args:
-            network: whose weights to average, on its own device.
+            network: on the device of the average.
             decay: of the average, in [0, 1).
         """
         super().__init__(network, multi_avg_fn=_moving(decay), use_buffers=True)
 
 
 class Teacher(Average):
-    """An average that answers: always in evaluation mode, without gradients.
+    """An average that predicts: always in evaluation mode, without gradients.
 
     Source: Tarvainen & Valpola, Mean teachers are better role models, NeurIPS 2017.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
-        """Begin with the network's own weights."""
+        """Start from the network's weights."""
         super().__init__(network, decay)
         self.requires_grad_(False)
         self.eval()
@@ -55,12 +55,12 @@ class Teacher(Average):
 
 def _moving(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
     @torch.no_grad()
-    def update(averages: Sequence[Tensor], now: Sequence[Tensor], count: Tensor | int) -> None:
+    def update(averages: Sequence[Tensor], values: Sequence[Tensor], count: Tensor | int) -> None:
         n = int(count)
-        kept = min(decay, (1 + n) / (10 + n))
-        for average, value in zip(averages, now, strict=True):
+        current = min(decay, (1 + n) / (10 + n))
+        for average, value in zip(averages, values, strict=True):
             if average.is_floating_point():
-                average.lerp_(value, 1 - kept)
+                average.lerp_(value, 1 - current)
             else:
                 average.copy_(value)  # batch norm's count of batches
 

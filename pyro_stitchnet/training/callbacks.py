@@ -1,7 +1,8 @@
-"""What watches a run: the progress bar, alarms, and the keeper of its states."""
+"""What observes a run: the progress bar, alarms, and the states kept on disk."""
 
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,33 +16,60 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from pyro_stitchnet.data.datasets.dataset import Dataset
+from pyro_stitchnet.model.slice_vae import SliceVAE
+from pyro_stitchnet.model.stitchnet import StitchNet
+from pyro_stitchnet.training.config import TrainConfig
 from pyro_stitchnet.training.health import alarms
 from pyro_stitchnet.training.state import State
 
-__all__ = ["Alarms", "Callback", "ProgressBar", "StateKeeper"]
+__all__ = ["Alarms", "Callback", "ProgressBar", "Run", "StateKeeper"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run from a dataset to a folder.
+
+    Attributes:
+        config: its configuration; results are in ``config.out``.
+        net: the model.
+        slices: the slices of "labelled", "unlabelled", "validation" and "test", on disk.
+        record: the content of ``run.json``.
+    """
+
+    config: TrainConfig
+    net: StitchNet | SliceVAE
+    slices: Mapping[str, Dataset]
+    record: dict[str, Any]
 
 
 class Callback:
-    """Is told what happens in the first process of a run; each method may be left out."""
+    """Methods that the first process of a run calls; all do nothing by default."""
+
+    def start(self, run: Run) -> None:
+        """Called once the data are split, before training; not in a training without a folder."""
 
     def begin(self, state: State, steps: int) -> None:
-        """The run begins, or goes on, and will be ``steps`` long."""
+        """Called when training begins or resumes; it will have ``steps`` steps."""
 
     def step(self, state: State, loss: float) -> None:
-        """A step was made."""
+        """Called after each step."""
 
     def row(self, state: State, row: Mapping[str, float]) -> None:
-        """The log has a new row."""
+        """Called when the log has a new row."""
 
     def keep(self, state: State) -> None:
-        """The state is to be kept."""
+        """Called when the state should be saved."""
 
     def end(self, state: State) -> None:
-        """The run ends, for whatever reason."""
+        """Called when training ends, for whatever reason."""
+
+    def finish(self, run: Run, state: State) -> None:
+        """Called after training with the best weights, before ``model.pt`` is written."""
 
 
 class ProgressBar(Callback):
-    """The step under way, its rate and the time left; above it, a line a validation."""
+    """The current step, its rate and the time left; above it, one line per validation."""
 
     def __init__(self) -> None:
         self._bar = Progress(
@@ -74,38 +102,40 @@ class ProgressBar(Callback):
         )
 
     def row(self, state: State, row: Mapping[str, float]) -> None:
-        """Say what a validation found."""
-        if "validation/dice" in row:
+        """Print the metrics of a validation."""
+        metrics = {k: v for k, v in row.items() if k.startswith("validation/")}
+        if metrics:
             best = ", the best so far" if state.best_step == state.step else ""
-            self._bar.console.print(
-                f"step {state.step}: validation Dice GGO {row['validation/dice_ggo']:.3f}, "
-                f"consolidation {row['validation/dice_consolidation']:.3f}{best}"
+            values = ", ".join(
+                f"{name.removeprefix('validation/').replace('_', ' ')} {value:.3f}"
+                for name, value in metrics.items()
             )
+            self._bar.console.print(f"step {state.step}: validation {values}{best}")
 
     def end(self, state: State) -> None:
-        """Leave it as it stands."""
+        """Stop the bar."""
         self._bar.stop()
 
 
 class Alarms(Callback):
-    """Says on standard error when something looks unhealthy, once for each time that it begins."""
+    """Prints the alarms of a run to standard error, each when it begins."""
 
     def __init__(self) -> None:
-        self._standing: set[str] = set()
+        self._active: set[str] = set()
 
     def row(self, state: State, row: Mapping[str, float]) -> None:
-        """Look at the last rows."""
-        now = alarms(state.rows)
-        for name in now.keys() - self._standing:
-            print(f"alarm at step {state.step}: {now[name]}", file=sys.stderr)
-        self._standing = set(now)
+        """Check the last rows."""
+        current = alarms(state.rows)
+        for name in current.keys() - self._active:
+            print(f"alarm at step {state.step}: {current[name]}", file=sys.stderr)
+        self._active = set(current)
 
 
 class StateKeeper(Callback):
-    """Keeps the last states of a run on disk.
+    """Saves the last states of a run.
 
     Args:
-        folder: for them; made when the first is kept.
+        folder: of the states; created with the first one.
         config: plain data that the run depends on.
         last: how many to keep.
     """
@@ -114,18 +144,18 @@ class StateKeeper(Callback):
         self.folder, self.config, self.last = folder, config, last
 
     def kept(self) -> list[Path]:
-        """The states there are, from the oldest."""
+        """The saved states, the oldest first."""
         return sorted(self.folder.glob("step-*.pt"))
 
     def keep(self, state: State) -> None:
-        """Keep it, then drop those that are too old."""
+        """Save the state, then delete those that are too old."""
         self.folder.mkdir(parents=True, exist_ok=True)
         state.save(self.folder / f"step-{state.step:09d}.pt", self.config)
         for old in self.kept()[: -self.last]:
             old.unlink()
 
     def clear(self) -> None:
-        """Drop them all: the run is finished."""
+        """Delete all states: the run is finished."""
         for path in self.kept():
             path.unlink()
         if self.folder.is_dir():

@@ -1,4 +1,4 @@
-"""A trained model on disk: its weights and all that is needed to build it again."""
+"""Checkpoints: the weights of a model and the configuration to build it again."""
 
 import errno
 import io
@@ -8,22 +8,23 @@ from typing import Any
 
 import torch
 
+from pyro_stitchnet.model.config import ModelConfig
+from pyro_stitchnet.model.slice_vae import SliceVAE
 from pyro_stitchnet.model.stitchnet import StitchNet
-from pyro_stitchnet.presets import ModelConfig
 from pyro_stitchnet.runtime.files import write_atomically
 
-__all__ = ["load", "read", "save", "write"]
+__all__ = ["build", "load", "load_any", "read", "save", "write"]
 
 FORMAT = 1
 
 
-def save(net: StitchNet, path: str | Path, **info: Any) -> None:
-    """Write the model to ``path``, whole or not at all.
+def save(net: StitchNet | SliceVAE, path: str | Path, **info: Any) -> None:
+    """Write the model to ``path`` atomically.
 
     Args:
         net: the model.
         path: a file; its folder must exist.
-        info: plain data to keep with it (how it was trained).
+        info: plain data to store with it, such as how it was trained.
     """
     content = {
         "format": FORMAT,
@@ -34,36 +35,64 @@ def save(net: StitchNet, path: str | Path, **info: Any) -> None:
     write(content, Path(path))
 
 
+def build(config: ModelConfig) -> StitchNet | SliceVAE:
+    """Build the networks of a configuration, with new weights.
+
+    Raises:
+        ValueError: the configuration has an unknown value.
+        FileNotFoundError: its initial weights are missing.
+    """
+    return StitchNet(config) if config.stitched else SliceVAE(config)
+
+
 def load(path: str | Path, device: torch.device | str = "cpu") -> tuple[StitchNet, dict[str, Any]]:
-    """Read a model and its ``info``; no code in the file is run.
+    """Read a StitchNet and its ``info``; no code in the file is run.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is truncated, not a checkpoint of this package and format, or its weights
-            are not of the networks that it describes.
+        ValueError: it is truncated, not a checkpoint of this package and format, its weights are
+            not those of the networks that it describes, or it is the SVAE alone.
+    """
+    net, info = load_any(path, device)
+    if not isinstance(net, StitchNet):
+        raise ValueError(
+            f"{path}: holds the SVAE alone, which has no labels; give a model of another preset"
+        )
+    return net, info
+
+
+def load_any(
+    path: str | Path, device: torch.device | str = "cpu"
+) -> tuple[StitchNet | SliceVAE, dict[str, Any]]:
+    """Read a StitchNet or an SVAE and its ``info``; no code in the file is run.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: as for :func:`load`.
     """
     content = read(Path(path), FORMAT, device)
-    said = content["config"]
-    if unknown := set(said) - {field.name for field in fields(ModelConfig)}:
+    values = content["config"]
+    if unknown := set(values) - {field.name for field in fields(ModelConfig)}:
         raise ValueError(
-            f"{path}: of another version of stitchnet, whose networks have {sorted(unknown)}"
+            f"{path}: written by another version of stitchnet, whose networks have "
+            f"{sorted(unknown)}"
         )
-    config = ModelConfig(**{**said, "channels": tuple(said["channels"])})
-    # The start's weights are not needed again, and their file may be gone.
-    net = StitchNet(replace(config, weights=None)).to(device)
+    config = ModelConfig(**{**values, "channels": tuple(values["channels"])})
+    # The initial weights are not needed again, and their file may be gone.
+    net = build(replace(config, weights=None)).to(device)
     net.config = config
     try:
         net.load_state_dict(content["weights"])
-    except RuntimeError as error:  # which lists hundreds of names
+    except RuntimeError as error:  # whose message lists hundreds of names
         raise ValueError(
-            f"{path}: its weights are not of the networks that it describes (another preset's?); "
-            "take the model.pt of a run as it was written"
+            f"{path}: its weights do not fit the networks that it describes (another preset's?); "
+            "use the model.pt of a run as it was written"
         ) from error
     return net.eval(), content["info"]
 
 
 def write(content: dict[str, Any], path: Path) -> None:
-    """Write tensors and plain data, whole or not at all."""
+    """Write tensors and plain data atomically."""
     file = io.BytesIO()
     torch.save(content, file)
     write_atomically(path, file.getbuffer())
@@ -74,7 +103,7 @@ def read(path: Path, format: int | str, device: torch.device | str = "cpu") -> d
 
     Args:
         path: the file.
-        format: what the content must say under "format".
+        format: required value of "format".
         device: where tensors go.
 
     Raises:
@@ -86,11 +115,10 @@ def read(path: Path, format: int | str, device: torch.device | str = "cpu") -> d
     try:
         content = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:
-        # torch looks for a zip's directory before its beginning: EINVAL
+        # torch seeks a zip's directory before the start of a short file: EINVAL
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise
-        # Any other: an unpickler fed with text fails in any way, and torch's own words advise to
-        # load it unsafely.
+        # An unpickler may fail in any way, and torch's message advises an unsafe load.
         raise ValueError(f"{path}: damaged, or not a checkpoint of stitchnet") from error
     if not isinstance(content, dict) or content.get("format") != format:
         raise ValueError(f"{path}: not a stitchnet checkpoint of format {format!r}")

@@ -1,79 +1,80 @@
-"""What a training run depends on: typed, from a YAML file and the command line."""
+"""The configuration of a training run, from a YAML file and the command line."""
 
+import dataclasses
 import difflib
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, TypeVar
 
 import tyro
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from pyro_stitchnet.presets import PRESETS, ModelConfig, Objective, OptimiserConfig, preset
+from pyro_stitchnet.model.config import ModelConfig
+from pyro_stitchnet.model.label_terms import LABEL_TERMS, AnyLabelTerm, Unlabelled
+from pyro_stitchnet.model.objective import Objective
+from pyro_stitchnet.presets import DEFAULT, PRESETS, OptimiserConfig, preset
+from pyro_stitchnet.runtime.devices import Precision
 
 __all__ = [
-    "DEFAULT",
-    "Precision",
     "TrainConfig",
     "check_keys",
     "from_yaml",
+    "merge_label_term",
     "plain",
     "read_mapping",
     "to_yaml",
+    "validated",
 ]
 
-DEFAULT = "guided"
-"""The preset of a run that names none."""
-
-Precision = Literal["auto", "32", "bf16-mixed", "16-mixed"]
-"""Of the networks: 32 bits, or 16 where that is safe; "auto" takes what is fast on the device."""
+Config = TypeVar("Config")
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """What to train on, what, how long, on which machine, and where to write.
+    """The data, the model, the training and the machine of a run.
 
     Attributes:
-        data: a dataset that `stitchnet prepare` wrote; split by patient.
-        out: folder for the results; must not hold a run yet, nor other files.
+        data: a dataset from `stitchnet prepare`; split by patient.
+        out: folder for the results; must be empty or new.
         model: the networks.
-        objective: what they maximise.
-        optimiser: how.
-        label_budget: how many of the training slices that have a label for every pixel keep them;
-            all by default. Slices with sets of labels keep these.
+        objective: label term and weights of the bound.
+        optimiser: learning rate, schedule, clipping, average of the weights.
+        label_budget: how many fully labelled training slices keep their labels; all by default.
+            Partially labelled slices keep theirs.
         steps: optimiser steps.
-        labelled_per_batch: slices with labels, or sets of labels, in a batch of one process.
-        unlabelled_per_batch: slices without any in a batch of one process, where the dataset has
-            some; 0 leaves them out.
+        labelled_per_batch: fully or partially labelled slices in a batch of one process.
+        unlabelled_per_batch: unlabelled slices in a batch of one process, if the dataset has any; 0
+            leaves them out.
         accumulate: batches whose gradients make one step.
         augment: crop, flip and turn the training slices.
         affine: turn by any angle, scale, shear and change grey values instead; for long runs.
-        paste: share of annotated slices that get the lesions of another one.
+        paste: share of labelled slices that get the lesions of another one.
         fold: the fold of patients to test on; the next one validates.
-        folds: how many folds; with 0 nobody is held out, and the last weights are kept.
+        folds: number of folds; with 0 nobody is held out, and the last weights are kept.
         seed: of the split, the start, the batches and the draws.
         validate_every: steps between two validations.
-        patience: validations in a row without a better Dice after which to stop; never by default.
-        minutes: after which to end the run, however many steps it made; never by default. The
-            learning rate falls in time. Counted from where the run began or was gone on with.
+        patience: validations in a row without improvement after which to stop; never by default.
+        minutes: after which to end the run, whatever the number of steps; never by default. The
+            learning rate falls accordingly. Counted from the start or the resumption.
         log_every: steps between two rows of the log.
-        keep_every: steps between two states of the run kept, to go on from.
-        keep_last: how many such states to keep.
-        fast: validate at the end only and leave out the log's figures but the loss.
-        resume: go on with a run that was stopped, by the command that began it.
-        start: a checkpoint whose weights training begins with, of a model of the same networks; no
-            patient that it was trained on may be held out.
-        device: "auto" takes a GPU if there is one; "cpu", "cuda", "cuda:1".
-        processes: training processes on this machine, one a GPU; under torchrun or SLURM on each.
-        nodes: machines, each with so many processes.
+        keep_every: steps between two saved states, to resume from.
+        keep_last: number of states to keep.
+        fast: validate at the end only, and log only the loss.
+        resume: continue a run that was stopped; give the same options as at its start.
+        start: a checkpoint with initial weights, of the same networks; no patient that it was
+            trained on may be held out.
+        device: "auto" is a GPU if there is one; or "cpu", "cuda", "cuda:1".
+        processes: training processes on this machine, one per GPU; under torchrun or SLURM on each.
+        nodes: machines, each with that many processes.
         precision: of the networks; likelihood and KL are always in 32 bits. "auto" is bf16-mixed
             where the device computes in bf16, and 32 elsewhere.
-        compile: compile encoder and decoder, which pays on GPUs in long runs.
-        workers: processes that make batches ahead; 0 makes each when it is asked for.
-        tensorboard: write scalars and pictures for TensorBoard.
+        compile: compile the networks, which pays off in long runs on GPUs.
+        workers: processes that prepare batches in advance; 0 uses the training process.
+        tensorboard: write scalars and figures for TensorBoard.
         progress: show a progress bar.
     """
 
@@ -112,7 +113,7 @@ class TrainConfig:
     progress: bool = True
 
     def check(self) -> None:
-        """Raise ValueError for a number out of range: called before any work."""
+        """Raise ValueError for a number out of range."""
         at_least_one = (
             "steps", "validate_every", "log_every", "keep_every", "keep_last",
             "labelled_per_batch", "accumulate", "processes", "nodes", "patience",
@@ -126,66 +127,117 @@ class TrainConfig:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         if self.minutes is not None and not self.minutes > 0:
             raise ValueError(f"minutes must be above 0, got {self.minutes}")
-        for name, part in (("learning_rate", self.optimiser), ("label_weight", self.objective)):
-            value = getattr(part, name)
-            if not 0 <= value < math.inf:
-                raise ValueError(f"{name} must be at least 0 and finite, got {value}")
+        rate = self.optimiser.learning_rate
+        if not 0 <= rate < math.inf:
+            raise ValueError(f"learning_rate must be at least 0 and finite, got {rate}")
+        if self.model.stitched == isinstance(self.objective.labels, Unlabelled):
+            raise ValueError(
+                "labels 'unlabelled' belong to the SVAE alone (model: stitched: false), all others "
+                "to a StitchNet"
+            )
 
 
 def plain(config: Any) -> dict[str, Any]:
-    """A configuration as numbers, strings, lists and dicts, as YAML and JSON have them."""
-    return dict(TypeAdapter(type(config)).dump_python(config, mode="json"))
+    """Convert a configuration to the types of YAML and JSON; a label term gets its ``kind``."""
+    values = dict(TypeAdapter(type(config)).dump_python(config, mode="json"))
+    for name, part in vars(config).items():
+        if dataclasses.is_dataclass(part):
+            values[name] = plain(part)
+    if isinstance(config, AnyLabelTerm):
+        values = {"kind": config.kind, **values}
+    return values
 
 
 def to_yaml(config: TrainConfig) -> str:
-    """The whole configuration, for `--config`; ``resume`` is for a call, not for a run."""
-    said = plain(config)
-    del said["resume"]
-    return yaml.safe_dump(said, sort_keys=False)
+    """The whole configuration for `--config`; without ``resume``, an option of a single call."""
+    values = plain(config)
+    del values["resume"]
+    return yaml.safe_dump(values, sort_keys=False)
 
 
 def from_yaml(path: Path | None = None, name: str | None = None) -> TrainConfig:
-    """The defaults of a run: a preset, and over it what a file says.
+    """Read a configuration: a preset with the values of a file over it.
 
     Args:
-        path: a YAML file of :class:`TrainConfig`'s fields, any of them, those of ``model``,
-            ``objective`` and ``optimiser`` one level deeper; and ``preset``, what to start from.
-        name: the preset, instead of the file's; the default if neither names one.
+        path: a YAML file with fields of :class:`TrainConfig`, those of ``model``, ``objective`` and
+            ``optimiser`` one level deeper; and ``preset``, which the values change. The label term
+            is ``objective: {labels: {kind: NAME, ...}}``, or only its name.
+        name: the preset, in place of the file's; the default if neither has one.
 
     Returns:
         The configuration; ``data`` and ``out`` are `tyro.MISSING` where the file has none.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no YAML, or a key or a value of it is wrong; the message has the nearest
-            right key.
+        ValueError: it is not YAML, or a key or a value is wrong; the message has the nearest valid
+            key.
     """
-    said = {} if path is None else read_mapping(path)
-    start = said.pop("preset", None)
+    values = {} if path is None else read_mapping(path)
+    start = values.pop("preset", None)
     try:
-        base = preset(name or start or DEFAULT)
+        chosen = preset(name or start or DEFAULT)
+        if isinstance(objective := values.get("objective"), dict) and "labels" in objective:
+            labels = merge_label_term(chosen.objective.labels, objective["labels"])
+            chosen = replace(chosen, objective=replace(chosen.objective, labels=labels))
+            values["objective"] = {k: v for k, v in objective.items() if k != "labels"}
     except ValueError as error:
         raise ValueError(f"{path}: {error}" if path else str(error)) from None
-    known = asdict(TrainConfig(data=Path(), out=Path(), **vars(base)))
-    check_keys(said, known, path)
+    base = TrainConfig(data=Path(), out=Path(), **vars(chosen))
+    known = asdict(base)
+    check_keys(values, known, path)
+    known["objective"]["labels"] = base.objective.labels
     merged = {
-        key: {**value, **said.get(key, {})} if isinstance(value, dict) else said.get(key, value)
+        key: {**value, **values.get(key, {})} if isinstance(value, dict) else values.get(key, value)
         for key, value in known.items()
     }
+    config = validated(TrainConfig, merged, path)
+    fields_ = {field.name: getattr(config, field.name) for field in fields(config)}
+    absent = {key: tyro.MISSING for key in ("data", "out") if key not in values}
+    return TrainConfig(**{**fields_, **absent})
+
+
+def merge_label_term(base: AnyLabelTerm, values: str | Mapping[str, Any]) -> AnyLabelTerm:
+    """Change a label term by values of a file; another ``kind`` starts from its own defaults.
+
+    Args:
+        base: the label term of the preset.
+        values: a kind, or a mapping of numbers with or without ``kind``.
+
+    Raises:
+        ValueError: the kind or a number's name is unknown, or a value is wrong.
+    """
+    numbers = {"kind": values} if isinstance(values, str) else dict(values)
+    kind = numbers.pop("kind", base.kind)
+    if kind not in LABEL_TERMS:
+        raise ValueError(f"labels {kind!r} is unknown; choose one of {', '.join(LABEL_TERMS)}")
+    term = LABEL_TERMS[kind]
+    known = {field.name for field in fields(term)}
+    if unknown := sorted(set(numbers) - known):
+        raise ValueError(
+            f"labels {kind!r} have no number {unknown[0]!r}; they have "
+            f"{', '.join(sorted(known)) or 'none'}"
+        )
+    before = vars(base) if kind == base.kind else {}
+    return validated(term, {**before, **numbers})
+
+
+def validated(kind: type[Config], values: Mapping[str, Any], path: Path | None = None) -> Config:
+    """Make a dataclass of values with their types checked.
+
+    Raises:
+        ValueError: a value is wrong; the message has the file and the key.
+    """
     try:
-        config = TypeAdapter(TrainConfig).validate_python(merged)
+        return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
         wrong = "; ".join(
             f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()
         )
-        raise ValueError(f"{path}: {wrong}") from None
-    values = {field.name: getattr(config, field.name) for field in fields(config)}
-    absent = {key: tyro.MISSING for key in ("data", "out") if key not in said}
-    return TrainConfig(**{**values, **absent})
+        raise ValueError(f"{path}: {wrong}" if path else wrong) from None
 
 
 class _Loader(yaml.SafeLoader):
-    """Takes 1e-3 for a number, as YAML 1.2 does; in PyYAML's 1.1 it is a word."""
+    """Reads 1e-3 as a number, as YAML 1.2 does; YAML 1.1 reads a string."""
 
 
 _Loader.add_implicit_resolver(
@@ -194,34 +246,34 @@ _Loader.add_implicit_resolver(
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """The mapping that a YAML file holds.
+    """Read the mapping of a YAML file.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no YAML, or no mapping.
+        ValueError: it is not YAML, or not a mapping.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; check the path")
     try:
-        said = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not YAML ({error})") from None
-    if said is None:
+    if values is None:
         return {}
-    if not isinstance(said, dict):
-        raise ValueError(f"{path}: must be a mapping like `steps: 1000`, a line a field")
-    return said
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: must be a mapping, one line per field, such as `steps: 1000`")
+    return values
 
 
 def check_keys(
-    said: Mapping[Any, Any], known: Mapping[str, Any], path: Path | None, above: str = ""
+    values: Mapping[Any, Any], known: Mapping[str, Any], path: Path | None, above: str = ""
 ) -> None:
-    """Refuse what is no field, and name the nearest one that is, wherever it belongs."""
+    """Refuse unknown fields; the message names the nearest known one, on any level."""
     places = {name: above + name for name in known}
     for key, inside in known.items():
         if isinstance(inside, dict):
             places |= {name: f"{above}{key}.{name}" for name in inside}
-    for key, value in said.items():
+    for key, value in values.items():
         if key not in known:
             near = difflib.get_close_matches(str(key), places, 1)
             hint = f"did you mean {places[near[0]]!r}?" if near else "see `stitchnet train --help`"

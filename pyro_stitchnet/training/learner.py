@@ -1,42 +1,57 @@
-"""What the engine trains: networks that know their loss, their prediction and their figures."""
+"""What the training loop trains: networks with their loss, their predictions and their metrics."""
 
 import math
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from pyro_stitchnet.data.datasets.batches import Batch
-from pyro_stitchnet.data.datasets.slices import SliceSet, allowed_sets
-from pyro_stitchnet.model.objective import negative_elbo
+from pyro_stitchnet.data.datasets.slices import Slices, SliceSet, allowed_sets
+from pyro_stitchnet.model.bound import Bound, bound
+from pyro_stitchnet.model.classifier_loss import ClassifierLoss
+from pyro_stitchnet.model.label_terms import Guided
+from pyro_stitchnet.model.objective import Objective
 from pyro_stitchnet.model.stitchnet import StitchNet
-from pyro_stitchnet.posterior import predict
-from pyro_stitchnet.presets import Objective
-from pyro_stitchnet.training.diagnostics import diagnose
-from pyro_stitchnet.training.health import why_not_finite
+from pyro_stitchnet.posterior import probabilities
+from pyro_stitchnet.training.diagnostics import bound_metrics, not_finite_terms
+from pyro_stitchnet.training.validation import lesion_dice
 
-__all__ = ["ElboLearner", "Learner", "ramp", "warmed_up"]
+__all__ = ["ElboLearner", "Learner", "LossOutput", "ramp"]
 
 ANCHORS = 200  # slices
 
 
+@dataclass(frozen=True)
+class LossOutput:
+    """A loss, and what its pass computed on the way.
+
+    Attributes:
+        loss: a differentiable scalar.
+        bound: the bound of the batch, where the loss has one.
+        log_q: log q(y | x) of the batch, (N, H, W, K), where it was computed for its labels.
+    """
+
+    loss: Tensor
+    bound: Bound | None = None
+    log_q: Tensor | None = None
+
+
 class Learner(nn.Module):
-    """Networks in training, and what the engine asks of them.
+    """Networks in training.
 
     Attributes:
         strong_views: how many strongly augmented views of each slice its batches must hold.
-        jitter: how much these change brightness and contrast, see
-            :func:`~pyro_stitchnet.data.datasets.augment.strong_augmentation`.
     """
 
     strong_views = 0
-    jitter = 0.5
 
     def begin(self, labelled: SliceSet) -> None:
-        """Training is to begin, from new weights, with these annotated slices."""
+        """Prepare new weights for training on these labelled slices."""
 
-    def loss(self, batch: Batch, step: int) -> Tensor:
-        """What to lower: a differentiable scalar.
+    def loss(self, batch: Batch, step: int) -> LossOutput:
+        """Compute the loss of a batch.
 
         Args:
             batch: slices and label sets.
@@ -44,61 +59,81 @@ class Learner(nn.Module):
         """
         raise NotImplementedError
 
-    def predict(self, x: Tensor) -> Tensor:
+    def probabilities(self, x: Tensor) -> Tensor:
         """Label probabilities (N, K, H, W) of slices (N, H, W), in evaluation mode."""
         raise NotImplementedError
 
-    def stepped(self) -> None:
-        """A step was taken."""
+    def validate(self, slices: Slices) -> tuple[float, dict[str, float]]:
+        """Return the score that chooses weights (higher is better), and the metrics to log."""
+        return lesion_dice(self.probabilities, slices, next(self.parameters()).device)
 
-    def figures(self, batch: Batch) -> dict[str, float]:
-        """What to log of a batch beside the loss; must not change the run."""
+    def stepped(self) -> None:
+        """Update what follows the weights after a step."""
+
+    def networks(self) -> Iterable[nn.Module]:
+        """The networks that torch.compile may compile, each by itself."""
+        return self.children()
+
+    def metrics(self, batch: Batch, output: LossOutput) -> Mapping[str, float]:
+        """Metrics to log beside the loss, from the pass that computed it."""
         return {}
 
     def why_not_finite(self, batch: Batch) -> str:
-        """What of a batch's loss was not finite."""
-        return "the loss of the batch, or its gradient, is not"
+        """Describe which part of a batch's loss was not finite."""
+        return "the loss of the batch, or its gradient, is not finite"
 
 
 class ElboLearner(Learner):
-    """StitchNet, raising its bound on the evidence."""
+    """A StitchNet and its bound on the evidence."""
 
     def __init__(self, net: StitchNet, objective: Objective) -> None:
-        """Take the model, shared with the caller, and what it maximises."""
+        """Take the model, shared with the caller, and its objective."""
         super().__init__()
         self.net, self.objective = net, objective
 
+    @property
+    def classifier_loss(self) -> ClassifierLoss | None:
+        """The loss of q(y | x) beside the bound, for a label term with a classifier."""
+        labels = self.objective.labels
+        if not isinstance(labels, Guided):
+            return None
+        return ClassifierLoss(labels.label_weight, labels.dice_weight)
+
     def begin(self, labelled: SliceSet) -> None:
-        """Anchor the styles, where the model says so, on some hundred slices."""
+        """Anchor the styles on up to some hundred slices, if the model's configuration has it."""
         if not self.net.config.anchored:
             return
         every = max(1, len(labelled) // ANCHORS)
         images, sets = zip(*(labelled[i] for i in range(0, len(labelled), every)), strict=True)
         self.net.anchor(torch.stack(images), allowed_sets(torch.stack(sets)))
 
-    def loss(self, batch: Batch, step: int) -> Tensor:
-        """The negative bound, in nats per pixel."""
-        objective = warmed_up(self.objective, step)
-        return negative_elbo(self.net, batch.x, batch.allowed, objective)
+    def loss(self, batch: Batch, step: int) -> LossOutput:
+        """The negative bound in nats per pixel, and the classifier's loss."""
+        objective = self.objective.at_step(step)
+        with self.net.memo.one_pass():
+            result = bound(self.net, batch.x, batch.allowed, objective)
+            if self.classifier_loss is None:
+                return LossOutput(result.loss, result)
+            log_q = self.net.log_q(batch.x)
+            loss = result.loss + self.classifier_loss(log_q, batch.allowed)
+        return LossOutput(loss, result, log_q)
 
-    def predict(self, x: Tensor) -> Tensor:
-        """p(y | z) with one draw of z."""
-        return predict(self.net, x)
+    def probabilities(self, x: Tensor) -> Tensor:
+        """The model's own read-out with one draw of z."""
+        return probabilities(self.net, x)
 
-    def figures(self, batch: Batch) -> dict[str, float]:
-        """The bound's terms, see :func:`~pyro_stitchnet.training.diagnostics.diagnose`."""
-        return diagnose(self.net, batch)
+    def networks(self) -> Iterable[nn.Module]:
+        """Encoder, decoder, heads and classifier; not the Pyro programs."""
+        return [*self.net.svae.networks(), *self.net.heads, *filter(None, [self.net.classifier])]
+
+    def metrics(self, batch: Batch, output: LossOutput) -> Mapping[str, float]:
+        """The metrics of :func:`~pyro_stitchnet.training.diagnostics.bound_metrics`."""
+        assert output.bound is not None
+        return bound_metrics(output.bound, output.log_q)
 
     def why_not_finite(self, batch: Batch) -> str:
-        """Which terms, on which slices."""
-        return why_not_finite(self.net, batch)
-
-
-def warmed_up(objective: Objective, step: int) -> Objective:
-    """The objective of a step (from 1): its KL weight on the way up until ``kl_warmup``."""
-    if step >= objective.kl_warmup:
-        return objective
-    return replace(objective, kl_weight=objective.kl_weight * step / objective.kl_warmup)
+        """Describe which terms were not finite on which slices."""
+        return not_finite_terms(self.net, batch)
 
 
 def ramp(step: int, length: int) -> float:

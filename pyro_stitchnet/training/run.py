@@ -1,8 +1,9 @@
-"""One training run from a prepared dataset to a folder of results."""
+"""A training run: from a prepared dataset to a folder with the model."""
 
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -10,70 +11,65 @@ from typing import Any
 import pandas as pd
 import torch
 
-from pyro_stitchnet.data.datasets.batches import TwoStreams
 from pyro_stitchnet.data.datasets.dataset import ROWS, Dataset
 from pyro_stitchnet.data.datasets.partition import cut
+from pyro_stitchnet.data.datasets.slices import Slices
 from pyro_stitchnet.data.datasets.splits import write_split
-from pyro_stitchnet.evaluation.evaluate import evaluate
-from pyro_stitchnet.figures import save_figure, training_curves
-from pyro_stitchnet.figures.tensorboard import TensorBoard
 from pyro_stitchnet.labels import GGO
+from pyro_stitchnet.model.objective import Objective
+from pyro_stitchnet.model.slice_vae import SliceVAE
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.runtime.devices import make_fabric
 from pyro_stitchnet.runtime.files import refuse_others, write_atomically
 from pyro_stitchnet.runtime.provenance import provenance
 from pyro_stitchnet.training import checkpoint
-from pyro_stitchnet.training.callbacks import (
-    Alarms,
-    Callback,
-    ProgressBar,
-    StateKeeper,
-)
+from pyro_stitchnet.training.callbacks import Alarms, Callback, ProgressBar, Run, StateKeeper
 from pyro_stitchnet.training.config import TrainConfig, plain, to_yaml
+from pyro_stitchnet.training.fit import fit
 from pyro_stitchnet.training.health import alarms
-from pyro_stitchnet.training.loop import train
-from pyro_stitchnet.training.self_training import learner_of
-from pyro_stitchnet.training.state import State
-from pyro_stitchnet.training.step import compile_networks
+from pyro_stitchnet.training.learner import ElboLearner
+from pyro_stitchnet.training.self_training import SelfTraining
+from pyro_stitchnet.training.svae_learner import SliceVAELearner
 
-__all__ = ["run"]
+__all__ = ["learner_of", "run"]
 
-PICTURED = 4  # validation slices that TensorBoard shows
 BEGUN = (
     "config.yaml", "run.json", "split.csv", "log.csv", "curves.png", "states", "tensorboard",
     "test",
 )  # fmt: skip
-"""What a run that was killed before its first state may have left, beside which it begins anew."""
+"""Files of a run that was killed before its first state; a new run overwrites them."""
 
 
-def run(config: TrainConfig) -> Path:
-    """Train, keep the best weights on validation, evaluate them once on the test patients.
+def run(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> Path:
+    """Train a model and keep its best weights on the validation patients.
 
-    With 0 folds nobody is held out: the last weights are kept and not evaluated.
+    With 0 folds nobody is held out, and the last weights are kept.
 
-    Writes ``config.yaml``, ``run.json``, ``split.csv``, ``log.csv``, ``curves.png``, under
-    ``tensorboard/`` what TensorBoard reads, under ``test/`` what
-    :func:`~pyro_stitchnet.evaluation.evaluate.evaluate` writes, and at last ``model.pt``. Until then
-    there are ``states/``, from the last of which ``resume`` goes on: on the CPU, with as many
-    threads, to the same bits. No slice of a patient of the validation or test fold is trained on,
-    labelled or not. Of several processes, the first writes.
+    Writes ``config.yaml``, ``run.json``, ``split.csv``, ``log.csv`` and at last ``model.pt``. Until
+    then ``states/`` holds the states from which ``resume`` goes on: on the CPU, with the same
+    number of threads, to the same bits. No slice of a patient of the validation or test fold is
+    trained on, labelled or not. Of several processes the first one writes.
+
+    Args:
+        config: the configuration.
+        callbacks: called during the run, beside its own.
 
     Returns:
         The folder of the results.
 
     Raises:
-        FileExistsError: ``out`` holds a run, and it is finished or is not to be gone on with; or it
-            holds files that are of no run.
-        FileNotFoundError: there is no finished dataset, no such weights, or no run to go on with.
-        ValueError: the dataset, or the configuration, is not usable, or is not that of the run to
-            go on with, or the model to start from is another, or knows patients that are held out;
-            the message says what.
+        FileExistsError: ``out`` holds a run that is finished or that ``resume`` should continue,
+            or other files.
+        FileNotFoundError: there is no finished dataset, no such weights, or no run to resume.
+        ValueError: the dataset or the configuration cannot be used, or differs from that of the run
+            to resume; or the model to start from has other networks, or knows patients that are
+            held out.
         FloatingPointError: 20 steps in a row were not finite.
-        KeyboardInterrupt: the run was stopped; its message says where, and how to go on.
+        KeyboardInterrupt: the run was stopped; the message has the step.
     """
     config.check()
     torch.manual_seed(config.seed)  # in every process, so that all draw alike
-    net = StitchNet(config.model)  # before anything long, since it may lack its weights
+    net = checkpoint.build(config.model)  # first, since its weights may be missing
     dataset = Dataset(config.data)
     keeper = StateKeeper(config.out / "states", _identity(config, dataset), config.keep_last)
     _check_out(config, keeper)
@@ -83,13 +79,11 @@ def run(config: TrainConfig) -> Path:
         folds=config.folds,
         seed=config.seed,
         label_budget=config.label_budget,
+        labels=config.model.stitched,
     )
     validation = slices["validation"].load() if config.folds else None
-    if validation is not None and not (validation.labels() >= GGO).any():
-        raise ValueError(
-            f"{config.data}: the validation fold has no lesion to choose weights by; "
-            "take another --fold, --folds or --seed"
-        )
+    if validation is not None and config.model.stitched:
+        _check_lesions(validation, config)
     if config.start is not None and not config.resume:
         _start(net, config, parts, dataset)
     learner = learner_of(net, config.objective)
@@ -100,26 +94,6 @@ def run(config: TrainConfig) -> Path:
         precision=config.precision,
     )
     fabric.launch()
-    first = fabric.is_global_zero
-    streams = TwoStreams(
-        slices["labelled"],
-        slices["unlabelled"],
-        (config.labelled_per_batch, config.unlabelled_per_batch if slices["unlabelled"] else 0),
-        seed=config.seed,
-        augment=config.augment,
-        affine=config.affine,
-        paste=config.paste,
-        strong_views=learner.strong_views,
-        jitter=learner.jitter,
-        rank=fabric.global_rank,
-        processes=fabric.world_size,
-    )
-    if not config.resume and config.start is None:
-        learner.begin(slices["labelled"])
-    learner.to(fabric.device)
-    state = State(learner, config.optimiser, fabric)
-    if config.resume:
-        state.load(keeper.kept()[-1], keeper.config)
     record: dict[str, Any] = {
         "config": plain(config),
         "slices": {part: len(chosen) for part, chosen in slices.items()},
@@ -128,91 +102,102 @@ def run(config: TrainConfig) -> Path:
         "processes": fabric.world_size,
         **provenance(),
     }
-    if first:
+    this = Run(config, net, slices, record)
+    callbacks = [Alarms(), keeper, *callbacks]
+    if config.progress:
+        callbacks.append(ProgressBar())
+    if fabric.is_global_zero:
         counts = ", ".join(f"{n} {part}" for part, n in record["slices"].items())
         print(f"slices: {counts}")
         config.out.mkdir(parents=True, exist_ok=True)
         write_atomically(config.out / "config.yaml", to_yaml(config))
-        _write(config, record)
+        _write(this)
         write_split(config.out / "split.csv", dataset.manifest, parts)
-    callbacks: list[Callback] = [Alarms(), keeper]
-    if config.progress:
-        callbacks.append(ProgressBar())
-    if config.tensorboard:
-        pictured = validation and validation.take(range(min(PICTURED, len(validation))))
-        callbacks.append(TensorBoard(config.out / "tensorboard", pictured))
-    if config.compile:
-        compile_networks(net)
-    begun, at = time.monotonic(), state.step
+        for callback in callbacks:
+            callback.start(this)
+    begun = time.monotonic()
     try:
-        train(
-            state,
-            streams.batches(first=state.step * config.accumulate, workers=config.workers),
-            config.steps,
+        state = fit(
+            learner,
+            slices,
+            config,
             validation=validation,
+            fabric=fabric,
             callbacks=callbacks,
-            accumulate=config.accumulate,
-            log_every=config.log_every,
-            validate_every=config.validate_every,
-            keep_every=config.keep_every,
-            patience=config.patience,
-            minutes=config.minutes,
-            fast=config.fast,
+            resume=keeper if config.resume else None,
         )
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt(
-            f"{stop}, which is saved; the same command with --resume goes on"
+            f"{stop}, which is saved; run the same command with --resume to continue"
         ) from None
-    if first:
+    if fabric.is_global_zero:
+        first = state.resumed[-1] if state.resumed else 0
         record |= {
             "best_step": state.best_step,
             "last_step": state.step,
             "skipped_steps": state.skipped,
             "resumed_at_steps": state.resumed,
-            "steps_per_second": (state.step - at) / (time.monotonic() - begun),
+            "steps_per_second": (state.step - first) / (time.monotonic() - begun),
             "alarms": alarms(state.rows),
         }
-        _write(config, record)
+        _write(this)
         write_atomically(config.out / "log.csv", state.log.to_csv(index=False))
-        save_figure(training_curves(state.log), config.out / "curves.png")
-        if config.folds:
-            evaluate(net, slices["test"].load(), config.out / "test", info=record)
-        checkpoint.save(net, config.out / "model.pt", **record)  # with it the run is finished
+        for callback in callbacks:
+            callback.finish(this, state)
+        checkpoint.save(net, config.out / "model.pt", **record)  # this marks the run as finished
         keeper.clear()
         print(_summary(record, config))
     fabric.barrier()
     return config.out
 
 
+def learner_of(net: StitchNet | SliceVAE, objective: Objective) -> ElboLearner | SliceVAELearner:
+    """Return the learner that trains a model by an objective."""
+    if isinstance(net, SliceVAE):
+        return SliceVAELearner(net, objective)
+    if getattr(objective.labels, "posterior_weight", 0):
+        return SelfTraining(net, objective)
+    return ElboLearner(net, objective)
+
+
+def _check_lesions(validation: Slices, config: TrainConfig) -> None:
+    """Refuse a validation fold that cannot rank weights by lesion Dice."""
+    if not (validation.labels() >= GGO).any():
+        raise ValueError(
+            f"{config.data}: the validation fold has no lesion to choose weights by; "
+            "take another --fold, --folds or --seed"
+        )
+
+
 def _check_out(config: TrainConfig, keeper: StateKeeper) -> None:
-    """Whether a run can begin or, with ``resume``, go on."""
+    """Refuse a folder in which this run cannot start or, with ``resume``, continue."""
     if (config.out / "model.pt").exists():
         raise FileExistsError(f"{config.out}: holds a finished run; choose another --out")
     if keeper.kept() and not config.resume:
         raise FileExistsError(
-            f"{config.out}: holds an unfinished run; go on with it by --resume, or choose another "
+            f"{config.out}: holds an unfinished run; continue it with --resume, or choose another "
             "--out"
         )
     if not config.resume:
         refuse_others(config.out, BEGUN)
     elif not keeper.kept():
-        raise FileNotFoundError(
-            f"{keeper.folder}: no state of a run to go on with; leave out --resume"
-        )
+        raise FileNotFoundError(f"{keeper.folder}: no state of a run to resume; leave out --resume")
 
 
-def _start(net: StitchNet, config: TrainConfig, parts: pd.Series, dataset: Dataset) -> None:
-    """Give a new model the weights of a trained one, if it may have them."""
+def _start(
+    net: StitchNet | SliceVAE, config: TrainConfig, parts: pd.Series, dataset: Dataset
+) -> None:
+    """Load the weights of a trained model, unless it knows patients that are held out."""
     assert config.start is not None
-    trained, info = checkpoint.load(config.start)
+    trained, info = checkpoint.load_any(config.start)
     ours, theirs = (asdict(replace(one.config, weights=None)) for one in (net, trained))
     if differ := [key for key, value in ours.items() if theirs[key] != value]:
         raise ValueError(
-            f"{config.start}: its networks are others: {', '.join(differ)} differ; give the "
-            "--preset or --config that it was trained with"
+            f"{config.start}: its networks differ in {', '.join(differ)}; give the --preset or "
+            "--config that it was trained with"
         )
     patients = info.get("patients", {})
-    # Validation chose its weights: that patient is not unseen, either.
+    # A validation patient chose its weights, so that patient is not unseen either.
     seen = {name for part, names in patients.items() if part != "test" for name in names}
     held_out = set(dataset.manifest["patient"][parts != "train"])
     if familiar := sorted(seen & held_out):
@@ -225,23 +210,30 @@ def _start(net: StitchNet, config: TrainConfig, parts: pd.Series, dataset: Datas
 
 
 def _identity(config: TrainConfig, dataset: Dataset) -> dict[str, Any]:
-    """What a run's steps depend on, flat."""
-    said = plain(config)
+    """The values that the steps of a run depend on, flat."""
+    values = plain(config)
     for name in (
         "data", "out", "keep_every", "keep_last", "resume", "device", "workers", "tensorboard",
         "progress",
     ):  # fmt: skip
-        del said[name]
-    flat: dict[str, Any] = {}
-    for name, value in said.items():
-        inside = value if isinstance(value, dict) else None
-        flat |= {name: value} if inside is None else {f"{name}.{k}": v for k, v in inside.items()}
+        del values[name]
     manifest = (dataset.folder / ROWS).read_bytes()
-    return {**flat, "manifest": hashlib.sha256(manifest).hexdigest()}
+    return {**_flat(values), "manifest": hashlib.sha256(manifest).hexdigest()}
 
 
-def _write(config: TrainConfig, record: dict[str, Any]) -> None:
-    write_atomically(config.out / "run.json", json.dumps(record, indent=2) + "\n")
+def _flat(values: dict[str, Any], above: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, with dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{above}{name}.")
+        else:
+            flat[above + name] = value
+    return flat
+
+
+def _write(run: Run) -> None:
+    write_atomically(run.config.out / "run.json", json.dumps(run.record, indent=2) + "\n")
 
 
 def _summary(record: dict[str, Any], config: TrainConfig) -> str:
@@ -251,6 +243,6 @@ def _summary(record: dict[str, Any], config: TrainConfig) -> str:
         f"kept the weights of step {record['best_step']} of {record['last_step']}; "
         f"{record['skipped_steps']} steps had no finite loss or gradient; "
         f"{record['steps_per_second']:.2f} steps/s",
-        *(f"alarm at the end: {said}" for said in record["alarms"].values()),
+        *(f"alarm at the end: {message}" for message in record["alarms"].values()),
     ]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""A training run under way: all that its next step needs, in memory and on disk."""
+"""The state of a training run: all that its next step needs, in memory and on disk."""
 
 import copy
 from collections.abc import Mapping
@@ -22,38 +22,38 @@ FORMAT = "state 4"
 
 
 class State:
-    """Networks in training.
+    """The state of a run.
 
     Attributes:
         learner: the networks.
         optimiser: learning rate and clipping.
-        fabric: the processes and the precision that it is trained with.
+        fabric: processes and precision.
         adam: the optimiser, with its moments.
-        average: the moving average of the weights, where there is one.
-        step: how many steps were made, which is also the number of the next batch.
-        skipped: steps whose loss or gradient was not finite.
-        in_a_row: how many of them were the last ones.
+        average: the moving average of the weights, or None.
+        step: number of steps made.
+        skipped: number of steps whose loss or gradient was not finite.
+        in_a_row: number of the last steps that were skipped.
         rows: of the log, see :func:`~pyro_stitchnet.training.loop.train`.
-        resumed: the steps at which the run went on after it had stopped.
+        resumed: the steps at which the run was resumed.
     """
 
     def __init__(
         self, learner: Learner, optimiser: OptimiserConfig, fabric: Fabric | None = None
     ) -> None:
-        """A run that has not begun.
+        """Start a new run.
 
         Args:
             learner: the networks, on the device to train on.
             optimiser: learning rate and clipping.
-            fabric: processes and precision, launched; one process at 32 bits if left out.
+            fabric: processes and precision, launched; one process at 32 bits by default.
         """
-        # As convolutions want it: a U-Net's step takes a fifth less on CPUs. Not so in StitchNet
-        # itself: Pyro's parameter store copies weights that lie so (tests/test_pyro_traps.py).
+        # A U-Net's step takes a fifth less on CPUs. The StitchNet does not set this itself: Pyro's
+        # parameter store copies weights in this format (tests/model/test_pyro_traps.py).
         self.learner = learner.to(memory_format=torch.channels_last)
         self.optimiser = optimiser
         self.fabric = fabric or make_fabric(str(next(learner.parameters()).device))
-        # The networks are a thousand small tensors: one by one, Adam takes a tenth of a step.
-        # Gradients that a scaler scaled cannot be clipped before a fused Adam.
+        # Fused: a loop over a thousand small tensors takes a tenth of a step. Scaled gradients
+        # cannot be clipped before a fused Adam.
         scaled = bool(self.fabric.strategy.precision.state_dict())
         trained = [p for p in learner.parameters() if p.requires_grad]
         self.adam = torch.optim.Adam(trained, lr=optimiser.learning_rate, fused=not scaled)
@@ -76,33 +76,33 @@ class State:
         return self.step if self._best is None else self._best[1]
 
     @property
-    def answer(self) -> Learner:
-        """The networks to validate: of averaged weights, where there is an average."""
+    def evaluated(self) -> Learner:
+        """The networks to evaluate: those of the averaged weights, where there is an average."""
         return self.learner if self.average is None else cast(Learner, self.average.module)
 
     def count(self, finite: bool) -> None:
-        """A step was made, or left out because it was not finite."""
+        """Count a step, applied or skipped because it was not finite."""
         self.step += 1
         self.skipped += not finite
         self.in_a_row = 0 if finite else self.in_a_row + 1
 
     def offer(self, score: float) -> None:
-        """Keep the weights to validate as they are now if no earlier ones scored higher."""
+        """Keep the evaluated weights as the best if no earlier ones scored higher."""
         if self._best is None or score >= self._best[0]:
-            self._best = score, self.step, copy.deepcopy(self.answer.state_dict())
+            self._best = score, self.step, copy.deepcopy(self.evaluated.state_dict())
 
     def restore_best(self) -> None:
-        """Give the networks their best weights, and end their training."""
-        best = self.answer.state_dict() if self._best is None else self._best[2]
+        """Load the best weights, and leave training mode."""
+        best = self.evaluated.state_dict() if self._best is None else self._best[2]
         self.learner.load_state_dict(best)
         self.learner.eval()
 
     def save(self, path: Path, config: Mapping[str, Any]) -> None:
-        """Write all that the next step needs, the random state included, whole or not at all.
+        """Write all that the next step needs, the random state included, atomically.
 
         Args:
             path: a file; its folder must exist.
-            config: plain data that the run depends on; :meth:`load` holds it to that of its caller.
+            config: plain data that the run depends on; :meth:`load` compares it.
         """
         cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
         content = {
@@ -119,16 +119,15 @@ class State:
         checkpoint.write(content, path)
 
     def load(self, path: Path, config: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`save` wrote; on the CPU, as if the run had never stopped.
+        """Resume from what :meth:`save` wrote; on the CPU to the same bits as without the stop.
 
         Args:
             path: the file.
-            config: what the run now depends on.
+            config: the same data of the resumed run.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: it is damaged, or of a run of another configuration; the message says what
-                differs.
+            ValueError: it is damaged, or of a run with other options; the message lists them.
         """
         content = checkpoint.read(path, FORMAT)
         before = content["config"]
@@ -139,8 +138,8 @@ class State:
         ]
         if differ:
             raise ValueError(
-                f"{path}: is of another run: {'; '.join(differ)}; give what it was started with, "
-                "or choose another folder"
+                f"{path}: the options differ from those of the run: {'; '.join(differ)}; give the "
+                "same ones, or choose another --out"
             )
         self.learner.load_state_dict(content["learner"])
         self.adam.load_state_dict(content["adam"])

@@ -1,7 +1,7 @@
 """One optimiser step, on one process or many, at any precision."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 
 import pyro
@@ -10,33 +10,33 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from pyro_stitchnet.data.datasets.batches import Batch
-from pyro_stitchnet.model.stitchnet import StitchNet
-from pyro_stitchnet.training.learner import Learner
+from pyro_stitchnet.training.learner import Learner, LossOutput
 from pyro_stitchnet.training.state import State
 
 __all__ = ["Stepper", "compile_networks"]
 
 
 class Stepper:
-    """Steps of a run: gradients over all processes, clipped, and taken if they are finite."""
+    """Steps of a run: gradients over all processes, clipped, and applied if they are finite."""
 
     def __init__(self, state: State) -> None:
         """Set up the model for the run's processes and precision."""
         self.state, fabric = state, state.fabric
         self._through = fabric.setup_module(_Through(state.learner), move_to_device=False)
         self._adam = cast(Adam, fabric.setup_optimizers(state.adam))
-        # Gradients of 16 bits are scaled up; a step whose scale was too large is left out by the
-        # scaler, which then lowers it.
+        # In 16 bits gradients are scaled up; the scaler skips a step whose scale was too large, and
+        # lowers the scale.
         self._scaled = bool(fabric.strategy.precision.state_dict())
 
-    def __call__(self, batches: Sequence[Batch]) -> tuple[float, float]:
-        """One step; without a trace in the model where loss or gradient is not finite.
+    def __call__(self, batches: Sequence[Batch]) -> tuple[float, float, LossOutput]:
+        """Make one step; the model does not change where loss or gradient is not finite.
 
         Args:
             batches: this process's; the loss is the mean over them.
 
         Returns:
-            The loss over all processes, and the norm of the whole gradient before clipping by norm.
+            The loss over all processes, the norm of the whole gradient before clipping by norm, and
+            the output of the last batch.
         """
         state, fabric = self.state, self.state.fabric
         state.adam.zero_grad()
@@ -45,7 +45,8 @@ class Stepper:
         for number, batch in enumerate(batches, 1):
             last = number == len(batches)
             with fabric.no_backward_sync(self._through, enabled=not last):
-                loss = self._loss(batch) / len(batches)
+                loss, output = self._loss(batch)
+                loss = loss / len(batches)
                 fabric.backward(loss)
             total += loss.detach()
         total = torch.as_tensor(fabric.all_reduce(total, reduce_op="mean"))
@@ -62,24 +63,26 @@ class Stepper:
             state.learner.stepped()
             if state.average is not None:
                 state.average.update_parameters(state.learner)
-        return float(total), float(norm)
+        return float(total), float(norm), output
 
-    def _loss(self, batch: Batch) -> Tensor:
-        def ask() -> Tensor:
-            return self.state.learner.loss(batch, self.state.step + 1)
+    def _loss(self, batch: Batch) -> tuple[Tensor, LossOutput]:
+        outputs: list[LossOutput] = []
 
-        # A loss that is not finite is for the caller to count: without Pyro's checks it neither
-        # raises nor warns.
+        def compute() -> Tensor:
+            outputs.append(self.state.learner.loss(batch, self.state.step + 1))
+            return outputs[0].loss
+
+        # The caller counts losses that are not finite: Pyro's checks would raise or warn.
         with pyro.validation_enabled(False), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Encountered")
-            return self._through(ask)
+            return self._through(compute), outputs[0]
 
 
 class _Through(nn.Module):
-    """Runs a function of the networks as a forward pass, which is where Fabric and DDP come in.
+    """Runs a function of the networks as a forward pass, where Fabric and DDP hook in.
 
-    A function rather than the batch, since Fabric casts every tensor that it is given to half
-    precision, and likelihoods need the slices' 32 bits.
+    It takes a function and not the batch: Fabric casts every tensor argument to half precision, and
+    likelihoods need the slices in 32 bits.
     """
 
     def __init__(self, learner: Learner) -> None:
@@ -108,17 +111,15 @@ def _clip(state: State) -> Tensor:
     return norms.norm()
 
 
-def compile_networks(net: StitchNet, *, backend: str = "inductor") -> None:
-    """Compile the networks where they stand; the names of their weights stay.
+def compile_networks(networks: Iterable[nn.Module], *, backend: str = "inductor") -> None:
+    """Compile networks in place; the names of their weights do not change.
 
     Args:
-        net: the model.
+        networks: of a learner.
         backend: of torch.compile.
     """
     # Blocks of one class share their code, which every level compiles for its own shapes, with and
-    # without gradients: past the usual limit of 8 the later ones would silently stay as they are.
+    # without gradients: beyond the default limit of 8 the later ones would silently not compile.
     torch._dynamo.config.recompile_limit = 64
-    svae = net.svae
-    whole = (svae.encoder, *svae.crush, *svae.expand, *svae.up, svae.decoder, *net.heads)
-    for module in (*whole, *filter(None, [net.segmenter])):
-        module.compile(backend=backend)
+    for network in networks:
+        network.compile(backend=backend)

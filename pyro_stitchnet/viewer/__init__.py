@@ -1,1 +1,1 @@
-"""Pages to look at segmented scans with: a table of all of them, and one page a scan."""
+"""Web pages that show segmented scans: a table of all scans, and one page per scan."""

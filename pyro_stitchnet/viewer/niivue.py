@@ -1,7 +1,7 @@
-"""NiiVue, the WebGL viewer of the pages: fetched once, kept in the user's cache, never in the repo.
+"""NiiVue, the WebGL viewer of the pages, downloaded on first use into the user's cache.
 
-NiiVue (BSD-2-Clause) is one file of JavaScript in a package of npm's. Its version is pinned and its
-SHA-256 compared, also for a file that was brought by hand, so a page never runs other code.
+NiiVue (BSD-2-Clause) is one file of JavaScript in an npm package. The version is pinned and the
+SHA-256 of every tarball checked, so a page never runs other code.
 """
 
 import tarfile
@@ -13,48 +13,48 @@ import requests
 __all__ = ["SHA256", "URL", "VERSION", "niivue_script"]
 
 VERSION = "0.69.0"
-"""Of NiiVue, as npm has it."""
+"""The pinned version on npm."""
 
 URL = f"https://registry.npmjs.org/@niivue/niivue/-/niivue-{VERSION}.tgz"
 SHA256 = "6e9a6a471b428eb3b258a0086beca9187d95e43a781a39e8a519c6da246af485"
 
-MEMBER = "package/dist/niivue.umd.js"  # defines the global `niivue`; asks no host for anything
+MEMBER = "package/dist/niivue.umd.js"  # defines the global `niivue`; sends no requests
 
 
 def niivue_script(file: Path | None = None, *, cache: Path | None = None) -> str:
-    """NiiVue as one script.
+    """Return NiiVue as one script.
 
     Args:
-        file: npm's tarball of it, on a machine without internet; else it is fetched where the
-            cache does not have it.
-        cache: folder for the tarball; the user's cache if left out.
+        file: npm's tarball, for a machine without internet access. By default it is read from the
+            cache, after a download if it is missing there.
+        cache: folder for the tarball; by default the user's cache.
 
     Raises:
-        FileNotFoundError: ``file`` is not there.
-        ValueError: the tarball is not the pinned one.
+        FileNotFoundError: ``file`` does not exist.
+        ValueError: the tarball is not that of the pinned version.
         ConnectionError: npm's registry cannot be reached.
     """
-    by_hand = f"get {URL} on another machine and name it with --niivue FILE"
+    remedy = f"download {URL} on another machine and pass it with --niivue FILE"
     if file is None:
-        tarball = _fetch(Path(cache or pooch.os_cache("pyro_stitchnet")), by_hand)
+        tarball = _fetch(Path(cache or pooch.os_cache("pyro_stitchnet")), remedy)
     else:
         tarball = file
         if not tarball.is_file():
-            raise FileNotFoundError(f"{tarball}: no such file; {by_hand}")
+            raise FileNotFoundError(f"{tarball}: no such file; {remedy}")
         if not pooch.hashes.hash_matches(tarball, SHA256):
-            raise ValueError(f"{tarball}: not NiiVue {VERSION} as npm gives it; {by_hand}")
+            raise ValueError(f"{tarball}: not npm's tarball of NiiVue {VERSION}; {remedy}")
     with tarfile.open(tarball) as content:
         member = content.extractfile(MEMBER)
-        assert member is not None  # the checksum says what is inside
+        assert member is not None  # guaranteed by the checksum
         return member.read().decode("utf-8")
 
 
-def _fetch(cache: Path, by_hand: str) -> Path:
-    """The tarball in the cache."""
+def _fetch(cache: Path, remedy: str) -> Path:
+    """The tarball in the cache, after a download if it is missing."""
     name = URL.rsplit("/", 1)[1]
     try:
         return Path(pooch.retrieve(URL, f"sha256:{SHA256}", fname=name, path=cache))
     except requests.RequestException as error:
-        raise ConnectionError(f"{URL}: cannot be fetched ({error}); {by_hand}") from error
+        raise ConnectionError(f"{URL}: cannot be downloaded ({error}); {remedy}") from error
     except ValueError as error:
-        raise ValueError(f"{URL}: not what it should be ({error}); {by_hand}") from error
+        raise ValueError(f"{URL}: unexpected content ({error}); {remedy}") from error

@@ -1,6 +1,6 @@
-"""The pages: a table of all scans, and one page a scan, as files that need no server or as served.
+"""The pages: a table of all scans, and one page per scan, served or as standalone files.
 
-The HTML, the styles and the scripts are files of `assets/`; here they are only filled.
+HTML templates, styles and scripts are files in ``assets/``.
 """
 
 import base64
@@ -19,9 +19,15 @@ from markupsafe import Markup
 from pyro_stitchnet.figures import COLOURS
 from pyro_stitchnet.labels import CONSOLIDATION, GGO, HEALTHY, LABELS
 from pyro_stitchnet.runtime.files import write_atomically
-from pyro_stitchnet.viewer.layers import Grid, encode, full_grid, lung_grid, present
+from pyro_stitchnet.viewer.layers import (
+    LayerGrid,
+    available_layers,
+    encode,
+    full_grid,
+    lung_grid,
+)
 from pyro_stitchnet.viewer.niivue import VERSION
-from pyro_stitchnet.viewer.results import Scan, find_scans
+from pyro_stitchnet.viewer.results import ScanResult, find_results
 
 __all__ = [
     "EMBEDDED_VOXELS",
@@ -40,98 +46,99 @@ __all__ = [
 INDEX_PAGE, REPORT_PAGE, NIIVUE_SCRIPT = "index.html", "report.html", "niivue.js"
 
 EMBEDDED_VOXELS = 12_000_000
-"""A page that holds its volumes thins them to this many voxels each: some tens of MB in all."""
+"""Voxels of each volume in a standalone page: some tens of MB in total. Larger ones are thinned."""
 
 SERVED_VOXELS = 160_000_000
-"""The same of a served page: 600 slices of 512 x 512; more strain a browser's graphics memory."""
+"""The same for a served page: 600 slices of 512 x 512, within a browser's graphics memory."""
 
-# Healthy lung is not drawn in figures. Here it can be switched on, to see where the lungs were
-# found; pink differs from the lesions' green and blue for all eyes.
+# Figures do not draw healthy lung. Here it is optional and shows the segmented lungs; pink is
+# distinct from the lesions' green and blue, also with a colour vision deficiency.
 CLASSES = {
     HEALTHY: ("healthy lung", "#F0A0E0"),
     GGO: ("GGO (ground glass)", COLOURS[GGO]),
     CONSOLIDATION: ("consolidation", COLOURS[CONSOLIDATION]),
 }
 
-MAX_ENTROPY = float(np.log(len(LABELS)))  # nats: every label is as likely as the others
+MAX_ENTROPY = float(np.log(len(LABELS)))  # nats; all labels equally likely
 
 
 def asset(name: str) -> str:
-    """The text of a file in `assets/`."""
+    """The text of a file in ``assets/``."""
     return resources.files("pyro_stitchnet.viewer").joinpath("assets", name).read_text("utf-8")
 
 
-def index_page(scans: Sequence[Scan], links: Mapping[str, str], *, served: bool) -> str:
-    """The table of all scans.
+def index_page(results: Sequence[ScanResult], links: Mapping[str, str], *, served: bool) -> str:
+    """Render the table of all scans.
 
     Args:
-        scans: its rows.
-        links: where each scan's page is, by the scan's name.
-        served: whether script and styles are files of the server; else they are in the page.
+        results: its rows.
+        links: the URL of each scan's page, by the scan's name.
+        served: whether the server provides script and styles; otherwise they are embedded.
     """
-    rows = [{"scan": scan, "link": links[scan.name]} for scan in scans]
-    return _filled("index.html.j2", {"index.js": asset("index.js")}, served, rows=rows)
+    rows = [{"result": one, "link": links[one.name]} for one in results]
+    return _render("index.html.j2", {"index.js": asset("index.js")}, served, rows=rows)
 
 
-def scan_page(scan: Scan, grid: Grid) -> str:
-    """A scan's page as the server gives it: it asks the server for volumes when they are shown."""
-    layers = {name: {"url": f"{name}.nii"} for name in present(scan.folder)}
-    return _scan(scan, grid, layers, served=True)
+def scan_page(result: ScanResult, grid: LayerGrid) -> str:
+    """Render a scan's page for the server; it loads volumes from the server when they are shown."""
+    layers = {name: {"url": f"{name}.nii"} for name in available_layers(result.folder)}
+    return _scan_page(result, grid, layers, served=True)
 
 
-def report_page(scan: Scan, niivue: str, voxels: int = EMBEDDED_VOXELS) -> str:
-    """A scan's page with all that it needs inside: it opens from a disk and asks no host.
+def report_page(result: ScanResult, niivue: str, voxels: int = EMBEDDED_VOXELS) -> str:
+    """Render a scan's page with everything embedded, so that it opens offline as one file.
 
     Args:
-        scan: its results.
+        result: the scan's results.
         niivue: the script, see :func:`~pyro_stitchnet.viewer.niivue.niivue_script`.
-        voxels: how many of each volume it may hold.
+        voxels: maximum number of voxels of each volume.
 
     Raises:
         FileNotFoundError: the scan has no labels.
         ValueError: a volume cannot be read or differs from the labels in shape.
     """
-    grid = lung_grid(scan.folder, voxels)
+    folder = result.folder
+    grid = lung_grid(folder, voxels)
     volumes = {
-        name: base64.b64encode(encode(scan.folder, name, grid, packed=True)).decode("ascii")
-        for name in present(scan.folder)
+        name: base64.b64encode(encode(folder, name, grid, compress=True)).decode("ascii")
+        for name in available_layers(folder)
     }
     layers = {name: {"element": f"volume-{name}"} for name in volumes}
-    return _scan(scan, grid, layers, served=False, niivue=niivue, volumes=volumes)
+    return _scan_page(result, grid, layers, served=False, niivue=niivue, volumes=volumes)
 
 
-def served_grid(scan: Scan) -> Grid:
-    """The voxels that the server gives of a scan."""
-    return full_grid(scan.folder, SERVED_VOXELS)
+def served_grid(result: ScanResult) -> LayerGrid:
+    """The voxels of a scan that the server provides."""
+    return full_grid(result.folder, SERVED_VOXELS)
 
 
 def write_pages(folder: Path, niivue: str, voxels: int = EMBEDDED_VOXELS) -> Iterator[Path]:
-    """Write ``report.html`` into every scan's folder, then ``index.html``, which leads to them.
+    """Write ``report.html`` into every scan's folder, then ``index.html`` with links to them.
 
     Args:
-        folder: what `stitchnet predict` wrote.
+        folder: results of ``stitchnet predict``.
         niivue: the script.
-        voxels: how many of each volume a page may hold.
+        voxels: maximum number of voxels of each volume in a page.
 
     Yields:
-        Each file, once it is written.
+        Each file, after it is written.
 
     Raises:
-        FileNotFoundError: the folder holds no finished scan, or one without labels.
+        FileNotFoundError: the folder has no finished scan, or one without labels.
         ValueError: a report or a volume cannot be read.
     """
-    scans = find_scans(folder)
-    for scan in scans:
-        write_atomically(scan.folder / REPORT_PAGE, report_page(scan, niivue, voxels))
-        yield scan.folder / REPORT_PAGE
-    links = {scan.name: f"{quote(scan.name)}/{REPORT_PAGE}" for scan in scans}
-    write_atomically(folder / INDEX_PAGE, index_page(scans, links, served=False))
+    results = find_results(folder)
+    for one in results:
+        write_atomically(one.folder / REPORT_PAGE, report_page(one, niivue, voxels))
+        yield one.folder / REPORT_PAGE
+    links = {one.name: f"{quote(one.name)}/{REPORT_PAGE}" for one in results}
+    write_atomically(folder / INDEX_PAGE, index_page(results, links, served=False))
     yield folder / INDEX_PAGE
 
 
-def _scan(
-    scan: Scan,
-    grid: Grid,
+def _scan_page(
+    result: ScanResult,
+    grid: LayerGrid,
     layers: Mapping[str, Mapping[str, str]],
     *,
     served: bool,
@@ -148,11 +155,11 @@ def _scan(
         "start": grid.start,
         "step": grid.step,
     }
-    return _filled(
+    return _render(
         "scan.html.j2",
         {NIIVUE_SCRIPT: niivue, "scan.js": asset("scan.js")},
         served,
-        scan=scan,
+        result=result,
         grid=grid,
         viewer=viewer,
         layers=layers,
@@ -162,8 +169,8 @@ def _scan(
     )
 
 
-def _filled(template: str, scripts: Mapping[str, str], served: bool, **content: Any) -> str:
-    """A page; what is not served is inside, and its scripts' hashes are the only ones it runs."""
+def _render(template: str, scripts: Mapping[str, str], served: bool, **content: Any) -> str:
+    """Render a page. A standalone page embeds its scripts and may run only those, by their hash."""
     return (
         _environment()
         .get_template(template)
@@ -186,12 +193,12 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["figure"] = _figure
+    environment.filters["number"] = _number
     return environment
 
 
-def _figure(value: float | None, digits: int = 0) -> str:
-    """A number as it is read; a dash where there is none."""
+def _number(value: float | None, digits: int = 0) -> str:
+    """A number with a typographic minus sign; a dash for None."""
     return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
 
 

@@ -1,30 +1,26 @@
-"""What `stitchnet predict` wrote, as the pages show it: a folder a scan, a report in each.
+"""Results of ``stitchnet predict``, as the pages show them.
 
-Only the figures named here reach a page. Where a scan came from (`source`) does not: a path may
-hold a patient's name.
+Only the values named here reach a page. The path of a scan (``source``) does not, because it may
+contain a patient's name.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-__all__ = ["REPORT", "Scan", "find_scans", "open_scan"]
+from pyro_stitchnet.prediction.output_files import DISCLAIMER, REPORT, read_report
 
-REPORT = "report.json"
-"""The file of a scan's folder that is written last: a folder without it is not done."""
-
-DISCLAIMER = "For research use only; not for diagnosis or treatment."
+__all__ = ["ScanResult", "find_results", "open_result"]
 
 
 @dataclass(frozen=True)
-class Scan:
-    """One scan's results.
+class ScanResult:
+    """The results of one scan.
 
     Attributes:
-        folder: holds the report and the volumes; its name is the scan's.
+        folder: has the report and the volumes; its name is the scan's name.
         report: the content of ``report.json``.
     """
 
@@ -33,11 +29,11 @@ class Scan:
 
     @property
     def name(self) -> str:
-        """Of the scan: the folder's name."""
+        """The scan's name."""
         return self.folder.name
 
-    def figure(self, *keys: str) -> float | None:
-        """A number of the report, by its keys from the outside in; None where there is none."""
+    def value(self, *keys: str) -> float | None:
+        """A number of the report, by its nested keys; None if it is missing or not finite."""
         value: Any = self.report
         for key in keys:
             value = value.get(key) if isinstance(value, Mapping) else None
@@ -48,82 +44,81 @@ class Scan:
     @property
     def uncertainty(self) -> float | None:
         """1 - the report's confidence, in [0, 1]."""
-        confidence = self.figure("confidence")
+        confidence = self.value("confidence")
         return None if confidence is None else 1 - confidence
 
     @property
     def warnings(self) -> list[str]:
-        """What the report warns of."""
+        """The report's warnings."""
         warnings = self.report.get("warnings")
         return [str(text) for text in warnings] if isinstance(warnings, list) else []
 
     @property
     def severity_is(self) -> str:
-        """How the report's severity score was made."""
+        """The definition of the report's severity score."""
         return str(self.report.get("severity_score_is") or "")
 
     @property
     def disclaimer(self) -> str:
-        """What the report may not be used for."""
+        """The limits of the report's use."""
         return str(self.report.get("disclaimer") or DISCLAIMER)
 
     @property
     def model(self) -> str:
-        """The model's file, or the folder it lies in where its own name says little."""
+        """The last two parts of the model's path."""
         path = str(self.report.get("model") or "")
         parts = [p for p in PurePosixPath(PureWindowsPath(path).as_posix()).parts if p != "/"]
         return "/".join(parts[-2:])
 
     @property
     def created(self) -> str:
-        """When the report was made."""
+        """Date and time of the report."""
         return str(self.report.get("created") or "")
 
 
-def open_scan(folder: Path) -> Scan:
-    """One scan's results.
+def open_result(folder: Path) -> ScanResult:
+    """Read the results of one scan.
 
     Raises:
-        FileNotFoundError: the folder holds no report.
-        ValueError: the report cannot be read.
+        FileNotFoundError: the folder has no report.
+        ValueError: the report is damaged.
     """
-    path = folder / REPORT
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(
-            f"{path}: not JSON ({error}); remove it and run `stitchnet predict` again"
-        ) from error
-    if not isinstance(report, dict):
-        raise ValueError(f"{path}: not a report; remove it and run `stitchnet predict` again")
-    return Scan(folder, report)
+    report = read_report(folder)
+    if report is None:
+        path = folder / REPORT
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file; run `stitchnet predict` again")
+        raise ValueError(f"{path}: damaged; remove the folder and run `stitchnet predict` again")
+    return ScanResult(folder, report)
 
 
-def find_scans(folder: Path) -> list[Scan]:
-    """The finished scans of a folder that `stitchnet predict` wrote, the most severe first.
+def find_results(folder: Path) -> list[ScanResult]:
+    """The finished scans of a results folder, the most severe first.
 
     Args:
-        folder: holds one folder a scan.
+        folder: results of ``stitchnet predict``.
 
     Returns:
-        One or more scans; those without a severity score last, else by name.
+        One or more scans. Scans of equal severity are in order of their names; those without a
+        severity score are last.
 
     Raises:
-        FileNotFoundError: it is no folder, or holds no finished scan.
-        ValueError: a report cannot be read.
+        FileNotFoundError: the folder does not exist, or has no finished scan.
+        ValueError: a report is damaged.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder; give what `stitchnet predict` wrote")
-    scans = [open_scan(place) for place in sorted(folder.iterdir()) if (place / REPORT).is_file()]
-    if not scans:
+        raise FileNotFoundError(f"{folder}: no such folder; give the --out of `stitchnet predict`")
+    finished = (place for place in sorted(folder.iterdir()) if (place / REPORT).is_file())
+    results = [open_result(place) for place in finished]
+    if not results:
         raise FileNotFoundError(
-            f"{folder}: holds no finished scan; "
-            "`stitchnet predict INPUT --model MODEL --out DIR` makes some"
+            f"{folder}: no finished scan; create some with `stitchnet predict INPUT --model MODEL "
+            "--out DIR`"
         )
-    return sorted(scans, key=_severity, reverse=True)
+    return sorted(results, key=_severity, reverse=True)
 
 
-def _severity(scan: Scan) -> float:
-    score = scan.figure("severity_score")
+def _severity(result: ScanResult) -> float:
+    score = result.value("severity_score")
     return -1.0 if score is None else score

@@ -1,4 +1,4 @@
-"""The pages over HTTP, for this machine only: read-only, and nothing but what a page needs."""
+"""A read-only HTTP server of the pages, for this machine only."""
 
 import sys
 from http import HTTPStatus
@@ -6,7 +6,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
-from pyro_stitchnet.viewer.layers import encode, present
+from pyro_stitchnet.prediction.output_files import REPORT
+from pyro_stitchnet.viewer.layers import available_layers, encode
 from pyro_stitchnet.viewer.pages import (
     NIIVUE_SCRIPT,
     REPORT_PAGE,
@@ -16,7 +17,7 @@ from pyro_stitchnet.viewer.pages import (
     scan_page,
     served_grid,
 )
-from pyro_stitchnet.viewer.results import REPORT, find_scans, open_scan
+from pyro_stitchnet.viewer.results import find_results, open_result
 
 __all__ = ["Server"]
 
@@ -26,7 +27,7 @@ NIFTI = "application/octet-stream"
 STATIC = {"style.css": CSS, "scan.js": JAVASCRIPT, "index.js": JAVASCRIPT}
 
 HEADERS = {
-    "Cache-Control": "no-store",  # of patients nothing stays in the browser's cache
+    "Cache-Control": "no-store",  # keep patient data out of the browser's cache
     "Content-Security-Policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
@@ -37,31 +38,31 @@ Content = tuple[str, str | bytes]  # media type, body
 
 
 class Server(ThreadingHTTPServer):
-    """Serves a folder that `stitchnet predict` wrote, on 127.0.0.1.
+    """Server of the results of ``stitchnet predict`` on 127.0.0.1.
 
-    It answers with pages and volumes made for them, and with no other file. Scans that are
-    finished while it runs are found when the table is loaded again.
+    It serves pages and the volumes they show, but no other file. Scans that finish while it runs
+    appear when the table is reloaded.
 
     Attributes:
-        folder: what it serves.
-        niivue: the script.
+        folder: the results.
+        niivue: NiiVue's script.
     """
 
     daemon_threads = True
 
     def __init__(self, folder: Path, niivue: str, port: int = 0) -> None:
-        """Listen; `serve_forever` answers.
+        """Bind the port; ``serve_forever`` handles requests.
 
         Args:
-            folder: what `stitchnet predict` wrote.
+            folder: results of ``stitchnet predict``.
             niivue: see :func:`~pyro_stitchnet.viewer.niivue.niivue_script`.
-            port: 0 for any that is free.
+            port: 0 uses any free port.
 
         Raises:
-            FileNotFoundError: the folder holds no finished scan.
-            OSError: the port is taken.
+            FileNotFoundError: the folder has no finished scan.
+            OSError: the port is in use.
         """
-        find_scans(folder)
+        find_results(folder)
         self.folder, self.niivue = folder, niivue
         try:
             super().__init__((HOST, port), _Handler)
@@ -70,11 +71,11 @@ class Server(ThreadingHTTPServer):
 
     @property
     def address(self) -> str:
-        """Of the table of all scans."""
+        """The URL of the table of all scans."""
         return f"http://{HOST}:{self.server_address[1]}/"
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say what went wrong, but not that a browser went elsewhere before it had it all."""
+        """Print a traceback, except if the browser closed the connection."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
@@ -84,7 +85,7 @@ class _Handler(BaseHTTPRequestHandler):
     server_version, sys_version = "stitchnet", ""
 
     def do_GET(self) -> None:
-        # A page of another host whose name was made to lead here must not read what is served.
+        # DNS rebinding: a page of another host must not read the results.
         if urlsplit(f"//{self.headers.get('Host')}").hostname not in (HOST, "localhost"):
             self.send_error(HTTPStatus.MISDIRECTED_REQUEST)
             return
@@ -101,9 +102,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _content(self, path: list[str]) -> Content | None:
         match path:
             case [""]:
-                scans = find_scans(self.server.folder)
-                links = {scan.name: f"/scan/{quote(scan.name, safe='')}/" for scan in scans}
-                return HTML, index_page(scans, links, served=True)
+                results = find_results(self.server.folder)
+                links = {one.name: f"/scan/{quote(one.name, safe='')}/" for one in results}
+                return HTML, index_page(results, links, served=True)
             case ["static", name] if name == NIIVUE_SCRIPT:
                 return JAVASCRIPT, self.server.niivue
             case ["static", name] if name in STATIC:
@@ -115,13 +116,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _of_scan(self, folder: Path, file: str) -> Content | None:
         if not (folder / REPORT).is_file():
             return None
-        scan, layer = open_scan(folder), file.removesuffix(".nii")
+        result, layer = open_result(folder), file.removesuffix(".nii")
         if file == "":
-            return HTML, scan_page(scan, served_grid(scan))
+            return HTML, scan_page(result, served_grid(result))
         if file == REPORT_PAGE:
-            return HTML, report_page(scan, self.server.niivue)
-        if file.endswith(".nii") and layer in present(folder):
-            return NIFTI, encode(folder, layer, served_grid(scan), packed=False)
+            return HTML, report_page(result, self.server.niivue)
+        if file.endswith(".nii") and layer in available_layers(folder):
+            return NIFTI, encode(folder, layer, served_grid(result), compress=False)
         return None
 
     def _send(self, status: HTTPStatus, content: Content) -> None:
@@ -136,4 +137,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing: the requests are those of the reader's own browser."""
+        """Print nothing: all requests come from the user's own browser."""

@@ -1,4 +1,4 @@
-"""Folders of scans to prepare, and a preparation of whole pictures."""
+"""Folders of scans to prepare, and preparation without a lung field."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,13 +13,13 @@ from pyro_stitchnet.data.phantoms.phantom import phantom_slices
 from pyro_stitchnet.data.preprocessing.steps import Preprocessing
 
 
-def _picture_folder(root: Path, values: Sequence[int], names: Sequence[str] = ("a.png",)) -> Path:
+def _image_folder(root: Path, values: Sequence[int], names: Sequence[str] = ("a.png",)) -> Path:
     mask = np.repeat(np.array(values, np.uint8), 32 // len(values) + 1)[:32, None].repeat(32, 1)
     grey = np.arange(32 * 32, dtype=np.uint8).reshape(32, 32)
-    for part, picture in (("images", grey), ("masks", mask)):
+    for part, values_of in (("images", grey), ("masks", mask)):
         (root / part).mkdir(parents=True)
         for name in names:
-            Image.fromarray(picture).save(root / part / name)
+            Image.fromarray(values_of).save(root / part / name)
     rows = [f"{name},patient {name}" for name in names]
     (root / "index.csv").write_text("\n".join(["file,patient", *rows]) + "\n")
     return root
@@ -46,18 +46,18 @@ def _prepared(*sources: object, out: Path, **options: object) -> Dataset:
 
 
 @pytest.fixture(scope="session")
-def picture_folder() -> Callable[..., Path]:
-    """``(root, values, names)``: slices whose masks hold the values, in stripes."""
-    return _picture_folder
+def image_folder() -> Callable[..., Path]:
+    """``(root, values, names)``: write slices whose masks hold the values, in stripes."""
+    return _image_folder
 
 
 @pytest.fixture(scope="session")
 def volume_folder() -> Callable[..., Path]:
-    """``(root, n)``: n volumes of phantoms in HU, four slices each, labelled."""
+    """``(root, n)``: write n labelled volumes of phantoms in HU, four slices each."""
     return _volume_folder
 
 
 @pytest.fixture(scope="session")
 def prepared() -> Callable[..., Dataset]:
-    """``(*sources, out, **options)``: the dataset of the sources' whole pictures, 32 x 32."""
+    """``(*sources, out, **options)``: prepare the sources' whole images, 32 x 32."""
     return _prepared

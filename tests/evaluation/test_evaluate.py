@@ -1,29 +1,66 @@
-"""What `evaluate` makes of a model's answer."""
+"""`evaluate` scores and draws a model's answer."""
 
+import json
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+from pyro_stitchnet.data.datasets.slices import Slices
 from pyro_stitchnet.data.phantoms.phantom import phantom_slices
-from pyro_stitchnet.evaluation import evaluate as report
+from pyro_stitchnet.evaluation import evaluate as module
+from pyro_stitchnet.evaluation.evaluate import WRITTEN, evaluate
 from pyro_stitchnet.model.stitchnet import StitchNet
-from pyro_stitchnet.posterior import Answer
+from pyro_stitchnet.posterior import Answer, ReadOutOptions
 from pyro_stitchnet.presets import preset
 
 
-@pytest.mark.parametrize(("least", "found"), [(0, 10), (9, 9), (10, 0)])
+@pytest.fixture(scope="module")
+def net() -> StitchNet:
+    torch.manual_seed(0)
+    return StitchNet(preset("tiny").model)
+
+
+@pytest.mark.parametrize(("least", "consolidation"), [(0, 10), (9, 9), (10, 0)])
 def test_patches_below_the_least_are_scored_as_ground_glass(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, least: int, found: int
+    net: StitchNet,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    least: int,
+    consolidation: int,
 ) -> None:
     slices = phantom_slices(1, 1, size=64)
     p = torch.tensor([0, 0, 0.6, 0.4])[:, None, None].repeat(1, 1, 64, 64)
     for patch in (p[0, 2:, 3:6, 3:6], p[0, 2:, 30:31, 30:31]):
         patch[:] = patch.flip(0).clone()
     answer = Answer(p, p, p[:, 0])
-    monkeypatch.setattr(report, "segment", lambda *_, **__: answer)
-    net = StitchNet(preset("tiny").model)
-    scores = report.evaluate(net, slices, tmp_path, least_patch=least).set_index("lesion")
-    assert scores.loc["CON", "predicted_pixels"] == found
-    assert scores.loc["GGO", "predicted_pixels"] == 64 * 64 - found
+    monkeypatch.setattr(module, "segment", lambda *_, **__: answer)
+    options = ReadOutOptions(least_patch=least)
+    scores = evaluate(net, slices, tmp_path, options).set_index("lesion")
+    assert scores.loc["CON", "predicted_pixels"] == consolidation
+    assert scores.loc["GGO", "predicted_pixels"] == 64 * 64 - consolidation
     assert scores.loc["Infection", "predicted_pixels"] == 64 * 64
+
+
+def test_files_options_and_seed(net: StitchNet, tmp_path: Path) -> None:
+    slices = phantom_slices(2, 1, size=64)
+    options = ReadOutOptions(read_out="posterior", samples=2, views=2, seed=3)
+    scores = evaluate(net, slices, tmp_path / "a", options, {"model": "m.pt"})
+    assert {path.name for path in (tmp_path / "a").iterdir()} == set(WRITTEN)
+    info = json.loads((tmp_path / "a" / "table.json").read_text())["info"]
+    assert {**info, **vars(options), "model": "m.pt"} == info
+    assert len(info["style_gap"]) == 6
+    torch.rand(1)  # the global generator has no effect
+    again = evaluate(net, slices, tmp_path / "b", options)
+    pd.testing.assert_frame_equal(scores, again)
+
+
+def test_of_label_sets_infection_alone_is_scored(net: StitchNet, tmp_path: Path) -> None:
+    slices = phantom_slices(1, 1, size=64)
+    sets = np.array([1, 2, 12, 12], np.uint8)[slices.labels()]
+    partial = Slices(slices.images, torch.from_numpy(sets), slices.names, slices.patients)
+    scores = evaluate(net, partial, tmp_path)
+    assert list(scores["lesion"]) == ["Infection"]
+    assert scores["truth_pixels"].item() == int((slices.labels() >= 2).sum()) > 0

@@ -1,4 +1,4 @@
-"""Tests of Table 1: against NumPy, by hand, and back from its files."""
+"""Table 1: against NumPy, by hand, and read back from its files."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from pyro_stitchnet.evaluation.metrics.scores import SCORES, slice_scores
-from pyro_stitchnet.evaluation.tables import per_patient, save, table_one, to_markdown
+from pyro_stitchnet.evaluation.tables import per_patient, save, summary, table_one, to_markdown
 
 
 @pytest.fixture
@@ -23,13 +23,13 @@ def scores() -> pd.DataFrame:
 
 @pytest.fixture
 def four() -> pd.DataFrame:
-    """Four slices of two pixels: GGO found, missed, falsely seen, rightly not seen."""
+    """Four slices of two pixels: GGO found, missed, a false alarm, a true negative."""
     truth = np.array([[[2, 2]], [[2, 0]], [[0, 0]], [[0, 0]]])
     predicted = np.array([[[2, 0]], [[0, 0]], [[2, 0]], [[0, 0]]])
     return slice_scores(truth, predicted, patients=["a", "a", "a", "b"])
 
 
-def test_means_and_deviations_are_numpys(scores: pd.DataFrame) -> None:
+def test_means_and_deviations_are_those_of_numpy(scores: pd.DataFrame) -> None:
     table = table_one(scores)
     assert list(table.index) == ["GGO", "CON", "Background", "Overall", "Infection"]
     for lesion in ("GGO", "CON", "Background"):
@@ -39,7 +39,7 @@ def test_means_and_deviations_are_numpys(scores: pd.DataFrame) -> None:
             assert table.loc[lesion, f"{score}_mean"] == pytest.approx(np.nanmean(values))
             assert table.loc[lesion, f"{score}_std"] == pytest.approx(np.nanstd(values))
             assert table.loc[lesion, f"{score}_defined"] == np.isfinite(values).sum()
-    assert table.loc["GGO", "recall_defined"] < 30  # else the case above tested nothing
+    assert table.loc["GGO", "recall_defined"] < 30  # undefined scores occur
 
 
 def test_overall_is_the_mean_of_the_three_means(scores: pd.DataFrame) -> None:
@@ -63,7 +63,7 @@ def test_counts_by_hand(four: pd.DataFrame) -> None:
     assert ggo["pooled_dice"] == pytest.approx(2 * 1 / (3 + 2))
 
 
-def test_a_lesion_that_is_nowhere_is_undefined_and_so_is_overall(four: pd.DataFrame) -> None:
+def test_scores_of_an_absent_lesion_and_overall_are_undefined(four: pd.DataFrame) -> None:
     table = table_one(four)
     assert table.loc["CON", "iou_defined"] == 0
     undefined = ["iou_mean", "iou_std", "f1_lesion_present_mean", "pooled_dice"]
@@ -78,7 +78,7 @@ def test_pooled_dice_is_the_dice_of_all_pixels() -> None:
     assert table.loc[whole["lesion"], "pooled_dice"].tolist() == pytest.approx(whole["f1"].tolist())
 
 
-def test_every_patient_counts_alike(scores: pd.DataFrame) -> None:
+def test_every_patient_has_equal_weight(scores: pd.DataFrame) -> None:
     table = per_patient(scores)
     for lesion in ("GGO", "CON", "Background"):
         rows = scores[scores["lesion"] == lesion]
@@ -97,7 +97,7 @@ def test_per_patient_by_hand(four: pd.DataFrame) -> None:
     assert (ggo["averaged_over"], ggo["images"]) == ("patients", 4)
 
 
-def test_with_one_slice_a_patient_both_tables_are_one(scores: pd.DataFrame) -> None:
+def test_with_one_slice_per_patient_both_tables_are_equal(scores: pd.DataFrame) -> None:
     alone = scores.assign(patient=scores["name"])
     pd.testing.assert_frame_equal(
         per_patient(alone).drop(columns="averaged_over"),
@@ -105,27 +105,55 @@ def test_with_one_slice_a_patient_both_tables_are_one(scores: pd.DataFrame) -> N
     )
 
 
-def test_markdown_is_the_articles_form() -> None:
+def test_markdown_has_scores_and_counts_of_at_most_seven_columns() -> None:
     truth = np.array([[[2, 2, 3, 0]], [[2, 0, 0, 0]]])
     predicted = np.array([[[2, 0, 3, 0]], [[0, 0, 0, 0]]])
-    lines = to_markdown(table_one(slice_scores(truth, predicted))).splitlines()
-    assert lines[0].startswith("| Lesion | IoU | F1 | Recall | Precision | F1 (lesion present) |")
-    assert lines[2].startswith("| GGO | .250 ± .250 | .333 ± .333 | .250 ± .250 | 1.000 ± .000 |")
-    assert lines[2].endswith("| .333 | .500 | 2 / 2 / 1 | 2 | 2 | 0 | 1 |")
-    assert lines[5].startswith("| Overall | .625 |")  # (.25 + 1 + (1/2 + 3/4) / 2) / 3
-    assert lines[5].endswith("| – | 2 | – | – | – |")
-    assert lines[6].startswith("| Infection | .333 ± .333 |")  # 2 of 3 pixels, 0 of 1
-    assert len({line.count("|") for line in lines[:7]}) == 1
-    assert lines[8].startswith("Mean ± population standard deviation over images; a ratio 0/0")
-    assert len(lines) == 9
+    scores, counts, text = to_markdown(table_one(slice_scores(truth, predicted))).split("\n\n")
+    assert scores.splitlines()[0] == (
+        "| Lesion | IoU | F1 | Recall | Precision | F1 (lesion present) | Dice (pooled) |"
+    )
+    ggo = "| GGO | .250 ± .250 | .333 ± .333 | .250 ± .250 | 1.000 ± .000 | .333 | .500 |"
+    assert scores.splitlines()[2] == ggo
+    overall = scores.splitlines()[5]
+    assert overall.startswith("| Overall | .625 |")  # (.25 + 1 + (1/2 + 3/4) / 2) / 3
+    assert scores.splitlines()[6].startswith("| Infection | .333 ± .333 |")  # 2 of 3 pixels, 0 of 1
+    assert counts.splitlines()[2] == "| GGO | 2 | 2 | 0 | 1 | 2 / 2 / 1 |"
+    assert counts.splitlines()[5] == "| Overall | 2 | – | – | – | – |"
+    for table in (scores, counts):
+        lines = table.splitlines()
+        assert len(lines) == 7
+        assert {line.count("|") for line in lines} == {lines[0].count("|")}
+        assert lines[0].count("|") <= 8
+    assert text.startswith("Mean ± population standard deviation over images. A ratio 0/0")
 
 
 def test_markdown_shows_undefined_as_a_dash(four: pd.DataFrame) -> None:
-    con = to_markdown(table_one(four)).splitlines()[3]
-    assert con == "| CON | – | – | – | – | – | – | 0 / 0 / 0 | 4 | 0 | 0 | 0 |"
+    scores, counts, _ = to_markdown(table_one(four)).split("\n\n")
+    assert scores.splitlines()[3] == "| CON | – | – | – | – | – | – |"
+    assert counts.splitlines()[3] == "| CON | 4 | 0 | 0 | 0 | 0 / 0 / 0 |"
 
 
-def test_save_writes_what_can_be_read_back(four: pd.DataFrame, tmp_path: Path) -> None:
+def test_the_terminals_table_is_narrow_and_complete(
+    four: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(four, tmp_path)
+    for table in (table_one(four), pd.read_csv(tmp_path / "table.csv", index_col="lesion")):
+        short = summary(table)
+        assert len(short.head) == 7
+        assert {len(row) for row in short.rows} == {7}
+        assert [row[0] for row in short.rows] == list(table.index)
+        ggo = dict(zip(short.head, short.rows[0], strict=True))
+        assert ggo["IoU"] == ".167 ± .236"
+        assert ggo["F1, lesion present"] == ".333"
+        assert ggo["False alarms"] == "1 of 2"
+        assert short.rows[3][-1] == "–"  # Overall
+        short.print()
+        printed = capsys.readouterr().out
+        assert max(map(len, printed.splitlines())) <= 100
+        assert all(cell in printed for row in short.rows for cell in row)
+
+
+def test_saved_files_are_read_back(four: pd.DataFrame, tmp_path: Path) -> None:
     directory = tmp_path / "new" / "results"
     info = {"command": "evaluate", "seed": np.int64(3), "weights": Path("a/b.pt"), "loss": np.nan}
     save(four, directory, **info)

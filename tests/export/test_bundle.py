@@ -1,4 +1,4 @@
-"""MONAI's own command line verifies an exported bundle, and runs it over a folder of slices."""
+"""Exported bundles: MONAI's command line verifies one and runs it over a folder of slices."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ from pyro_stitchnet.data.phantoms.phantom import phantom_slices
 from pyro_stitchnet.export import bundle
 from pyro_stitchnet.export.metadata import describe
 from pyro_stitchnet.export.programs import torch_bytes, trace
-from pyro_stitchnet.export.traceable import TraceableSegmenter
+from pyro_stitchnet.export.traceable import TraceableModel
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.presets import preset
 
@@ -28,8 +28,8 @@ REQUIRED = (
 )  # fmt: skip
 
 
-class Bands(TraceableSegmenter):
-    """Labels by grey value, heavier towards the first rows: it tells rows from columns."""
+class Bands(TraceableModel):
+    """Labels by grey value and row, so that rows and columns cannot be swapped unnoticed."""
 
     def __init__(self) -> None:
         super().__init__(StitchNet(preset("tiny").model))
@@ -43,16 +43,16 @@ class Bands(TraceableSegmenter):
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
     bands = Bands()
-    about = describe(bands, {}, "model.pt", 64)
-    content = torch_bytes(trace(bands, 64), about)
-    bundle.write_bundle(tmp_path / "bundle", content, about, 32, 64)
+    description = describe(bands, {}, "model.pt", 64)
+    content = torch_bytes(trace(bands, 64), description)
+    bundle.write_bundle(tmp_path / "bundle", content, description, 32, 64)
     return tmp_path / "bundle"
 
 
 def monai(written: Path, *arguments: str) -> None:
     command = [sys.executable, "-m", "monai.bundle", *arguments]
-    done = subprocess.run(command, cwd=written, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
+    process = subprocess.run(command, cwd=written, capture_output=True, text=True, timeout=300)
+    assert process.returncode == 0, process.stdout + process.stderr
 
 
 @pytest.mark.slow
@@ -72,32 +72,32 @@ def test_monai_verifies_and_runs_it(written: Path, tmp_path: Path) -> None:
     for name in slices.names:
         image = np.asarray(Image.open(tmp_path / "slices" / "images" / name), np.float32) / 255
         expected = Bands()(torch.from_numpy(image)[None, None]).argmax(1)[0].numpy()
-        found = np.asarray(Image.open(tmp_path / "out" / f"{Path(name).stem}_labels.png"))
+        labels = np.asarray(Image.open(tmp_path / "out" / f"{Path(name).stem}_labels.png"))
         assert len(np.unique(expected)) == 4
-        assert np.array_equal(found, expected)
+        assert np.array_equal(labels, expected)
 
 
-def test_the_bundle_is_whole_and_says_what_the_network_takes(written: Path) -> None:
+def test_the_bundle_has_all_files_and_the_format_of_the_network(written: Path) -> None:
     files = {str(p.relative_to(written)) for p in written.rglob("*") if p.is_file()}
     assert files == {
         "configs/metadata.json", "configs/inference.json", "models/model.pt2", "docs/README.md",
     }  # fmt: skip
-    said = json.loads((written / "configs" / "metadata.json").read_text())
-    assert not set(REQUIRED) - set(said)
-    form = said["network_data_format"]
+    metadata = json.loads((written / "configs" / "metadata.json").read_text())
+    assert not set(REQUIRED) - set(metadata)
+    form = metadata["network_data_format"]
     assert form["inputs"]["image"]["spatial_shape"] == [64, 64]
     assert form["outputs"]["pred"]["channel_def"]["3"] == "consolidation"
-    free = bundle.metadata(said["stitchnet"], 64, None)["network_data_format"]
-    assert free["inputs"]["image"]["spatial_shape"] == ["64*n", "64*n"]
+    dynamic = bundle.metadata(metadata["stitchnet"], 64, None)["network_data_format"]
+    assert dynamic["inputs"]["image"]["spatial_shape"] == ["64*n", "64*n"]
 
 
-def test_half_a_bundle_is_never_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    about = describe(Bands(), {}, "model.pt", 64)
+def test_a_failed_export_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    description = describe(Bands(), {}, "model.pt", 64)
 
     def full(*_: object) -> None:
         raise OSError("disk full")
 
     monkeypatch.setattr(bundle, "write_atomically", full)
     with pytest.raises(OSError, match="disk full"):
-        bundle.write_bundle(tmp_path / "bundle", b"", about, 32, 64)
+        bundle.write_bundle(tmp_path / "bundle", b"", description, 32, 64)
     assert not list(tmp_path.iterdir())

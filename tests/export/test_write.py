@@ -1,9 +1,10 @@
-"""Exported files say what the checkpoint says, to 1e-4, and carry how to feed them."""
+"""Exported files agree with the checkpoint to 1e-4 and contain their description."""
 
 import io
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,19 +16,19 @@ from torch import Tensor, nn
 from pyro_stitchnet.data.phantoms.phantom import phantom_slices
 from pyro_stitchnet.data.preprocessing.steps import Preprocessing
 from pyro_stitchnet.export import write as writing
-from pyro_stitchnet.export.metadata import describe, steps
+from pyro_stitchnet.export.metadata import describe, preprocessing_steps
 from pyro_stitchnet.export.programs import (
     METADATA,
     log_gamma,
     onnx_bytes,
-    session,
+    onnx_session,
     torch_bytes,
     trace,
 )
-from pyro_stitchnet.export.traceable import TraceableSegmenter
+from pyro_stitchnet.export.traceable import TraceableModel
 from pyro_stitchnet.export.write import TOLERANCE, write
 from pyro_stitchnet.model.stitchnet import StitchNet
-from pyro_stitchnet.posterior import ReadOut, segment
+from pyro_stitchnet.posterior import ReadOut, ReadOutOptions, probabilities, segment
 from pyro_stitchnet.presets import preset
 from pyro_stitchnet.training import checkpoint
 
@@ -39,10 +40,10 @@ INFO = {
 
 
 def like_trained(name: str) -> StitchNet:
-    """Random weights and averages, but an answer that heeds the slice and float32 that suffices.
+    """A model with random parameters whose output depends on the slice and is stable in float32.
 
-    As initialised, group norm scales up rounding: the same slice alone and in a batch then differ
-    by 1e-3 in eager mode; so do batch norm's layers with the averages of a batch.
+    The initial group norm amplifies rounding: the output for a slice alone and in a batch differs
+    by 1e-3 in eager mode. So do batch norm layers with the averages of a batch.
     """
     net = StitchNet(preset(name).model)
     for module in net.modules():
@@ -62,16 +63,16 @@ def slices(n: int, side: int) -> dict[str, Tensor]:
     return {"random": torch.rand(n, 1, side, side), "phantoms": phantoms[:, None]}
 
 
-def check_parity(segmenter: TraceableSegmenter, run: object, side: int) -> None:
+def check_parity(model: TraceableModel, run: Callable[[Tensor], Tensor], side: int) -> None:
+    options = ReadOutOptions(model.read_out, samples=0)
     for n in (1, 2, 5):
-        for what, image in slices(n, side).items():
-            answer = segment(segmenter.net, image[:, 0], samples=0, read_out=segmenter.read_out)
+        for kind, image in slices(n, side).items():
+            expected = probabilities(model.net, image[:, 0], options)
             with torch.no_grad():
-                found = run(image)  # type: ignore[operator]
-            worst = (found - answer.probabilities).abs().max()
-            assert worst < TOLERANCE, (n, what)
-            if n > 1:
-                assert (found[0] - found[1]).abs().max() > 10 * TOLERANCE  # it heeds the slice
+                output = run(image)
+            assert (output - expected).abs().max() < TOLERANCE, (n, kind)
+            if n > 1:  # the output depends on the slice
+                assert (output[0] - output[1]).abs().max() > 10 * TOLERANCE
 
 
 @pytest.mark.parametrize(
@@ -79,45 +80,43 @@ def check_parity(segmenter: TraceableSegmenter, run: object, side: int) -> None:
     [("tiny", "prior"), ("tiny", "posterior"), ("article", "prior"), ("guided", "guide"),
      ("guided", "prior"), ("guided", "posterior")],
 )  # fmt: skip
-def test_segmenter_is_the_posterior_at_the_means(name: str, read_out: ReadOut) -> None:
+def test_output_is_that_of_segment_without_samples(name: str, read_out: ReadOut) -> None:
     net = like_trained(name)
     x = torch.rand(2, 64, 64)
-    answer = segment(net, x, samples=0, read_out=read_out)
+    answer = segment(net, x, ReadOutOptions(read_out, samples=0))
     with torch.no_grad():
-        found = TraceableSegmenter(net, read_out)(x[:, None])
-    assert torch.allclose(found, answer.probabilities, atol=1e-6)
+        output = TraceableModel(net, read_out)(x[:, None])
+    assert torch.allclose(output, answer.probabilities, atol=1e-6)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["tiny", "article", "guided"])
 def test_parity_of_torch_and_onnx(name: str) -> None:
     side = 128 if name == "guided" else 64
-    segmenter = TraceableSegmenter(
-        like_trained(name), "posterior"
-    )  # of which the other two are parts
-    program = trace(segmenter, side)
-    check_parity(segmenter, program.module(), side)
-    check_parity(segmenter, session(onnx_bytes(program, {})), side)
+    model = TraceableModel(like_trained(name), "posterior")  # includes the other read-outs
+    program = trace(model, side)
+    check_parity(model, program.module(), side)
+    check_parity(model, onnx_session(onnx_bytes(program, {})), side)
 
 
 @pytest.mark.slow
-def test_free_sizes() -> None:
-    segmenter = TraceableSegmenter(like_trained("tiny"))
-    program = trace(segmenter).module()
+def test_dynamic_sizes() -> None:
+    model = TraceableModel(like_trained("tiny"))
+    program = trace(model).module()
     for shape in ((1, 1, 64, 96), (2, 1, 160, 64)):
         image = torch.rand(shape)
         with torch.no_grad():
-            assert (program(image) - segmenter(image)).abs().max() < TOLERANCE
+            assert (program(image) - model(image)).abs().max() < TOLERANCE
 
 
-def test_log_gamma_is_torchs() -> None:
+def test_log_gamma_agrees_with_torch() -> None:
     x = torch.logspace(-7, 3, 5000, dtype=torch.float64)
     assert torch.allclose(log_gamma(x), torch.lgamma(x), rtol=1e-9, atol=1e-9)
     assert log_gamma(x.float()).dtype == torch.float32
 
 
-class Small(TraceableSegmenter):
-    """A segmenter that is traced in no time."""
+class Small(TraceableModel):
+    """A model that is traced quickly."""
 
     def __init__(self, *_: object) -> None:
         super().__init__(StitchNet(preset("tiny").model))
@@ -127,35 +126,35 @@ class Small(TraceableSegmenter):
         return torch.cat(scores, 1).softmax(1)
 
 
-def test_files_carry_their_description() -> None:
+def test_files_contain_their_description() -> None:
     small = Small()
-    about = describe(small, INFO, "runs/somewhere/model.pt", None)
-    assert about["output"]["labels"] == ["background", "healthy", "ggo", "consolidation"]
-    assert about["preprocessing"]["size"] == 128
-    assert about["checkpoint"] == "model.pt"
-    assert about["read_out"] == "prior"
-    assert "secret" not in json.dumps(about)
+    description = describe(small, INFO, "runs/somewhere/model.pt", None)
+    assert description["output"]["labels"] == ["background", "healthy", "ggo", "consolidation"]
+    assert description["preprocessing"]["size"] == 128
+    assert description["checkpoint"] == "model.pt"
+    assert description["read_out"] == "prior"
+    assert "secret" not in json.dumps(description)
     program = trace(small)
     extra = {METADATA: ""}
-    torch.export.load(io.BytesIO(torch_bytes(program, about)), extra_files=extra)
-    about = json.loads(json.dumps(about))  # tuples become lists
-    assert json.loads(extra[METADATA]) == about
-    model = onnx.load_from_string(onnx_bytes(program, about))
-    assert {p.key: json.loads(p.value) for p in model.metadata_props} == about
+    torch.export.load(io.BytesIO(torch_bytes(program, description)), extra_files=extra)
+    description = json.loads(json.dumps(description))  # tuples become lists
+    assert json.loads(extra[METADATA]) == description
+    model = onnx.load_from_string(onnx_bytes(program, description))
+    assert {p.key: json.loads(p.value) for p in model.metadata_props} == description
     dims = model.graph.input[0].type.tensor_type.shape.dim
     assert model.graph.input[0].name == "image"
     assert [d.dim_value for d in dims[1:2]] == [1]
     assert dims[0].dim_param  # any number of slices
 
 
-def test_steps_in_words() -> None:
-    said = " ".join(steps(asdict(Preprocessing(size=96, zero_outside=True))))
-    assert "-1250 to 250" in said
-    assert "96 x 96" in said
-    assert "black outside" in said
-    assert "'classical'" in said
-    assert "lung field" not in " ".join(steps(asdict(Preprocessing(lungs="none"))))
-    assert "not recorded" in steps(None)[0]
+def test_preprocessing_is_described_in_words() -> None:
+    text = " ".join(preprocessing_steps(asdict(Preprocessing(size=96, zero_outside=True))))
+    assert "-1250 to 250" in text
+    assert "96 x 96" in text
+    assert "black outside" in text
+    assert "'classical'" in text
+    assert "lung field" not in " ".join(preprocessing_steps(asdict(Preprocessing(lungs="none"))))
+    assert "not recorded" in preprocessing_steps(None)[0]
 
 
 @pytest.fixture
@@ -164,25 +163,25 @@ def model(tmp_path: Path) -> Path:
     return tmp_path / "model.pt"
 
 
-def test_a_file_runs_where_this_package_and_pyro_are_not(model: Path, tmp_path: Path) -> None:
+def test_a_file_runs_without_this_package_and_pyro(model: Path, tmp_path: Path) -> None:
     net = like_trained("tiny")
     checkpoint.save(net, model, **INFO)
-    written = write(model, tmp_path / "s.pt2", size=64)
-    assert written.difference <= TOLERANCE
+    exported = write(model, tmp_path / "s.pt2", size=64)
+    assert exported.difference <= TOLERANCE
     image = torch.rand(5, 1, 64, 64)
     torch.save(image, tmp_path / "image.pt")
     program = """
 import sys, torch
 sys.modules["pyro"] = sys.modules["pyro_stitchnet"] = None
 with torch.no_grad():
-    torch.save(torch.export.load("s.pt2").module()(torch.load("image.pt")), "answer.pt")
+    torch.save(torch.export.load("s.pt2").module()(torch.load("image.pt")), "output.pt")
 """
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, timeout=120)
-    answer = segment(net, image[:, 0], samples=0).probabilities
-    assert (torch.load(tmp_path / "answer.pt") - answer).abs().max() < TOLERANCE
+    expected = probabilities(net, image[:, 0], ReadOutOptions(samples=0))
+    assert (torch.load(tmp_path / "output.pt") - expected).abs().max() < TOLERANCE
 
 
-def test_what_cannot_be_exported_is_refused(model: Path, tmp_path: Path) -> None:
+def test_invalid_exports_are_refused(model: Path, tmp_path: Path) -> None:
     (tmp_path / "there.pt2").write_text("mine")
     with pytest.raises(FileExistsError, match=r"there\.pt2: exists"):
         write(model, tmp_path / "there.pt2")
@@ -206,7 +205,7 @@ def test_what_cannot_be_exported_is_refused(model: Path, tmp_path: Path) -> None
     assert {p.name for p in tmp_path.iterdir()} == {"model.pt", "there.pt2"}
 
 
-def test_what_differs_from_the_checkpoint_is_not_written(
+def test_a_file_that_differs_from_the_checkpoint_is_not_written(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writing, "trace", lambda *_: trace(Small()))  # of another network

@@ -1,4 +1,4 @@
-"""Stitching and the ladder's Gaussians against brute force and Bayes by hand."""
+"""Stitching and the ladder's Gaussians against brute force and Bayes' rule by hand."""
 
 import itertools
 import math
@@ -54,7 +54,7 @@ def test_picked_takes_an_enumerated_label() -> None:
 
 
 @pytest.mark.parametrize("labels", [[0, 1, 2, 3], [3, 1], [2]])
-def test_an_enumerated_label_is_picked_as_a_label_of_each_pixel_is(labels: list[int]) -> None:
+def test_an_enumerated_label_is_picked_as_a_label_of_each_pixel(labels: list[int]) -> None:
     values = torch.randn(2, 3, 5, K)
     enumerated = torch.tensor(labels).reshape(-1, 1, 1, 1)
     everywhere = enumerated.expand(-1, 2, 3, 5).clone()
@@ -62,7 +62,7 @@ def test_an_enumerated_label_is_picked_as_a_label_of_each_pixel_is(labels: list[
     assert torch.equal(pick(values, enumerated)[-1], values[..., labels[-1]])
 
 
-def test_picked_draws_from_the_style_that_is_picked() -> None:
+def test_picked_draws_from_the_style_of_each_label() -> None:
     mean = torch.tensor([0.1, 0.35, 0.6, 0.9])
     styles = InteriorBeta(1000 * mean, 1000 * (1 - mean))
     y = torch.randint(K, (4, 6))
@@ -71,7 +71,7 @@ def test_picked_draws_from_the_style_that_is_picked() -> None:
 
 
 def test_draws_of_pixels_that_share_a_style_are_independent() -> None:
-    """As in a plate: one distribution, broadcast, is still a draw for each pixel."""
+    """One broadcast distribution still gives one draw per pixel, also in a plate."""
     styles = InteriorBeta(torch.tensor([2.0] * K), torch.tensor([3.0] * K))
     assert len(Picked(torch.zeros(50), styles).sample().unique()) > 40
     with pyro.plate("pixels", 50):
@@ -122,7 +122,7 @@ def test_stitched_and_responsibilities_are_bayes_rule_by_hand(allowed: tuple[boo
 
 
 @pytest.mark.parametrize("kind", [Stitched, ExpectedStitched])
-def test_a_picture_given_a_set_is_one_made_with_it(kind: type[Stitched]) -> None:
+def test_given_a_set_is_the_same_as_built_with_it(kind: type[Stitched]) -> None:
     logits, styles, x = torch.randn(5, K).double(), beta_styles(5), torch.rand(5).double()
     allowed = torch.tensor([True, False, True, False]).expand(5, K)
     free = kind(logits, styles)
@@ -130,7 +130,7 @@ def test_a_picture_given_a_set_is_one_made_with_it(kind: type[Stitched]) -> None
     assert type(given) is kind
     assert torch.equal(given.log_prob(x), made.log_prob(x))
     assert torch.equal(given.responsibilities(x), made.responsibilities(x))
-    assert free.allowed is None, "the picture itself was changed"
+    assert free.allowed is None, "given() changed the picture itself"
 
 
 def test_sets_may_differ_from_pixel_to_pixel() -> None:
@@ -204,7 +204,7 @@ def test_stitched_broadcasts_in_plates() -> None:
     )
 
 
-# --- The reference code's bound -------------------------------------------------------------------
+# --- The bound of the authors' program ------------------------------------------------------------
 
 
 def test_expected_stitched_is_below_stitched() -> None:
@@ -272,7 +272,7 @@ def test_exp_relaxed_categorical_is_finite_where_the_one_hot_underflows() -> Non
     logits = torch.tensor([200.0, -200.0, 0.0, -200.0], requires_grad=True)
     d = ExpRelaxedCategorical(torch.tensor(0.1), logits=logits)
     log_y = d.rsample((50,))
-    assert (log_y.exp() == 0).any(), "the one-hot was to underflow"
+    assert (log_y.exp() == 0).any(), "the one-hot does not underflow here"
     log_prob = d.log_prob(log_y)
     assert log_y.isfinite().all()
     assert log_prob.isfinite().all()

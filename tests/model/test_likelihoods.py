@@ -1,8 +1,7 @@
-"""Families of a pixel against quadrature and torch's own distributions."""
+"""Likelihoods of a pixel against quadrature and torch's own distributions."""
 
 import itertools
 import math
-from typing import get_args
 
 import pyro
 import pytest
@@ -17,7 +16,6 @@ from pyro_stitchnet.model.likelihoods import (
     FlooredBeta,
     InteriorBeta,
 )
-from pyro_stitchnet.presets import Likelihood
 
 LEVELS = torch.linspace(0, 1, GREY_LEVELS, dtype=torch.float64)
 ENDS_AND_BETWEEN = torch.cat([LEVELS.float(), torch.tensor([1e-8, 1e-4, 0.1234, 1 - 1e-7])])
@@ -44,7 +42,7 @@ def doubles(*values: float) -> list[Tensor]:
     return [torch.tensor(v, dtype=torch.float64) for v in values]
 
 
-# --- What every family promises -------------------------------------------------------------------
+# --- Every family ---------------------------------------------------------------------------------
 
 
 @every_family
@@ -183,10 +181,3 @@ def test_discretised_logistic_draws_grey_levels() -> None:
     torch.testing.assert_close(draws, draws.round(), rtol=0, atol=1e-4)
     black = 1 / (1 + math.exp((0.1 - 0.5 / 255) / 0.1))  # all below half the first level
     assert (draws == 0).float().mean() == pytest.approx(black, abs=0.03)
-
-
-# --- Picked ---------------------------------------------------------------------------------------
-
-
-def test_presets_name_the_families_that_there_are() -> None:
-    assert set(get_args(Likelihood)) == set(FAMILIES)

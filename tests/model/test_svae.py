@@ -1,5 +1,7 @@
 """The hierarchy of z: Table 2, one shared module, the ladder's posterior, free bits."""
 
+from collections.abc import Callable
+
 import pyro
 import pytest
 import torch
@@ -7,11 +9,13 @@ from pyro import poutine
 from torch import nn
 from torch.distributions import kl_divergence
 
+from pyro_stitchnet.model.bound import bound
 from pyro_stitchnet.model.distributions import product_of_normals
-from pyro_stitchnet.model.objective import estimator, negative_elbo
+from pyro_stitchnet.model.label_terms import Marginal
+from pyro_stitchnet.model.objective import Objective
 from pyro_stitchnet.model.stitchnet import StitchNet
-from pyro_stitchnet.model.svae import SVAE, check_size
-from pyro_stitchnet.presets import Objective, preset
+from pyro_stitchnet.model.svae import SVAE, _add_free_bits, _sample_map, check_size
+from pyro_stitchnet.presets import preset
 
 TABLE_2_Z = {1: (1, 176, 176), 2: (1, 88, 88), 3: (1, 44, 44), 4: (1, 22, 22), 5: (1, 11, 11)}
 TABLE_2_D = {
@@ -24,35 +28,35 @@ TABLE_2_D = {
 
 
 @pytest.fixture
-def tiny() -> StitchNet:
-    torch.manual_seed(0)
-    return StitchNet(preset("tiny").model)
+def tiny(shared_net: Callable[[str], StitchNet]) -> StitchNet:
+    return shared_net("tiny")
 
 
 @pytest.mark.parametrize("name", ["article", "reference"])
 def test_table_2_at_352(name: str) -> None:
     """z and d have the article's sizes, in inference and in generation."""
-    net = StitchNet(preset(name).model).eval()
-    x = torch.rand(1, 352, 352)
-    seen: dict[int, tuple[int, ...]] = {}
+    with torch.device("meta"):  # shapes without the arithmetic
+        net, x = StitchNet(preset(name).model).eval(), torch.rand(1, 352, 352)
+    shapes: dict[int, tuple[int, ...]] = {}
     for level, expand in enumerate(net.svae.expand, 1):
         expand.register_forward_hook(
-            lambda m, i, d, level=level: seen.__setitem__(level, tuple(d.shape[1:]))
+            lambda m, i, d, level=level: shapes.__setitem__(level, tuple(d.shape[1:]))
         )
-    with torch.no_grad():
+    with torch.no_grad(), pyro.validation_enabled(False):
         guide = poutine.trace(net.guide).get_trace(x)
         picture = net.picture(guide.nodes["z1"]["value"])
         encoded = net.svae.encoder(x[:, None])
     for level, shape in TABLE_2_Z.items():
         assert guide.nodes[f"z{level}"]["value"].shape[-3:] == shape
         assert tuple(encoded[level - 1].shape[1:]) == TABLE_2_D[level]
-    assert seen == TABLE_2_D
+    assert shapes == TABLE_2_D
     assert picture.log_pi.shape == (1, 352, 352, 4)
     assert picture.styles.batch_shape == (1, 352, 352, 4)
 
 
-def test_one_crush_serves_both_directions(tiny: StitchNet) -> None:
-    """The same module object answers for the encoder's d and the decoder's d~."""
+def test_one_crush_serves_both_directions() -> None:
+    """One module maps the encoder's d and the decoder's d~."""
+    tiny = StitchNet(preset("tiny").model)
     roles: dict[int, list[bool]] = {}
     for level, crush in enumerate(tiny.svae.crush, 1):
         crush.register_forward_pre_hook(
@@ -61,7 +65,7 @@ def test_one_crush_serves_both_directions(tiny: StitchNet) -> None:
             ),
             with_kwargs=True,
         )
-    negative_elbo(tiny, torch.rand(2, 32, 32))
+    bound(tiny, torch.rand(2, 32, 32))
     assert roles == {
         1: [False, True],
         2: [False, True],
@@ -94,7 +98,6 @@ def test_parameters_of_the_reference_module_by_module() -> None:
 
 
 def test_posterior_is_the_product_of_estimate_and_prior(tiny: StitchNet) -> None:
-    tiny.eval()
     x = torch.rand(2, 64, 64)
     trace = poutine.trace(tiny.guide).get_trace(x)
     estimates = tiny.svae.bottom_up(x)
@@ -107,32 +110,34 @@ def test_posterior_is_the_product_of_estimate_and_prior(tiny: StitchNet) -> None
         assert (q.scale[:, 0, 0] <= prior.scale).all()  # evidence can only sharpen
 
 
-def test_one_pass_changes_nothing_but_the_work(tiny: StitchNet) -> None:
-    x, objective = torch.rand(2, 32, 32), Objective(labels="marginal")
-    tiny.eval()
-    calls = []
-    for expand in tiny.svae.expand:
-        expand.register_forward_hook(lambda *_: calls.append(1))
+def test_one_pass_changes_only_the_number_of_evaluations(tiny: StitchNet) -> None:
+    x, objective = torch.rand(2, 32, 32), Objective(Marginal())
+    calls: list[int] = []
+    hooks = [
+        expand.register_forward_hook(lambda *_: calls.append(1)) for expand in tiny.svae.expand
+    ]
 
-    def loss(together: bool) -> tuple[float, int]:
+    def loss(program: Callable[[], float]) -> tuple[float, int]:
         calls.clear()
         torch.manual_seed(0)
-        elbo = estimator(objective)
-        if together:
-            with tiny.svae.one_pass():
-                value = elbo.loss(tiny.model, tiny.guide, x, None, objective)
-        else:
-            value = elbo.loss(tiny.model, tiny.guide, x, None, objective)
-        return value, len(calls)
+        return program(), len(calls)
 
-    (once, few), (twice, many) = loss(True), loss(False)
-    assert once == pytest.approx(twice, rel=1e-6)
-    assert (few, many) == (5, 9)
+    def separately() -> float:
+        elbo = objective.labels.elbo()
+        return elbo.loss(tiny.model, tiny.guide, x, None, objective) / x.numel()
+
+    (one, few), (other, many) = (
+        loss(lambda: bound(tiny, x, None, objective).loss.item()),
+        loss(separately),
+    )
+    for hook in hooks:
+        hook.remove()
+    assert one == pytest.approx(other, rel=1e-5)
+    assert (few, many) == (5, 10)
 
 
-def test_one_pass_never_answers_for_another_z(tiny: StitchNet) -> None:
-    tiny.eval()
-    with torch.no_grad(), tiny.svae.one_pass():
+def test_one_pass_keeps_the_priors_of_each_z_apart(tiny: StitchNet) -> None:
+    with torch.no_grad(), tiny.memo.one_pass():
         means = [
             tiny.svae.prior(4, torch.full((1, 1, 1, 1, 2, 2), float(v))).loc.mean().item()
             for v in range(20)
@@ -141,27 +146,24 @@ def test_one_pass_never_answers_for_another_z(tiny: StitchNet) -> None:
 
 
 def test_kl_weight_scales_the_z_terms_alone(tiny: StitchNet) -> None:
-    tiny.eval()
     x = torch.rand(2, 32, 32)
 
     def loss(weight: float) -> float:
         torch.manual_seed(0)
-        return negative_elbo(tiny, x, None, Objective(labels="marginal", kl_weight=weight)).item()
+        return bound(tiny, x, None, Objective(Marginal(), kl_weight=weight)).loss.item()
 
     one, half, least = loss(1.0), loss(0.5), loss(1e-6)
     assert half == pytest.approx((one + least) / 2, abs=1e-5)
     assert one != pytest.approx(least, abs=1e-4)
 
 
-def test_free_bits_charge_what_a_level_falls_short(tiny: StitchNet) -> None:
+def test_free_bits_add_the_difference_from_each_levels_kl(tiny: StitchNet) -> None:
     """With an allowance above every KL the bound loses SUM (allowance - KL) exactly."""
-    tiny.eval()
     x, free = torch.rand(2, 32, 32), 5.0
 
     def loss(free_bits: float) -> float:
         torch.manual_seed(0)
-        objective = Objective(labels="marginal", free_bits=free_bits)
-        return negative_elbo(tiny, x, None, objective).item()
+        return bound(tiny, x, None, Objective(Marginal(), free_bits=free_bits)).loss.item()
 
     torch.manual_seed(0)
     guide = poutine.trace(tiny.guide).get_trace(x)
@@ -179,8 +181,6 @@ def test_free_bits_charge_what_a_level_falls_short(tiny: StitchNet) -> None:
 
 def test_free_bits_leave_a_level_no_gradient_in_expectation() -> None:
     """Under the allowance, -KL - (free - KL) is constant: the mean gradient of q's mean is 0."""
-    from pyro_stitchnet.model.svae import _pay_free_bits, _sample_map
-
     loc = torch.full((4, 1, 2, 2), 0.3, requires_grad=True)
     q, p = (
         pyro.distributions.Normal(loc, 0.9),
@@ -189,7 +189,7 @@ def test_free_bits_leave_a_level_no_gradient_in_expectation() -> None:
 
     def guide() -> None:
         with pyro.plate("slices", 4, dim=-3):
-            _pay_free_bits("free", q, p, 10.0)
+            _add_free_bits("free", q, p, 10.0)
             _sample_map("z", q)
 
     def model() -> None:
@@ -215,14 +215,16 @@ def test_free_bits_leave_a_level_no_gradient_in_expectation() -> None:
         ((1, 1, 64, 64), r"\(N, H, W\)"),
     ],
 )
-def test_wrong_sizes_are_refused_with_right_ones(shape: tuple[int, ...], remedy: str) -> None:
+def test_wrong_sizes_are_refused_with_the_nearest_valid_ones(
+    shape: tuple[int, ...], remedy: str
+) -> None:
     with pytest.raises(ValueError, match=remedy):
         check_size(shape)
 
 
 @pytest.mark.parametrize("size", [(32, 32), (64, 160)])
 def test_any_multiple_of_32(tiny: StitchNet, size: tuple[int, int]) -> None:
-    assert negative_elbo(tiny, torch.rand(2, *size)).isfinite()
+    assert bound(tiny, torch.rand(2, *size)).loss.isfinite()
 
 
 def test_svae_alone_is_a_model_and_a_guide() -> None:

@@ -1,3 +1,5 @@
+"""Label probabilities against Pyro and brute force; batches, draws, and what is refused."""
+
 import itertools
 from collections.abc import Callable
 
@@ -9,25 +11,23 @@ from pyro.infer import TraceEnum_ELBO, infer_discrete
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.posterior import (
     AtMean,
+    ReadOut,
+    ReadOutOptions,
     active_units,
     counterfactual,
     grey_check,
     likelihood_ratio,
     log_evidence,
-    predict,
+    probabilities,
     redrawn,
     sample,
     segment,
+    style_gaps,
     uncertainty,
 )
 from pyro_stitchnet.posterior.segmentation import read
-from pyro_stitchnet.presets import preset
 
-
-@pytest.fixture(scope="module")
-def net() -> StitchNet:
-    torch.manual_seed(0)
-    return StitchNet(preset("tiny").model).train()
+SharedNet = Callable[[str], StitchNet]
 
 
 @pytest.fixture
@@ -37,172 +37,235 @@ def x() -> torch.Tensor:
 
 @pytest.mark.parametrize("read_out", ["prior", "posterior"])
 @pytest.mark.parametrize("samples", [0, 3])
-def test_shapes_and_ranges(net: StitchNet, x: torch.Tensor, read_out: str, samples: int) -> None:
-    answer = segment(net, x, read_out=read_out, samples=samples, batch_size=2)  # type: ignore[arg-type]
-    assert answer.probabilities.shape == answer.styles.shape == (5, 4, 32, 64)
-    assert answer.stitched.shape == answer.labels.shape == (5, 32, 64)
-    assert torch.allclose(answer.probabilities.sum(1), torch.ones(5, 32, 64), atol=1e-5)
-    assert ((answer.styles >= 0) & (answer.styles <= 1)).all()
-    picked = answer.styles.gather(1, answer.labels[:, None])[:, 0]
-    assert torch.equal(picked, answer.stitched)
-    assert net.training  # left as it was
+def test_shapes_and_ranges(
+    tiny: StitchNet, x: torch.Tensor, read_out: ReadOut, samples: int
+) -> None:
+    options = ReadOutOptions(read_out=read_out, samples=samples, batch_size=2)
+    result = segment(tiny, x, options)
+    assert result.probabilities.shape == result.styles.shape == (5, 4, 32, 64)
+    assert result.stitched.shape == result.labels.shape == (5, 32, 64)
+    assert torch.allclose(result.probabilities.sum(1), torch.ones(5, 32, 64), atol=1e-5)
+    assert ((result.styles >= 0) & (result.styles <= 1)).all()
+    picked = result.styles.gather(1, result.labels[:, None])[:, 0]
+    assert torch.equal(picked, result.stitched)
+    assert tiny.training  # its mode is restored
 
 
-@pytest.mark.parametrize("name", ["tiny", "article"])
+@pytest.mark.parametrize(
+    ("name", "read_out"),
+    [
+        ("tiny", "prior"),
+        ("tiny", "posterior"),
+        ("article", "prior"),
+        ("guided", "guide"),
+        ("guided", "prior"),
+        ("guided", "posterior"),
+    ],
+)
 @pytest.mark.parametrize("samples", [0, 3])
-def test_predictions_are_the_probabilities_of_a_segmentation(
-    name: str, x: torch.Tensor, samples: int
+def test_probabilities_are_those_of_segment(
+    name: str, read_out: ReadOut, samples: int, shared_net: SharedNet
 ) -> None:
-    """With one head for all maps and with one for each: on the same draws of z."""
-    net = StitchNet(preset(name).model).train()
-    answers = []
-    for ask in (predict, lambda *a, **k: segment(*a, **k).probabilities):
-        torch.manual_seed(0)
-        answers.append(ask(net, x, samples=samples, batch_size=2))
-    assert answers[0].shape == (5, 4, 32, 64)
-    torch.testing.assert_close(*answers, rtol=1e-3, atol=1e-4)
-    assert net.training  # left as it was
+    """With the same draws of z, for one head, one head per map, and pooled styles."""
+    net, x = shared_net(name), torch.rand(3, 64, 64)
+    options = ReadOutOptions(read_out=read_out, samples=samples, batch_size=2)
+    torch.manual_seed(0)
+    alone = probabilities(net, x, options)
+    torch.manual_seed(0)
+    whole = segment(net, x, options).probabilities
+    assert alone.shape == (3, 4, 64, 64)
+    torch.testing.assert_close(alone, whole, rtol=1e-3, atol=1e-4)
+    assert net.training
 
 
-def test_draws_for_the_same_slices_encode_them_once(net: StitchNet, x: torch.Tensor) -> None:
+@pytest.mark.parametrize(("name", "read_out"), [("tiny", "prior"), ("guided", "posterior")])
+def test_the_default_read_out_is_the_posterior_for_a_model_with_a_classifier(
+    name: str, read_out: ReadOut, shared_net: SharedNet
+) -> None:
+    net, x = shared_net(name), torch.rand(2, 64, 64)
+    for function in (probabilities, lambda *args: segment(*args).probabilities):
+        results = []
+        for options in (None, ReadOutOptions(), ReadOutOptions(read_out=read_out)):
+            torch.manual_seed(1)
+            results.append(function(net, x, options))
+        assert torch.equal(results[0], results[1])
+        assert torch.equal(results[0], results[2])
+
+
+def test_the_guide_read_out_is_the_classifier_and_draws_no_z(
+    guided: StitchNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, options = torch.rand(2, 64, 128), ReadOutOptions(read_out="guide")
+    with torch.no_grad():
+        q = guided.eval().log_q(x).exp().movedim(-1, 1)
+    torch.testing.assert_close(segment(guided, x, options).probabilities, q, rtol=0, atol=1e-6)
+    monkeypatch.setattr(guided.svae, "guide", lambda *_: pytest.fail("z was drawn"))
+    torch.testing.assert_close(probabilities(guided, x, options), q, rtol=0, atol=1e-6)
+
+
+def test_draws_for_the_same_slices_encode_them_once(tiny: StitchNet, x: torch.Tensor) -> None:
     calls = []
-    with net.svae.encoder.register_forward_hook(lambda *_: calls.append(1)):
-        a = predict(net, x, samples=6, batch_size=3)
+    options = ReadOutOptions(samples=6, batch_size=3)
+    with tiny.svae.encoder.register_forward_hook(lambda *_: calls.append(1)):
+        p = probabilities(tiny, x, options)
     assert len(calls) == 2
-    assert not torch.equal(a, predict(net, x, samples=6, batch_size=3))
+    assert not torch.equal(p, probabilities(tiny, x, options))
 
 
-def test_predictions_make_no_styles(
-    net: StitchNet, x: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+def test_prior_probabilities_need_no_styles(
+    tiny: StitchNet, x: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(net, "picture", lambda z1: pytest.fail("the whole picture was made"))
-    predict(net, x)
+    monkeypatch.setattr(tiny, "picture", lambda z1: pytest.fail("the styles were computed"))
+    probabilities(tiny, x)
 
 
-def test_batches_do_not_matter(net: StitchNet, x: torch.Tensor) -> None:
-    whole, parts = segment(net, x, samples=0), segment(net, x, samples=0, batch_size=1)
+def test_batches_do_not_matter(tiny: StitchNet, x: torch.Tensor) -> None:
+    whole, parts = (
+        segment(tiny, x, ReadOutOptions(samples=0, batch_size=size)).probabilities
+        for size in (8, 1)
+    )
     # Convolutions of another batch size round differently, and an untrained net amplifies it.
-    assert torch.allclose(whole.probabilities, parts.probabilities, atol=5e-3)
+    assert torch.allclose(whole, parts, atol=5e-3)
 
 
-def test_means_are_deterministic_and_samples_are_not(net: StitchNet, x: torch.Tensor) -> None:
-    a, b = (segment(net, x, samples=0).probabilities for _ in range(2))
-    assert torch.equal(a, b)
-    a, b = (segment(net, x, samples=1).probabilities for _ in range(2))
-    assert not torch.equal(a, b)
+def test_means_are_deterministic_and_samples_are_not(tiny: StitchNet, x: torch.Tensor) -> None:
+    for samples, equal in ((0, True), (1, False)):
+        one, other = (probabilities(tiny, x, ReadOutOptions(samples=samples)) for _ in range(2))
+        assert torch.equal(one, other) == equal
 
 
-def test_at_mean_takes_the_mean_at_every_level(net: StitchNet, x: torch.Tensor) -> None:
+def test_at_mean_takes_the_mean_at_every_level(tiny: StitchNet, x: torch.Tensor) -> None:
     with AtMean():
-        trace = poutine.trace(net.guide).get_trace(x)
+        trace = poutine.trace(tiny.guide).get_trace(x)
     for level in range(1, 6):
         site = trace.nodes[f"z{level}"]
         assert torch.equal(site["value"], site["fn"].mean)
 
 
-def test_posterior_read_out_is_pyros(net: StitchNet) -> None:
-    """Bayes' rule through the styles = the frequencies of Pyro's infer_discrete."""
-    net.eval()
+# --- Bayes' rule ----------------------------------------------------------------------------------
+
+
+def test_posterior_read_out_is_infer_discretes(tiny: StitchNet) -> None:
+    """Bayes' rule through the styles gives the frequencies of Pyro's infer_discrete."""
+    tiny.eval()
     x = torch.rand(1, 32, 32)
     with torch.no_grad():
-        guide = poutine.trace(net.guide).get_trace(x)
-        expected = net.picture(guide.nodes["z1"]["value"]).responsibilities(x)
+        guide = poutine.trace(tiny.guide).get_trace(x)
+        expected = tiny.picture(guide.nodes["z1"]["value"]).responsibilities(x)
         counts = torch.zeros_like(expected)
         draws = 100
-        replayed = poutine.replay(net.model, trace=guide)
+        replayed = poutine.replay(tiny.model, trace=guide)
         sampler = infer_discrete(replayed, first_available_dim=-4, temperature=1)
-        for _ in range(draws):
-            y = poutine.trace(sampler).get_trace(x).nodes["y"]["value"]
-            counts += torch.nn.functional.one_hot(y.reshape(x.shape), 4)
+        with tiny.memo.one_pass():
+            for _ in range(draws):
+                y = poutine.trace(sampler).get_trace(x).nodes["y"]["value"]
+                counts += torch.nn.functional.one_hot(y.reshape(x.shape), 4)
     assert (counts / draws - expected).abs().mean() < 0.04
     assert (counts / draws - expected).mean((0, 1, 2)).abs().max() < 0.02
 
 
-def test_posterior_read_out_is_pyros_enumeration(net: StitchNet) -> None:
-    """Averaged over draws of z: Pyro's own marginals of the enumerated y, draw by draw."""
+def test_posterior_read_out_is_pyros_enumeration(tiny: StitchNet) -> None:
+    """Averaged over draws of z: Pyro's marginals of the enumerated y, draw by draw."""
     x = torch.rand(2, 32, 64)
-    net.eval()
+    tiny.eval()
     torch.manual_seed(3)
     marginals = []
     with torch.no_grad():
         for _ in range(3):
             elbo = TraceEnum_ELBO(max_plate_nesting=3)
-            marginals.append(elbo.compute_marginals(net.model, net.guide, x)["y"].probs)
+            marginals.append(elbo.compute_marginals(tiny.model, tiny.guide, x)["y"].probs)
     torch.manual_seed(3)
-    found = segment(net, x, samples=3, read_out="posterior").probabilities
+    p = segment(tiny, x, ReadOutOptions(samples=3, read_out="posterior")).probabilities
     expected = torch.stack(marginals).mean(0).movedim(-1, 1)
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(p, expected, rtol=1e-3, atol=1e-5)
 
 
-def test_posterior_read_out_is_that_of_all_label_maps(net: StitchNet) -> None:
+def test_posterior_read_out_is_that_of_all_label_maps(tiny: StitchNet) -> None:
     """Brute force: the joint probability of every labelling of two pixels, the rest held fixed."""
-    net.eval()
+    tiny.eval()
     x = torch.rand(1, 32, 32)
-    with torch.no_grad():
-        guide = poutine.trace(net.guide).get_trace(x)
+    with torch.no_grad(), tiny.memo.one_pass():
+        guide = poutine.trace(tiny.guide).get_trace(x)
         joint = torch.zeros(4, 4)
         for one, other in itertools.product(range(4), repeat=2):
             y = torch.zeros(1, 32, 32, dtype=torch.long)
             y[0, 3, 5], y[0, 20, 30] = one, other
-            told = poutine.condition(poutine.replay(net.model, trace=guide), {"y": y})
-            joint[one, other] = poutine.trace(told).get_trace(x).log_prob_sum()
-        everything = joint.double().flatten().softmax(0).view(4, 4)
-        found = read(net, x, guide.nodes["z1"]["value"], "posterior")
-    torch.testing.assert_close(found[0, 3, 5], everything.sum(1).float(), rtol=0, atol=2e-3)
-    torch.testing.assert_close(found[0, 20, 30], everything.sum(0).float(), rtol=0, atol=2e-3)
+            labelled = poutine.condition(poutine.replay(tiny.model, trace=guide), {"y": y})
+            joint[one, other] = poutine.trace(labelled).get_trace(x).log_prob_sum()
+        every_map = joint.double().flatten().softmax(0).view(4, 4)
+        p = read(tiny, x, guide.nodes["z1"]["value"], "posterior")
+    torch.testing.assert_close(p[0, 3, 5], every_map.sum(1).float(), rtol=0, atol=2e-3)
+    torch.testing.assert_close(p[0, 20, 30], every_map.sum(0).float(), rtol=0, atol=2e-3)
 
 
-def test_memory_of_draws_is_given_back(net: StitchNet, x: torch.Tensor) -> None:
-    """Pictures of earlier draws are not kept: at most one answer about z of each kind at a time."""
+def test_earlier_draws_are_not_kept_in_memory(tiny: StitchNet, x: torch.Tensor) -> None:
     kept = []
-    net.svae.decoder.register_forward_hook(lambda *_: kept.append(len(net.svae._answers or {})))
-    segment(net, x[:1], samples=5)
+    hook = tiny.svae.decoder.register_forward_hook(
+        lambda *_: kept.append(len(tiny.memo._results or {}))
+    )
+    segment(tiny, x[:1], ReadOutOptions(samples=5))
+    hook.remove()
     assert len(kept) == 5
     assert len(set(kept)) == 1
 
 
+def test_style_gaps_by_hand() -> None:
+    gaps = style_gaps(torch.tensor([0.1, 0.2, 0.5, 0.9]).expand(1, 2, 2, 4))
+    assert gaps["background-healthy"] == pytest.approx(0.1, abs=1e-6)
+    assert gaps["ggo-consolidation"] == pytest.approx(0.4, abs=1e-6)
+    assert len(gaps) == 6
+    assert set(style_gaps(torch.full((1, 2, 2, 4), 0.3)).values()) == {0.0}
+
+
+# --- Refusals -------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("name", ["guided", "article", "reference", "tiny"])
-def test_bad_slices_are_refused_with_a_remedy(name: str) -> None:
-    net = StitchNet(preset(name).model)
+def test_bad_slices_are_refused_with_a_remedy(name: str, shared_net: SharedNet) -> None:
+    net = shared_net(name)
     good = torch.rand(1, 64, 64)
     nan = good.clone()
     nan[0, 0, 0] = torch.nan
-    questions: dict[str, Callable[..., object]] = {
-        "segment": segment,
-        "predict": predict,
-        "uncertainty": uncertainty,
-        "sample": sample,
-        "redrawn": lambda net, x: redrawn(net, x, 2),
-        "counterfactual": lambda net, x: counterfactual(net, x, x.long()),
-        "log_evidence": log_evidence,
-        "likelihood_ratio": likelihood_ratio,
-        "active_units": active_units,
-        "grey_check": lambda net, x: grey_check(net, x, x.long()),
-    }
-    for ask in questions.values():
+    queries: list[Callable[[torch.Tensor], object]] = [
+        lambda x: segment(net, x),
+        lambda x: probabilities(net, x),
+        lambda x: uncertainty(net, x),
+        lambda x: sample(net, x),
+        lambda x: redrawn(net, x, 2),
+        lambda x: counterfactual(net, x, x.long()),
+        lambda x: log_evidence(net, x),
+        lambda x: likelihood_ratio(net, x),
+        lambda x: active_units(net, x),
+        lambda x: grey_check(net, x, x.long()),
+    ]
+    for query in queries:
         with pytest.raises(ValueError, match="not a positive multiple of"):
-            ask(net, torch.rand(1, 100, 64))
+            query(torch.rand(1, 100, 64))
         with pytest.raises(ValueError, match="3 channels"):
-            ask(net, torch.rand(1, 3, 64, 64))
+            query(torch.rand(1, 3, 64, 64))
         with pytest.raises(ValueError, match="NaN"):
-            ask(net, nan)
+            query(nan)
         with pytest.raises(ValueError, match=r"in \[0, 1\]"):
-            ask(net, 255 * good)
-    if name != "guided":
+            query(255 * good)
+    if net.classifier is None:
         with pytest.raises(ValueError, match="no q"):
-            segment(net, good, read_out="guide")
+            probabilities(net, good, ReadOutOptions(read_out="guide"))
+    assert net.training
 
 
-def test_errors(net: StitchNet) -> None:
-    net.train()
-    with pytest.raises(ValueError, match="read_out"):
-        segment(net, torch.rand(1, 32, 32), read_out="both")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"\[0, 1\]"):
-        segment(net, torch.full((1, 32, 32), -600.0))
-    with pytest.raises(ValueError, match="32 or 64"):
-        segment(net, torch.rand(1, 33, 32))
-    with pytest.raises(ValueError, match="samples"):
-        predict(net, torch.rand(1, 32, 32), samples=-1)
-    with pytest.raises(ValueError, match=r"\[0, 1\]"):
-        predict(net, torch.full((1, 32, 32), -600.0))
-    assert net.training  # left as it was
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"read_out": "both"}, "read_out 'both' is unknown"),
+        ({"samples": -1}, "samples must be at least 0"),
+        ({"views": 0}, "views must be at least 1"),
+        ({"views": 9}, "views must be between 1 and 8"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"decision": "boldest"}, "decision 'boldest' is unknown"),
+        ({"least_patch": -1}, "least_patch"),
+    ],
+)
+def test_options_out_of_range_are_refused(wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ReadOutOptions(**wrong)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""A model whose answers are known, and scans."""
+"""A model with known output, and scans."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -9,38 +9,40 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_stitchnet.data.phantoms.phantom import WINDOW, phantom_patient
-from pyro_stitchnet.data.preprocessing.steps import Preprocessing, Slice
+from pyro_stitchnet.data.phantoms.phantom import PHANTOM_WINDOW, phantom_patient
+from pyro_stitchnet.data.preprocessing.steps import PreparedSlice, Preprocessing
+from pyro_stitchnet.data.scans.stack import Stack
+from pyro_stitchnet.data.scans.volume import Volume
 from pyro_stitchnet.model.stitchnet import StitchNet
-from pyro_stitchnet.prediction.segmenter import Segmented, Segmenter
+from pyro_stitchnet.prediction.slice_segmenter import SliceResult, SliceSegmenter
 from pyro_stitchnet.presets import preset
 from pyro_stitchnet.training import checkpoint
 
-# Exact: what a picture of this size is made of, it gives back voxel by voxel.
+# Slices of this size pass through unchanged, voxel by voxel.
 SIZE = 64
-EXACT = Preprocessing(size=SIZE, window=(-1250.0, 250.0), lungs="none", margin=0.0)
+UNCHANGED = Preprocessing(size=SIZE, window=(-1250.0, 250.0), lungs="none", margin=0.0)
 
 
-class Known(Segmenter):
-    """Labels by grey value: air, lung, GGO, consolidation; sure of each."""
+class GreyValueSegmenter(SliceSegmenter):
+    """Labels by grey value: air, lung, GGO, consolidation, each with probability 1."""
 
     EDGES = (0.1, 0.4, 0.7)
 
-    def _ask(self, batch: list[Slice], styles: bool) -> Iterator[Segmented]:
+    def _segment_batch(self, batch: list[PreparedSlice], styles: bool) -> Iterator[SliceResult]:
         for one in batch:
             labels = np.digitize(one.image, self.EDGES)
             one_hot = (labels == np.arange(4)[:, None, None]).astype(np.float32)
-            drawn = np.full_like(one_hot, 0.25) if styles else None
-            yield Segmented(one.index, one.grid, one_hot, drawn)
+            style_maps = np.full_like(one_hot, 0.25) if styles else None
+            yield SliceResult(one.index, one.placement, one_hot, style_maps)
 
 
 @pytest.fixture(scope="session")
 def known_labels() -> Callable[[np.ndarray], np.ndarray]:
-    """``(hounsfield)``: what :class:`Known` makes of them."""
+    """``(hounsfield)``: the labels by :class:`GreyValueSegmenter`."""
 
     def labels(hounsfield: np.ndarray) -> np.ndarray:
         grey = np.clip((hounsfield.astype(np.float32) + 1250) / 1500, 0, 1)
-        return np.digitize(grey, Known.EDGES).astype(np.uint8)
+        return np.digitize(grey, GreyValueSegmenter.EDGES).astype(np.uint8)
 
     return labels
 
@@ -52,13 +54,13 @@ def net() -> StitchNet:
 
 
 @pytest.fixture
-def known(net: StitchNet) -> Segmenter:
-    return Known(net, EXACT, name="known.pt", digest="0" * 64)
+def grey_value_segmenter(net: StitchNet) -> SliceSegmenter:
+    return GreyValueSegmenter(net, UNCHANGED, name="known.pt", digest="0" * 64)
 
 
 @pytest.fixture(scope="session")
 def model(net: StitchNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of a model that was not trained, with all that training records."""
+    """A checkpoint of an untrained model, with the record that training writes."""
     path = tmp_path_factory.mktemp("model") / "model.pt"
     steps = asdict(Preprocessing(size=SIZE, least_lung=0.005))
     checkpoint.save(net, path, dataset={"preprocessing": steps})
@@ -66,12 +68,19 @@ def model(net: StitchNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def noise() -> Stack:
+    """A scan of three slices of noise."""
+    hu = np.random.default_rng(0).normal(-500, 300, (64, 64, 3))
+    return Stack.of(Volume(hu, np.eye(4), True, Path("noise")))
+
+
+@pytest.fixture(scope="session")
 def phantom_scan() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """HU (I, J, K), labels and affine of a phantom patient of 12 slices."""
-    cut = phantom_patient(3, 12, size=64)
-    low, high = WINDOW
-    hu = np.stack([one.image for one in cut]) * (high - low) + low
-    labels = np.stack([one.labels for one in cut])
+    slices = phantom_patient(3, 12, size=64)
+    low, high = PHANTOM_WINDOW
+    hu = np.stack([one.image for one in slices]) * (high - low) + low
+    labels = np.stack([one.labels for one in slices])
     affine = np.diag([-4.5, -4.5, 20.0, 1.0])  # columns to the left, rows to the back, feet to head
     return np.round(hu).T.astype(np.int16), labels.T, affine
 

@@ -1,4 +1,4 @@
-"""DICOM Segmentations, as other programs read them."""
+"""DICOM Segmentations, read back by highdicom and pydicom."""
 
 import shutil
 import subprocess
@@ -36,16 +36,16 @@ def files(write_series: Callable[..., Path], tmp_path: Path) -> tuple[Path, ...]
 
 @pytest.fixture
 def labels() -> np.ndarray:
-    made = np.random.default_rng(0).integers(0, 4, (5, 16, 24)).astype(np.uint8)
-    made[2] = 0
-    return made
+    labels = np.random.default_rng(0).integers(0, 4, (5, 16, 24)).astype(np.uint8)
+    labels[2] = 0
+    return labels
 
 
-def test_what_is_written_is_read_back(
+def test_written_labels_are_read_back(
     files: tuple[Path, ...], labels: np.ndarray, tmp_path: Path
 ) -> None:
     path = tmp_path / "seg.dcm"
-    assert write_seg(path, labels, files, scan="s", model="m", keep=False) == ""
+    assert write_seg(path, labels, files, scan="s", model="m", keep_identifiers=False) == ""
     read = hd.seg.segread(path)
     uids = [pydicom.dcmread(file, stop_before_pixels=True).SOPInstanceUID for file in files]
     back = read.get_pixels_by_source_instance(
@@ -60,36 +60,42 @@ def test_what_is_written_is_read_back(
     assert read.get_volume(combine_segments=True).spacing == pytest.approx((2.5, 0.75, 0.5))
 
 
-def test_nobody_is_named(files: tuple[Path, ...], labels: np.ndarray, tmp_path: Path) -> None:
-    path = tmp_path / "seg.dcm"
-    write_seg(path, labels, files, scan="neutral", model="m", keep=False)
-    said = path.read_bytes()
-    for text in (*TAGS.values(), "P7"):
-        if len(text) > 5:
-            assert text.encode() not in said
-    assert pydicom.dcmread(path).PatientID == "neutral"
-    write_seg(path, labels, files, scan="neutral", model="m", keep=True)
-    assert pydicom.dcmread(path).PatientName == "DOE^JOHN"
-
-
-def test_no_labels_and_no_frame_of_reference_are_told(
+def test_identifiers_are_written_only_on_request(
     files: tuple[Path, ...], labels: np.ndarray, tmp_path: Path
 ) -> None:
     path = tmp_path / "seg.dcm"
-    assert "no voxel" in write_seg(path, labels * 0, files, scan="s", model="m", keep=False)
+    write_seg(path, labels, files, scan="neutral", model="m", keep_identifiers=False)
+    content = path.read_bytes()
+    for text in (*TAGS.values(), "P7"):
+        if len(text) > 5:
+            assert text.encode() not in content
+    assert pydicom.dcmread(path).PatientID == "neutral"
+    write_seg(path, labels, files, scan="neutral", model="m", keep_identifiers=True)
+    assert pydicom.dcmread(path).PatientName == "DOE^JOHN"
+
+
+def test_missing_labels_and_tags_are_reported(
+    files: tuple[Path, ...], labels: np.ndarray, tmp_path: Path
+) -> None:
+    path = tmp_path / "seg.dcm"
+    assert "no voxel" in write_seg(
+        path, labels * 0, files, scan="s", model="m", keep_identifiers=False
+    )
     for file in files:
         head = pydicom.dcmread(file)
         del head.FrameOfReferenceUID
         head.save_as(file)
-    said = write_seg(path, labels, files, scan="s", model="m", keep=False)
-    assert said == "the series has no FrameOfReferenceUID"
+    problem = write_seg(path, labels, files, scan="s", model="m", keep_identifiers=False)
+    assert problem == "the series has no FrameOfReferenceUID"
     assert not path.exists()
 
 
 @pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dicom3tools is not installed")
-def test_it_conforms(files: tuple[Path, ...], labels: np.ndarray, tmp_path: Path) -> None:
+def test_the_file_conforms_to_dicom(
+    files: tuple[Path, ...], labels: np.ndarray, tmp_path: Path
+) -> None:
     path = tmp_path / "seg.dcm"
-    write_seg(path, labels, files, scan="s", model="m", keep=False)
-    said = subprocess.run(["dciodvfy", path], capture_output=True, text=True, check=False)
-    errors = [line for line in said.stderr.splitlines() if line.startswith("Error")]
+    write_seg(path, labels, files, scan="s", model="m", keep_identifiers=False)
+    checked = subprocess.run(["dciodvfy", path], capture_output=True, text=True, check=False)
+    errors = [line for line in checked.stderr.splitlines() if line.startswith("Error")]
     assert not errors

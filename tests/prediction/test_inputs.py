@@ -1,4 +1,4 @@
-"""Which scans there are, and what they are called."""
+"""Scans in files and folders, and the names of their results."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pyro_stitchnet.prediction.inputs import find_inputs, named
+from pyro_stitchnet.prediction.inputs import assign_names, find_inputs
 
 
 @pytest.fixture
 def mixed(
     write_series: Callable[..., Path], write_volume: Callable[..., Path], tmp_path: Path
 ) -> Path:
-    """Two folders deep: volumes, a picture, DICOM series, and what is none of these."""
+    """Nested folders with volumes, an image file, DICOM series, and files of other kinds."""
     root = tmp_path / "mixed"
     stored = np.zeros((5, 4, 4), np.uint16)
     write_series(root / "a" / "ct", stored)
@@ -32,39 +32,39 @@ def mixed(
 
 
 def test_every_scan_of_nested_folders_is_found_once(mixed: Path) -> None:
-    found, bad = find_inputs([mixed, mixed / "v.nii.gz", mixed / "a"])
+    inputs, bad = find_inputs([mixed, mixed / "v.nii.gz", mixed / "a"])
     assert not bad
-    places = sorted(f"{one.path.relative_to(mixed.resolve())} {one.series}" for one in found)
+    places = sorted(f"{one.path.relative_to(mixed.resolve())} {one.series}" for one in inputs)
     assert places == [
         "a/ct 1.2.3", "a/v.nrrd None", "b/ct 1.2.4", "b/slice.PNG None", "two 1.2.5", "two 1.2.6",
         "v.nii.gz None",
     ]  # fmt: skip
-    assert len({one.key for one in found}) == len(found)
+    assert len({one.key for one in inputs}) == len(inputs)
 
 
-def test_names_are_one_of_a_kind_and_stay(mixed: Path) -> None:
-    found, _ = find_inputs([mixed])
-    names = named(found, {}, keep=False)
-    assert len(names) == len(found)
+def test_names_are_unique_and_stable(mixed: Path) -> None:
+    inputs, _ = find_inputs([mixed])
+    names = assign_names(inputs, {}, keep_identifiers=False)
+    assert len(names) == len(inputs)
     assert {"slice", "two_4_lung", "two_5"} <= names.keys()
     assert sum(name.startswith("ct-") for name in names) == 2
     taken = {name: one.key for name, one in names.items()}
     alone, _ = find_inputs([mixed / "a"])
-    again = named(alone, taken, keep=False)
+    again = assign_names(alone, taken, keep_identifiers=False)
     assert {name: one.key for name, one in again.items()}.items() <= taken.items()
-    other = named(alone, {"v": "another scan", "ct": ""}, keep=False)
+    other = assign_names(alone, {"v": "another scan", "ct": ""}, keep_identifiers=False)
     assert not {"v", "ct"} & other.keys()
 
 
-def test_what_is_no_scan_is_told(mixed: Path, tmp_path: Path) -> None:
+def test_paths_without_scans_are_reported(mixed: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    given = [mixed / "readme.txt", tmp_path / "empty", tmp_path / "missing"]
-    found, bad = find_inputs(given)
-    assert not found
-    assert [path for path, _ in bad] == [str(path) for path in given]
+    paths = [mixed / "readme.txt", tmp_path / "empty", tmp_path / "missing"]
+    inputs, bad = find_inputs(paths)
+    assert not inputs
+    assert [path for path, _ in bad] == [str(path) for path in paths]
     assert [reason.split(";")[0] for _, reason in bad] == [
-        "no scan by its ending",
-        "holds no volume, picture or CT series",
+        "not a scan by its ending",
+        "contains no volume, image or CT series",
         "no such file or folder",
     ]
 

@@ -1,4 +1,4 @@
-"""Many scans: good and bad ones, stopped and gone on with."""
+"""Many scans: good and bad ones, interrupted and resumed runs."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import nibabel as nib
@@ -15,14 +16,13 @@ import pandas as pd
 import pytest
 
 from pyro_stitchnet.model.stitchnet import StitchNet
-from pyro_stitchnet.prediction import one_scan as scan_module
-from pyro_stitchnet.prediction.inputs import PLAN
+from pyro_stitchnet.posterior import ReadOutOptions
+from pyro_stitchnet.prediction import one_scan
 from pyro_stitchnet.prediction.many_scans import predict_scans
-from pyro_stitchnet.prediction.one_scan import Model
-from pyro_stitchnet.prediction.segmenter import Options
+from pyro_stitchnet.prediction.one_scan import ModelSource
 from pyro_stitchnet.training import checkpoint
 
-WHOSE = {
+PATIENT = {
     "PatientName": "DOE^JOHN",
     "PatientID": "PID998877",
     "PatientBirthDate": "19500101",
@@ -37,14 +37,14 @@ Write = Callable[..., Path]
 def mixed(
     phantom_scan: tuple[np.ndarray, ...], write_scan: Write, write_series: Write, tmp_path: Path
 ) -> Path:
-    """Good scans, and one of each kind of bad one, nested."""
+    """Nested folders of good scans and one scan with each kind of fault."""
     root = tmp_path / "in"
     write_scan(root / "good.nii.gz")
     stored = (phantom_scan[0].T.astype(int) + 1024).clip(0).astype(np.uint16)
     names = [f"{k:02}" for k in range(len(stored))]
-    write_series(root / "DOE_JOHN" / "chest", stored, (0, 0, 20.0), names, **WHOSE)
-    write_series(root / "DOE_JOHN" / "doe", stored[[0, 1, 4]], (0, 0, 20.0), "abc", **WHOSE)
-    gap = write_series(root / "DOE_JOHN" / "gap", stored, (0, 0, 20.0), names, **WHOSE)
+    write_series(root / "DOE_JOHN" / "chest", stored, (0, 0, 20.0), names, **PATIENT)
+    write_series(root / "DOE_JOHN" / "doe", stored[[0, 1, 4]], (0, 0, 20.0), "abc", **PATIENT)
+    gap = write_series(root / "DOE_JOHN" / "gap", stored, (0, 0, 20.0), names, **PATIENT)
     (gap / "04.dcm").unlink()
     (root / "cut.nii.gz").write_bytes((root / "good.nii.gz").read_bytes()[:5000])
     nib.save(nib.Nifti1Image(np.zeros((8, 8, 8, 2), np.int16), np.eye(4)), root / "time.nii")
@@ -55,19 +55,19 @@ def mixed(
     return root
 
 
-def test_a_mixed_folder_is_done_to_the_end(mixed: Path, model: Path, tmp_path: Path) -> None:
+def test_bad_scans_do_not_stop_the_others(mixed: Path, model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    done = predict_scans([mixed], Model(model), out, workers=1, progress=False)
+    summary = predict_scans([mixed], ModelSource(model), out, workers=1, progress=False)
     failed = pd.read_csv(out / "failed.csv")
-    assert done.segmented == 4
-    assert done.before == 0
-    assert len(done.failed) == len(failed) == 4
+    assert summary.segmented == 4
+    assert summary.finished_before == 0
+    assert len(summary.failed) == len(failed) == 4
     reasons = dict(zip(failed["source"], failed["reason"], strict=True))
-    said = {Path(source).name: reason for source, reason in reasons.items()}
-    assert "unreadable" in said["cut.nii.gz"]
-    assert "one channel and one time point" in said["time.nii"]
-    assert "all its voxels" in said["flat.nii"]
-    assert "slices are missing" in said["gap"]
+    by_name = {Path(source).name: reason for source, reason in reasons.items()}
+    assert "unreadable" in by_name["cut.nii.gz"]
+    assert "one channel and one time point" in by_name["time.nii"]
+    assert "all its voxels" in by_name["flat.nii"]
+    assert "slices are missing" in by_name["gap"]
     table = pd.read_csv(out / "scans.csv").set_index("scan")
     assert {"good", "chest", "abdomen"} < set(table.index)
     assert len(table) == 4
@@ -79,11 +79,11 @@ def test_a_mixed_folder_is_done_to_the_end(mixed: Path, model: Path, tmp_path: P
     assert "research use only" in good["disclaimer"]
     assert set(good["files"]) == {"labels", "lesion_probability", "uncertainty"}
     assert all((out / "good" / file).is_file() for file in good["files"].values())
-    # No lungs: background, a warning, no error.
-    none = json.loads((out / "abdomen" / "report.json").read_text())
-    assert none["volumes_ml"]["lung"] == 0
-    assert "No slice has a lung field" in none["warnings"][0]
-    # Nobody is named, by any file or its name.
+    # A scan without lungs is background, with a warning.
+    abdomen = json.loads((out / "abdomen" / "report.json").read_text())
+    assert abdomen["volumes_ml"]["lung"] == 0
+    assert "No slice has a lung field" in abdomen["warnings"][0]
+    # No file or file name contains an identifier.
     for path in [out, *out.rglob("*")]:
         text = path.name.encode() + (path.read_bytes() if path.is_file() else b"")
         for word in (b"DOE", b"JOHN", b"PID998877", b"ACC5544"):
@@ -92,21 +92,23 @@ def test_a_mixed_folder_is_done_to_the_end(mixed: Path, model: Path, tmp_path: P
     assert not list(out.glob(".*"))
 
 
-def test_maps_say_what_the_model_says(
+def test_maps_agree_with_each_other_and_the_report(
     phantom_scan: tuple[np.ndarray, ...], write_scan: Write, model: Path, tmp_path: Path
 ) -> None:
     scan = write_scan(tmp_path / "a.nii.gz")
     out = tmp_path / "out"
-    predict_scans([scan], Model(model), out, extras=("scan", "healthy"), workers=1, progress=False)
+    predict_scans(
+        [scan], ModelSource(model), out, extras=("scan", "healthy"), workers=1, progress=False
+    )
     read = {
         path.name[: -len(".nii.gz")]: np.asarray(nib.Nifti1Image.from_filename(path).dataobj)
         for path in (out / "a").glob("*.nii.gz")
     }
     assert set(read) == {"labels", "lesion_probability", "uncertainty", "scan", "healthy"}
-    labels, doubt = read["labels"], read["uncertainty"]
+    labels, uncertainty = read["labels"], read["uncertainty"]
     assert {array.shape for array in read.values()} == {phantom_scan[0].shape}
-    assert 0 < doubt.max() <= np.log(4) + 1e-6
-    assert (doubt[read["lesion_probability"] == 0] < 0.8).all()  # two labels are left
+    assert 0 < uncertainty.max() <= np.log(4) + 1e-6
+    assert (uncertainty[read["lesion_probability"] == 0] < 0.8).all()  # of two labels
     assert (labels > 0).any()
     lesion = labels >= 2
     assert np.array_equal(read["healthy"][~lesion], read["scan"][~lesion])
@@ -116,7 +118,7 @@ def test_maps_say_what_the_model_says(
     assert report["mean_hu"]["ggo"] == pytest.approx(phantom_scan[0][labels == 2].mean(), abs=0.1)
 
 
-def test_the_command_tells_failures_by_its_exit_status(
+def test_the_command_exits_with_1_after_a_failure(
     stitchnet: Callable[..., None],
     capsys: pytest.CaptureFixture[str],
     write_scan: Write,
@@ -129,36 +131,50 @@ def test_the_command_tells_failures_by_its_exit_status(
 
     write_scan(tmp_path / "in" / "a.nii.gz")
     predict(tmp_path / "in")
-    assert "scans segmented: 1, before: 0" in capsys.readouterr().out
+    assert "scans segmented: 1, finished before: 0" in capsys.readouterr().out
     with pytest.raises(SystemExit) as stop:
-        predict(tmp_path / "in", tmp_path / "missing")  # its results lie in it, and are no scans
+        predict(
+            tmp_path / "in", tmp_path / "missing"
+        )  # results inside the input folder are not scans
     assert stop.value.code == 1
-    said = capsys.readouterr()
-    assert "scans segmented: 0, before: 1" in said.out
-    assert "scans that failed: 1" in said.err
-    assert "research use only" in said.out
+    printed = capsys.readouterr()
+    assert "scans segmented: 0, finished before: 1" in printed.out
+    assert "scans that failed: 1" in printed.err
+    assert "research use only" in printed.out
 
 
-def test_done_scans_are_left_alone_and_new_ones_added(
+def test_the_command_takes_the_options_without_a_prefix(
+    stitchnet: Callable[..., None], write_scan: Write, model: Path, tmp_path: Path
+) -> None:
+    scan, out = write_scan(tmp_path / "a.nii.gz"), tmp_path / "out"
+    stitchnet("predict", scan, "--model", model, "--out", out, "--views", 2, "--decision", "dice",
+              "--least-patch", 3, "--workers", 1, "--no-progress")  # fmt: skip
+    report = json.loads((out / "a" / "report.json").read_text())
+    expected = ReadOutOptions(views=2, decision="dice", least_patch=3)
+    assert report["options"] == asdict(expected)
+
+
+def test_finished_scans_are_kept_and_new_ones_added(
     write_scan: Write, model: Path, tmp_path: Path
 ) -> None:
     out, first = tmp_path / "out", write_scan(tmp_path / "x" / "a.nii.gz")
-    predict_scans([first], Model(model), out, workers=1, progress=False)
+    predict_scans([first], ModelSource(model), out, workers=1, progress=False)
     before = {path: path.stat().st_mtime_ns for path in (out / "a").iterdir()}
     second = write_scan(tmp_path / "y" / "a.nii.gz")  # another scan of the same name
-    done = predict_scans([second, first], Model(model), out, workers=1, progress=False)
-    assert (done.segmented, done.before) == (1, 1)
+    summary = predict_scans([second, first], ModelSource(model), out, workers=1, progress=False)
+    assert (summary.segmented, summary.finished_before) == (1, 1)
     assert before == {path: path.stat().st_mtime_ns for path in (out / "a").iterdir()}
     assert len(pd.read_csv(out / "scans.csv")) == 2
 
 
-def test_the_same_scan_is_segmented_alike(write_scan: Write, model: Path, tmp_path: Path) -> None:
-    """Whatever came before it, and by whatever number of workers."""
+def test_results_do_not_depend_on_order_or_workers(
+    write_scan: Write, model: Path, tmp_path: Path
+) -> None:
     for name in "ab":
         write_scan(tmp_path / "in" / f"{name}.nii.gz")
     outs = [tmp_path / f"by_{workers}" for workers in (1, 2)]
     for workers, out in enumerate(outs, 1):
-        predict_scans([tmp_path / "in"], Model(model), out, workers=workers, progress=False)
+        predict_scans([tmp_path / "in"], ModelSource(model), out, workers=workers, progress=False)
     written = [
         {path.relative_to(out): path.read_bytes() for path in out.rglob("*.nii.gz")} for out in outs
     ]
@@ -166,29 +182,20 @@ def test_the_same_scan_is_segmented_alike(write_scan: Write, model: Path, tmp_pa
     assert written[0] == written[1]
 
 
-def test_results_of_another_model_are_not_mixed(
+def test_results_with_other_options_are_refused(
     write_scan: Write, model: Path, tmp_path: Path
 ) -> None:
     out, scan = tmp_path / "out", write_scan(tmp_path / "a.nii.gz")
-    predict_scans([scan], Model(model), out, workers=1, progress=False)
-    with pytest.raises(ValueError, match=r"holds results whose options differ.*another --out"):
-        predict_scans([scan], Model(model, options=Options(views=2)), out, progress=False)
+    predict_scans([scan], ModelSource(model), out, workers=1, progress=False)
+    with pytest.raises(
+        ValueError, match=r"has results with other values of options; .*another --out"
+    ):
+        predict_scans(
+            [scan], ModelSource(model, options=ReadOutOptions(views=2)), out, progress=False
+        )
 
 
-def test_what_an_earlier_version_did_not_ask_was_as_by_default(
-    write_scan: Write, model: Path, tmp_path: Path
-) -> None:
-    out, scan = tmp_path / "out", write_scan(tmp_path / "a.nii.gz")
-    predict_scans([scan], Model(model), out, workers=1, progress=False)
-    plan = json.loads((out / PLAN).read_text())
-    assert plan["options"].pop("least_patch") == 0
-    (out / PLAN).write_text(json.dumps(plan))
-    assert predict_scans([scan], Model(model), out, workers=1, progress=False).before == 1
-    with pytest.raises(ValueError, match=r"holds results whose options differ"):
-        predict_scans([scan], Model(model, options=Options(least_patch=8)), out, progress=False)
-
-
-def test_a_series_that_makes_no_seg_keeps_its_labels(
+def test_without_a_seg_the_other_results_are_written(
     monkeypatch: pytest.MonkeyPatch, mixed: Path, model: Path, tmp_path: Path
 ) -> None:
     def refuse(*_: object, **__: object) -> str:
@@ -196,41 +203,43 @@ def test_a_series_that_makes_no_seg_keeps_its_labels(
 
     monkeypatch.setattr("pyro_stitchnet.prediction.dicom_seg.write_seg", refuse)
     inputs = [mixed / "DOE_JOHN" / "chest"]
-    assert predict_scans(inputs, Model(model), tmp_path / "out", progress=False).segmented == 1
+    assert (
+        predict_scans(inputs, ModelSource(model), tmp_path / "out", progress=False).segmented == 1
+    )
     report = json.loads((tmp_path / "out" / "chest" / "report.json").read_text())
-    assert report["warnings"][-1] == "No DICOM SEG: highdicom refuses the series (no, [removed])."
+    assert report["warnings"][-1] == "No DICOM SEG: highdicom rejects the series (no, [removed])."
     assert "segmentation" not in report["files"]
 
 
-def test_a_new_checkpoint_at_the_same_path_is_a_new_model(
+def test_results_of_another_checkpoint_at_the_same_path_are_refused(
     write_scan: Write, model: Path, net: StitchNet, tmp_path: Path
 ) -> None:
     path, scan = tmp_path / "model.pt", write_scan(tmp_path / "a.nii.gz")
     path.write_bytes(model.read_bytes())
-    predict_scans([scan], Model(path), tmp_path / "out", workers=1, progress=False)
+    predict_scans([scan], ModelSource(path), tmp_path / "out", workers=1, progress=False)
     steps = {"size": 64, "lungs": "classical"}
     checkpoint.save(net, path, dataset={"preprocessing": steps}, other="training")
-    with pytest.raises(ValueError, match=r"whose model.* differ"):
-        predict_scans([scan], Model(path), tmp_path / "out", workers=1, progress=False)
+    with pytest.raises(ValueError, match=r"other values of model"):
+        predict_scans([scan], ModelSource(path), tmp_path / "out", workers=1, progress=False)
 
 
-def test_a_full_disk_stops_everything(
+def test_a_full_disk_stops_the_run(
     monkeypatch: pytest.MonkeyPatch, write_scan: Write, model: Path, tmp_path: Path
 ) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(scan_module, "write_nifti", full)
+    monkeypatch.setattr(one_scan, "write_nifti", full)
     with pytest.raises(OSError, match="No space left") as caught:
         predict_scans(
-            [write_scan(tmp_path / "a.nii.gz")], Model(model), tmp_path / "out", workers=1,
+            [write_scan(tmp_path / "a.nii.gz")], ModelSource(model), tmp_path / "out", workers=1,
             progress=False,
         )  # fmt: skip
     assert caught.value.filename == str(tmp_path / "out")
     assert not list((tmp_path / "out").glob("*a*/*"))
 
 
-def test_killed_and_run_again_no_finished_scan_is_done_twice(
+def test_a_killed_run_is_resumed_without_repeating_scans(
     write_scan: Write, model: Path, tmp_path: Path
 ) -> None:
     for n in range(4):
@@ -249,11 +258,11 @@ def test_killed_and_run_again_no_finished_scan_is_done_twice(
     finished = {path: path.stat().st_mtime_ns for path in out.glob("*/report.json")}
     assert 0 < len(finished) < 4
     assert list(out.glob(".*.tmp"))
-    done = predict_scans(
-        [tmp_path / "in"], Model(model, options=Options(views=4)), out, extras=("scan",), workers=1,
-        progress=False,
-    )  # fmt: skip
-    assert (done.segmented, done.before) == (4 - len(finished), len(finished))
+    source = ModelSource(model, options=ReadOutOptions(views=4))
+    summary = predict_scans(
+        [tmp_path / "in"], source, out, extras=("scan",), workers=1, progress=False
+    )
+    assert (summary.segmented, summary.finished_before) == (4 - len(finished), len(finished))
     assert len(pd.read_csv(out / "scans.csv")) == 4
     assert finished == {path: path.stat().st_mtime_ns for path in finished}
     assert not list(out.glob(".*"))

@@ -1,4 +1,4 @@
-"""What to label next, and its way back."""
+"""Ranking by uncertainty, export of the ranked cases and training on corrected ones."""
 
 import json
 from collections.abc import Callable
@@ -18,48 +18,52 @@ from pyro_stitchnet.training import checkpoint
 
 @pytest.fixture
 def results(phantom_scan: tuple[np.ndarray, ...], tmp_path: Path) -> Path:
-    """Two scans as `predict` leaves them; the slices' doubt is known."""
+    """Results of two scans with known entropies of their slices."""
     hu, labels, affine = phantom_scan
-    for scan, doubts in {"a": [0, 1, 9, 8, 7, 2, 3, 1, 6, 0, 0, 0], "b": [0] * 11 + [5]}.items():
+    for scan, entropies in {"a": [0, 1, 9, 8, 7, 2, 3, 1, 6, 0, 0, 0], "b": [0] * 11 + [5]}.items():
         folder = tmp_path / "results" / scan
         folder.mkdir(parents=True)
         flip = np.eye(4)
-        if scan == "b":  # lies head first in its file
+        if scan == "b":  # stored from head to feet
             flip[2, 2:] = -1, 11
         for name, array in (("scan", hu), ("labels", labels)):
-            turned = array if scan == "a" else array[:, :, ::-1]
-            nib.save(nib.Nifti1Image(turned, affine @ flip), folder / f"{name}.nii.gz")
+            oriented = array if scan == "a" else array[:, :, ::-1]
+            nib.save(nib.Nifti1Image(oriented, affine @ flip), folder / f"{name}.nii.gz")
         heights = 20.0 * np.arange(12)
-        table = {"slice": np.arange(12), "height_mm": heights, "doubt": np.array(doubts, float)}
+        table = {
+            "slice": np.arange(12),
+            "height_mm": heights,
+            "entropy": np.array(entropies, float),
+        }
         pd.DataFrame(table).to_csv(folder / "slices.csv", index=False)
-        report = {"slices_segmented": 12, "doubt": float(np.mean(doubts))}
+        report = {"slices_segmented": 12, "entropy": float(np.mean(entropies))}
         (folder / "report.json").write_text(json.dumps(report))
     return tmp_path / "results"
 
 
-def test_the_least_sure_come_first_and_lie_apart(results: Path) -> None:
+def test_the_most_uncertain_slices_come_first_and_are_apart(results: Path) -> None:
     table = rank(results, Ranking(9, apart=40.0))
     assert list(zip(table["scan"], table["slice"], strict=True)) == [
         ("a", 2), ("a", 4), ("a", 8), ("b", 11),
     ]  # fmt: skip
-    assert list(table["doubt"]) == [9, 7, 6, 5]
+    assert list(table["entropy"]) == [9, 7, 6, 5]
     assert len(rank(results, Ranking(2, apart=40.0))) == 2
     assert list(rank(results, Ranking(9, apart=0.0, per_scan=1))["slice"]) == [2, 11]
     assert list(rank(results, Ranking(9, by="scan"))["scan"]) == ["a", "b"]
 
 
-def test_later_rounds_bring_others(results: Path, tmp_path: Path) -> None:
+def test_later_rounds_exclude_earlier_cases(results: Path, tmp_path: Path) -> None:
     first = rank(results, Ranking(2, apart=40.0))
     export(results, first, tmp_path / "todo")
-    second = rank(results, Ranking(9, apart=40.0), besides=[tmp_path / "todo"])
+    second = rank(results, Ranking(9, apart=40.0), exclude=[tmp_path / "todo"])
     assert list(zip(second["scan"], second["slice"], strict=True)) == [
         ("a", 8), ("b", 11), ("a", 6),
     ]  # fmt: skip
     with pytest.raises(FileNotFoundError, match="stitchnet rank"):
-        rank(results, Ranking(1), besides=[tmp_path])
+        rank(results, Ranking(1), exclude=[tmp_path])
 
 
-def test_slices_keep_their_place_in_the_patient(
+def test_exported_slices_keep_their_position_in_the_patient(
     results: Path, phantom_scan: tuple[np.ndarray, ...], tmp_path: Path
 ) -> None:
     hu, labels, affine = phantom_scan
@@ -74,7 +78,7 @@ def test_slices_keep_their_place_in_the_patient(
         export(results, rank(results, Ranking(1)), tmp_path / "todo")
 
 
-def test_only_corrected_masks_are_labels(results: Path, tmp_path: Path) -> None:
+def test_only_corrected_masks_become_labels(results: Path, tmp_path: Path) -> None:
     todo = tmp_path / "todo"
     export(results, rank(results, Ranking(9, apart=40.0)), todo)
     corrected = nib.Nifti1Image.from_filename(todo / "drafts" / "a_slice0004.nii.gz")
@@ -87,18 +91,18 @@ def test_only_corrected_masks_are_labels(results: Path, tmp_path: Path) -> None:
     assert not manifest["labelled"].drop("a_slice0004").any()
 
 
-def test_volumes_that_were_not_written_are_named(results: Path, tmp_path: Path) -> None:
+def test_missing_volumes_and_invalid_options_are_refused(results: Path, tmp_path: Path) -> None:
     (results / "a" / "scan.nii.gz").unlink()
     with pytest.raises(FileNotFoundError, match=r"scan\.nii\.gz: missing.*--save-scan"):
         export(results, rank(results, Ranking(1)), tmp_path / "todo")
     with pytest.raises(FileNotFoundError, match="no finished scan"):
         rank(tmp_path / "empty", Ranking(1))
-    for wrong in ({"count": 0}, {"count": 1, "apart": -1.0}, {"count": 1, "per_scan": 0}):
+    for invalid in ({"count": 0}, {"count": 1, "apart": -1.0}, {"count": 1, "per_scan": 0}):
         with pytest.raises(ValueError, match="must be at least"):
-            Ranking(**wrong)
+            Ranking(**invalid)
 
 
-def test_the_whole_loop_on_the_command_line(
+def test_the_loop_of_training_and_labelling_on_the_command_line(
     stitchnet: Callable[..., None], write_scan: Callable[[Path], Path], tmp_path: Path
 ) -> None:
     """Train, predict, rank, correct, prepare, train on from the checkpoint."""
@@ -123,7 +127,7 @@ def test_the_whole_loop_on_the_command_line(
     assert all(
         np.array_equal(before[name], after[name]) for name in before if "running" not in name
     )
-    # A patient that the checkpoint knows is not held out, and other networks are not started.
+    # A patient of the checkpoint's training is not held out, and other networks are refused.
     with pytest.raises(SystemExit):
         stitchnet("train", tmp_path / "b.data", "--out", tmp_path / "c", *quick, "--folds", 3,
                   "--start", model)  # fmt: skip

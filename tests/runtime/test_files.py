@@ -1,4 +1,4 @@
-"""Tests of atomic writing."""
+"""Atomic writing, and names in errors."""
 
 import errno
 import os
@@ -10,14 +10,14 @@ import pytest
 from pyro_stitchnet.runtime.files import naming, write_atomically
 
 
-def test_it_writes_text_as_utf8_and_bytes_as_they_are(tmp_path: Path) -> None:
+def test_text_is_written_as_utf8_and_bytes_unchanged(tmp_path: Path) -> None:
     write_atomically(tmp_path / "text", "α\r\nβ\n")
     write_atomically(str(tmp_path / "bytes"), b"\x00\r\n\xff")
     assert (tmp_path / "text").read_bytes() == "α\r\nβ\n".encode()
     assert (tmp_path / "bytes").read_bytes() == b"\x00\r\n\xff"
 
 
-def test_it_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
+def test_a_file_is_replaced_without_leftovers(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("a longer old text")
     write_atomically(path, "new")
@@ -41,7 +41,7 @@ def test_a_failure_keeps_the_old_file_and_cleans_up(
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_its_permissions_are_those_of_any_new_file(tmp_path: Path) -> None:
+def test_permissions_are_those_of_a_new_file(tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("")
     write_atomically(tmp_path / "file", "")
     plain, file = ((tmp_path / name).stat().st_mode for name in ("plain", "file"))
@@ -53,7 +53,7 @@ def test_a_missing_directory_is_named(tmp_path: Path) -> None:
         write_atomically(tmp_path / "nowhere" / "file", "")
 
 
-def test_an_error_that_names_no_file_is_given_one_and_others_stay(tmp_path: Path) -> None:
+def test_a_file_is_added_to_errors_without_one(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=str(tmp_path)) as caught, naming(tmp_path):
         raise OSError(errno.ENOSPC, "full")
     assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path))

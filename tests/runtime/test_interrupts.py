@@ -1,4 +1,4 @@
-"""Ctrl-C among workers: they must not hear it, and it must not come while they start or end."""
+"""Ctrl-C with workers: they ignore it, and it is not raised while they start or end."""
 
 import os
 import signal
@@ -14,8 +14,8 @@ from pyro_stitchnet.runtime.interrupts import interrupted_once
 
 
 @pytest.fixture(autouse=True)
-def not_ignored_from_the_start() -> Iterator[None]:
-    """A shell's background job begins with Ctrl-C ignored."""
+def default_handler() -> Iterator[None]:
+    """Restore the handler: a background job of a shell ignores Ctrl-C."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -23,12 +23,12 @@ def not_ignored_from_the_start() -> Iterator[None]:
 
 def press() -> None:
     os.kill(os.getpid(), signal.SIGINT)
-    time.sleep(0.1)  # another thread may take it and pass it on
+    time.sleep(0.1)  # another thread may receive it first
 
 
-def deaf_child() -> bool:
-    """Whether a process started here leaves Ctrl-C alone."""
-    said = subprocess.check_output(
+def child_ignores() -> bool:
+    """Return whether a child process blocks Ctrl-C."""
+    output = subprocess.check_output(
         [
             sys.executable,
             "-c",
@@ -36,17 +36,17 @@ def deaf_child() -> bool:
         ],
         text=True,
     )
-    return said.strip() == "True"
+    return output.strip() == "True"
 
 
-def test_pressed_while_workers_start_it_comes_when_they_have() -> None:
+def test_a_press_while_workers_start_is_raised_afterwards() -> None:
     with interrupted_once() as started:
         press()
         with pytest.raises(KeyboardInterrupt):
             started()
 
 
-def test_pressed_at_work_it_comes_at_once_and_only_once() -> None:
+def test_a_press_at_work_is_raised_at_once_and_only_once() -> None:
     with interrupted_once() as started:
         started()
         with pytest.raises(KeyboardInterrupt):
@@ -54,14 +54,14 @@ def test_pressed_at_work_it_comes_at_once_and_only_once() -> None:
         press()
 
 
-def test_workers_do_not_hear_it_nor_those_started_in_their_place() -> None:
+def test_workers_and_their_replacements_ignore_it() -> None:
     again = threading.Event()
-    deaf: list[bool] = []
+    ignores: list[bool] = []
 
     def manager() -> None:
-        deaf.append(deaf_child())
+        ignores.append(child_ignores())
         again.wait()
-        deaf.append(deaf_child())
+        ignores.append(child_ignores())
 
     with interrupted_once() as started:
         thread = threading.Thread(target=manager)
@@ -69,20 +69,20 @@ def test_workers_do_not_hear_it_nor_those_started_in_their_place() -> None:
         started()
         again.set()
         thread.join()
-    assert deaf == [True, True]
+    assert ignores == [True, True]
 
 
-def test_afterwards_all_is_as_before() -> None:
+def test_afterwards_the_handler_is_restored() -> None:
     handler = signal.getsignal(signal.SIGINT)
     with interrupted_once():
         pass
     assert signal.getsignal(signal.SIGINT) is handler
-    assert not deaf_child()
+    assert not child_ignores()
     with pytest.raises(KeyboardInterrupt):
         press()
 
 
-def test_a_thread_leaves_ctrl_c_as_it_is() -> None:
+def test_other_threads_change_nothing() -> None:
     handlers = []
 
     def work() -> None:

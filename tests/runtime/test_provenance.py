@@ -1,4 +1,4 @@
-"""What is kept beside every result."""
+"""The machine in the provenance of results."""
 
 from pathlib import Path
 
@@ -7,16 +7,16 @@ import pytest
 from pyro_stitchnet.runtime import provenance as module
 from pyro_stitchnet.runtime.provenance import provenance
 
-TOLD = "processor\t: 0\nmodel name\t: Abacus 9000\n\nprocessor\t: 1\nmodel name\t: Abacus 9000\n"
+CPUINFO = "processor\t: 0\nmodel name\t: Abacus 9000\n\nprocessor\t: 1\nmodel name\t: Abacus 9000\n"
 
 
-def test_the_machine_is_told_by_its_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "cpuinfo").write_text(TOLD, encoding="utf-8")
+def test_the_machine_is_named_by_its_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text(CPUINFO, encoding="utf-8")
     monkeypatch.setattr(module, "CPUS", tmp_path / "cpuinfo")
     assert provenance()["machine"].startswith("Abacus 9000, ")
 
 
-def test_where_the_system_tells_no_cpu_the_architecture_is(
+def test_without_cpuinfo_the_architecture_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(module, "CPUS", tmp_path / "cpuinfo")

@@ -1,4 +1,4 @@
-"""Work over processes that die."""
+"""Units of work on processes that die."""
 
 import os
 import signal
@@ -14,14 +14,14 @@ from pyro_stitchnet.runtime.workers import work
 
 @dataclass(frozen=True)
 class Unit:
-    """Kills the process it runs in, the first so many times."""
+    """A unit that kills its process the first ``deaths`` times."""
 
     number: int
     folder: Path
     deaths: int = 0
 
     def __call__(self) -> int:
-        """Its number."""
+        """Return the number."""
         tried = list(self.folder.glob(f"{self.number}-*"))
         if len(tried) < self.deaths:
             (self.folder / f"{self.number}-{len(tried)}").touch()
@@ -29,11 +29,11 @@ class Unit:
         return self.number
 
 
-def test_alone_units_are_done_in_turn(tmp_path: Path) -> None:
+def test_one_worker_runs_units_in_order(tmp_path: Path) -> None:
     assert list(work([Unit(n, tmp_path) for n in range(3)], 1)) == [0, 1, 2]
 
 
-def test_a_worker_killed_once_loses_no_unit_and_one_killed_always_is_told(tmp_path: Path) -> None:
+def test_no_unit_is_lost_and_one_that_always_kills_is_reported(tmp_path: Path) -> None:
     units = [Unit(0, tmp_path), Unit(1, tmp_path, deaths=1), Unit(2, tmp_path, deaths=99)]
     with dask.config.set({"distributed.scheduler.allowed-failures": 1}):
         done = list(work(units, 2, lost=lambda unit: -1))
@@ -41,7 +41,7 @@ def test_a_worker_killed_once_loses_no_unit_and_one_killed_always_is_told(tmp_pa
     assert sorted(done) == [-1, 0, 1]
 
 
-def test_without_an_answer_to_it_a_lost_unit_raises(tmp_path: Path) -> None:
+def test_without_a_handler_a_lost_unit_raises(tmp_path: Path) -> None:
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 0}),
         pytest.raises(KilledWorker),

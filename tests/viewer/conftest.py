@@ -1,4 +1,4 @@
-"""Folders as `stitchnet predict` writes them, from phantoms; a browser to look at their pages."""
+"""Result folders of `stitchnet predict`, made of phantoms, and a browser to test their pages."""
 
 import csv
 import json
@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from pyro_stitchnet.data.phantoms.phantom import WINDOW, phantom_patient
+from pyro_stitchnet.data.phantoms.phantom import PHANTOM_WINDOW, phantom_patient
 from pyro_stitchnet.data.scans.volume import from_axial
 from pyro_stitchnet.labels import CONSOLIDATION, GGO, HEALTHY
 from pyro_stitchnet.viewer.niivue import niivue_script
@@ -20,17 +20,17 @@ CHROMIUM = Path("/usr/bin/chromium")
 # Rows run to the patient's back and columns to the left, as DICOM's do; slices 10 mm apart.
 AFFINE = np.array([[-4.0, 0, 0, 130], [0, -5.0, 0, 160], [0, 0, 10.0, -60], [0, 0, 0, 1]])
 
-SECRET = "DOE^JANE"  # a patient's name, as it may stand in paths and headers
+SECRET = "DOE^JANE"  # a patient's name, in paths and headers
 
 
 def write_scan(folder: Path, patient: int, *, confidence: float, slices: int = 12) -> Path:
-    """One scan's results; the truth plays the segmentation."""
-    cut = phantom_patient(patient, slices, size=64)
-    low, high = WINDOW
+    """Write one scan's results, with the truth as the segmentation."""
+    phantoms = phantom_patient(patient, slices, size=64)
+    low, high = PHANTOM_WINDOW
     grids = {
-        "scan": np.stack([p.image for p in cut]) * (high - low) + low,
-        "healthy": np.stack([p.healthy for p in cut]) * (high - low) + low,
-        "labels": np.stack([p.labels for p in cut]),
+        "scan": np.stack([p.image for p in phantoms]) * (high - low) + low,
+        "healthy": np.stack([p.healthy for p in phantoms]) * (high - low) + low,
+        "labels": np.stack([p.labels for p in phantoms]),
     }
     volumes = {name: from_axial(grid, AFFINE) for name, grid in grids.items()}
     labels = volumes["labels"]
@@ -53,7 +53,7 @@ def write_scan(folder: Path, patient: int, *, confidence: float, slices: int = 1
 
 
 def report(folder: Path, volumes: dict[str, np.ndarray], confidence: float) -> dict[str, Any]:
-    """The figures of one scan."""
+    """The report of one scan."""
     labels, hu = volumes["labels"], volumes["scan"]
     left = np.arange(labels.shape[0])[:, None, None] > labels.shape[0] // 2
     height = np.arange(labels.shape[2]) * 3 // labels.shape[2]
@@ -102,7 +102,7 @@ def amounts(labels: np.ndarray) -> dict[str, dict[str, float]]:
 
 @pytest.fixture(scope="session")
 def predictions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three finished scans, one that is not, and the table of all."""
+    """Three finished scans, an unfinished one, and the table of all scans."""
     folder = tmp_path_factory.mktemp("predictions")
     for patient, (name, confidence) in enumerate(
         [("scan 2", 0.91), ("scan 10", 0.55), ('a <b> & "c"', 0.75)]
@@ -116,19 +116,19 @@ def predictions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def niivue() -> str:
-    """The script, where it is in the cache or can be fetched."""
+    """NiiVue's script, from the cache or downloaded."""
     try:
         return niivue_script()
     except ConnectionError as error:
-        pytest.skip(f"NiiVue is not here: {error}")
+        pytest.skip(f"NiiVue is missing: {error}")
 
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
-    """Debian's Chromium without a screen; WebGL is drawn by the processor."""
+    """Headless Chromium from Debian, with software WebGL."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if not CHROMIUM.exists():
-        pytest.skip(f"{CHROMIUM} is not there: apt-get install chromium")
+        pytest.skip(f"{CHROMIUM} is missing: apt-get install chromium")
     options = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--no-sandbox"]
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)

@@ -1,4 +1,4 @@
-"""The pages in Chromium: from the disk and as served, by mouse and by keyboard."""
+"""The pages in Chromium: standalone and served, with mouse and keyboard."""
 
 import json
 import threading
@@ -18,7 +18,7 @@ from pyro_stitchnet.viewer.server import Server
 pytestmark = pytest.mark.slow
 
 SCAN = "scan 2"
-PATIENCE = 60  # seconds, for machines that have other things to do
+TIMEOUT = 60  # seconds; generous for busy machines
 Opener = Callable[[str], Any]
 
 
@@ -40,14 +40,14 @@ def served(predictions: Path, niivue: str) -> Iterator[str]:
 
 @pytest.fixture
 def visit(chromium: Any) -> Iterator[Opener]:
-    """Opens an address; at the end nothing may have complained or asked another host."""
+    """Open an address; at the end fail after console messages or requests to other hosts."""
     context = chromium.new_context(viewport={"width": 1280, "height": 900})
-    complaints: list[str] = []
-    asked: list[str] = []
-    context.set_default_timeout(1000 * PATIENCE)
-    context.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
-    context.on("weberror", lambda error: complaints.append(str(error.error)))
-    context.on("request", lambda request: asked.append(request.url))
+    messages: list[str] = []
+    requests: list[str] = []
+    context.set_default_timeout(1000 * TIMEOUT)
+    context.on("console", lambda message: messages.append(f"{message.type}: {message.text}"))
+    context.on("weberror", lambda error: messages.append(str(error.error)))
+    context.on("request", lambda request: requests.append(request.url))
 
     def go(address: str) -> Any:
         page = context.new_page()
@@ -56,25 +56,25 @@ def visit(chromium: Any) -> Iterator[Opener]:
 
     yield go
     context.close()
-    assert [text for text in complaints if "GPU stall due to ReadPixels" not in text] == []
-    hosts = {url.split("/")[2] for url in asked if url.startswith("http")}
+    assert [text for text in messages if "GPU stall due to ReadPixels" not in text] == []
+    hosts = {url.split("/")[2] for url in requests if url.startswith("http")}
     assert all(host.startswith("127.0.0.1:") for host in hosts)
-    assert all(url.split(":")[0] in ("http", "file", "data", "blob") for url in asked)
+    assert all(url.split(":")[0] in ("http", "file", "data", "blob") for url in requests)
 
 
 @pytest.fixture
 def page(visit: Opener, written: Path) -> Any:
-    """A report from the disk, its pictures loaded."""
+    """A report from the disk with its images loaded."""
     return ready(visit((written / SCAN / "report.html").as_uri()))
 
 
 def ready(page: Any) -> Any:
-    page.wait_for_selector("html[data-ready=yes]", timeout=1000 * PATIENCE)
+    page.wait_for_selector("html[data-ready=yes]", timeout=1000 * TIMEOUT)
     return page
 
 
 def values(page: Any) -> dict[str, str]:
-    """What stands under the crosshair."""
+    """The values at the crosshair."""
     return dict(
         page.eval_on_selector_all(
             "#values tr", "rows => rows.map(r => [r.dataset.name, r.cells[1].textContent])"
@@ -83,8 +83,8 @@ def values(page: Any) -> dict[str, str]:
 
 
 def eventually(condition: Callable[[], bool]) -> None:
-    """Fails if it does not become true; controls are obeyed some milliseconds later."""
-    end = time.monotonic() + PATIENCE
+    """Wait for a condition; controls take effect after some milliseconds."""
+    end = time.monotonic() + TIMEOUT
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)
@@ -95,7 +95,7 @@ def voxel(page: Any) -> tuple[int, ...]:
 
 
 def colours(page: Any) -> np.ndarray:
-    """The picture's pixels (rows, columns, RGB), drawn anew."""
+    """The pixels of a new rendering, (rows, columns, RGB)."""
     width, height, flat = page.evaluate(
         """() => {
             viewer.drawScene();
@@ -115,7 +115,7 @@ def colours(page: Any) -> np.ndarray:
 
 
 def green(page: Any) -> int:
-    """Pixels that are tinted green, as GGO is."""
+    """Number of green pixels, the colour of GGO."""
     red, tint, blue = np.moveaxis(colours(page), -1, 0)
     return int(((tint - red > 40) & (tint - blue > 40)).sum())
 
@@ -134,7 +134,7 @@ def truth(folder: Path, name: str) -> np.ndarray:
     return volume
 
 
-def test_a_report_opens_from_the_disk_at_its_worst_slice(page: Any, written: Path) -> None:
+def test_a_report_opens_from_the_disk_at_its_most_severe_slice(page: Any, written: Path) -> None:
     assert page.url.startswith("file://")
     assert page.inner_text("h1") == SCAN
     lesions = np.isin(truth(written, "labels"), (GGO, CONSOLIDATION))
@@ -144,12 +144,12 @@ def test_a_report_opens_from_the_disk_at_its_worst_slice(page: Any, written: Pat
     assert green(page) > 500
 
 
-def test_a_click_reads_the_files_own_voxel(page: Any, written: Path) -> None:
+def test_a_click_shows_the_values_of_the_files_voxel(page: Any, written: Path) -> None:
     page.check("[name=map][value=uncertainty]")
     page.wait_for_selector("#values tr[data-name=uncertainty]")
     affine = nib.Nifti1Image.from_filename(written / SCAN / "scan.nii.gz").affine
     names = ["outside the lungs", "healthy lung", "GGO (ground glass)", "consolidation"]
-    box = page.locator("#picture").bounding_box()
+    box = page.locator("#image").bounding_box()
     for across, down in [(0.3, 0.55), (0.42, 0.5), (0.66, 0.7), (0.72, 0.5)]:
         page.mouse.click(box["x"] + across * box["width"], box["y"] + down * box["height"])
         at, shown = voxel(page), values(page)
@@ -159,31 +159,31 @@ def test_a_click_reads_the_files_own_voxel(page: Any, written: Path) -> None:
         mm = (affine @ [*at, 1])[:3]
         sides = zip(mm, ("LR", "PA", "IS"), strict=True)
         assert shown["position"] == ", ".join(f"{abs(v):.1f} {s[int(v >= 0)]}" for v, s in sides)
-        # Radiological: the picture's left is the patient's right, where x is positive.
+        # Radiological convention: the left of the image is the right of the patient, x > 0.
         assert mm[0] > 0 if across < 0.5 else mm[0] < 0
 
 
-def test_where_one_clicks_is_where_the_crosshair_goes(page: Any, written: Path) -> None:
-    """The rows and columns of the picture are those of the slice, seen from the feet."""
-    box = page.locator("#picture").bounding_box()
-    seen = []
+def test_the_crosshair_moves_to_the_click(page: Any, written: Path) -> None:
+    """Rows and columns of the image are those of the slice, seen from the feet."""
+    box = page.locator("#image").bounding_box()
+    voxels = []
     for x, y in [(0.4, 0.4), (0.6, 0.4), (0.4, 0.6)]:
         page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
-        seen.append(voxel(page))
-    assert page.evaluate("scrollY") == 0  # the page does not jump at a click
-    first, right, below = seen
+        voxels.append(voxel(page))
+    assert page.evaluate("scrollY") == 0  # the page does not scroll at a click
+    first, right, below = voxels
     assert right[0] > first[0]
     assert right[1:] == first[1:]
     assert below[1] > first[1]
     assert (below[0], below[2]) == (first[0], first[2])
 
 
-def test_slices_are_scrolled_by_wheel_keys_slider_and_buttons(page: Any, written: Path) -> None:
+def test_wheel_keys_slider_and_buttons_change_the_slice(page: Any, written: Path) -> None:
     k = voxel(page)[2]
-    page.hover("#picture")
+    page.hover("#image")
     page.mouse.wheel(0, 100)
     assert abs(voxel(page)[2] - k) == 1
-    page.focus("#picture")
+    page.focus("#image")
     page.keyboard.press("Home")
     assert voxel(page)[2] == 0
     page.keyboard.press("PageUp")
@@ -206,7 +206,7 @@ def test_slices_are_scrolled_by_wheel_keys_slider_and_buttons(page: Any, written
     assert voxel(page)[2] == next(k for k in range(1, 12) if lesions[..., k].any())
 
 
-def test_classes_are_switched_one_by_one(page: Any, written: Path) -> None:
+def test_each_class_can_be_hidden(page: Any, written: Path) -> None:
     labels = truth(written, "labels")
     both = ((labels == GGO).any((0, 1)) & (labels == CONSOLIDATION).any((0, 1))).nonzero()[0]
     page.focus("#slice")
@@ -225,7 +225,7 @@ def test_classes_are_switched_one_by_one(page: Any, written: Path) -> None:
     eventually(lambda: bool((colours(page) == plain).all()))
 
 
-def test_the_counterfactual_lies_over_the_scan(page: Any, written: Path) -> None:
+def test_the_counterfactual_is_drawn_over_the_scan(page: Any, written: Path) -> None:
     for label in (GGO, CONSOLIDATION):
         page.uncheck(f"[name=class][value='{label}']")
     eventually(lambda: green(page) == 0)
@@ -241,7 +241,7 @@ def test_other_views_scroll_along_their_own_axis(page: Any) -> None:
     for view, axis in {"coronal": 1, "sagittal": 0, "all": 2}.items():
         page.check(f"[name=view][value={view}]")
         before = voxel(page)
-        page.focus("#picture")
+        page.focus("#image")
         page.keyboard.press("PageUp")
         after = voxel(page)
         assert [a for a in range(3) if after[a] != before[a]] == [axis]
@@ -249,7 +249,7 @@ def test_other_views_scroll_along_their_own_axis(page: Any) -> None:
     eventually(lambda: bool(page.is_checked("[name=view][value=axial]")))
 
 
-def test_the_whole_page_is_reached_by_keyboard_and_named(page: Any) -> None:
+def test_every_control_has_a_name_and_is_reachable_by_keyboard(page: Any) -> None:
     page.check("[name=map][value=uncertainty]")
     page.wait_for_selector("#map-opacity")
     page.focus(".skip")
@@ -259,7 +259,7 @@ def test_the_whole_page_is_reached_by_keyboard_and_named(page: Any) -> None:
         reached.append(
             page.evaluate("document.activeElement.id || document.activeElement.name || ''")
         )
-    order = ["picture", "previous", "slice", "next", "view", "window", "class", "label-opacity"]
+    order = ["image", "previous", "slice", "next", "view", "window", "class", "label-opacity"]
     order += ["map", "map-opacity", "healthy-opacity"]
     places = [reached.index(name) for name in order]
     assert places == sorted(places)
@@ -269,14 +269,14 @@ def test_the_whole_page_is_reached_by_keyboard_and_named(page: Any) -> None:
             .map((e) => e.outerHTML)"""
     )
     assert unnamed == []
-    page.focus("#picture")
+    page.focus("#image")
     page.keyboard.press("PageUp")
     eventually(lambda: page.inner_text("#spoken").startswith("Slice "))
     assert " HU" in page.inner_text("#spoken")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_text_stands_out_from_what_is_behind_it(
+def test_the_contrast_of_every_text_is_sufficient(
     visit: Opener, written: Path, scheme: str
 ) -> None:
     for file in (f"{SCAN}/report.html", "index.html"):
@@ -309,14 +309,14 @@ def test_every_text_stands_out_from_what_is_behind_it(
         assert worst >= 4.5  # WCAG 2.2, level AA
 
 
-def test_nothing_is_wider_than_a_telephone(visit: Opener, written: Path) -> None:
+def test_pages_fit_the_width_of_a_phone(visit: Opener, written: Path) -> None:
     for file in (f"{SCAN}/report.html", "index.html"):
         page = visit((written / file).as_uri())
         page.set_viewport_size({"width": 360, "height": 700})
         page.wait_for_function("document.documentElement.scrollWidth <= 360")
 
 
-def test_the_index_sorts_finds_and_leads_to_reports(visit: Opener, written: Path) -> None:
+def test_the_index_sorts_searches_and_links_to_reports(visit: Opener, written: Path) -> None:
     page = visit((written / "index.html").as_uri())
 
     def names() -> list[str]:
@@ -349,11 +349,13 @@ def test_the_index_sorts_finds_and_leads_to_reports(visit: Opener, written: Path
     assert page.inner_text("h1") == "scan 10"
 
 
-def test_the_server_shows_the_same(visit: Opener, served: str, predictions: Path) -> None:
+def test_the_served_page_shows_the_same_values(
+    visit: Opener, served: str, predictions: Path
+) -> None:
     page = visit(served)
     page.click(f"text={SCAN}")
     ready(page)
-    box = page.locator("#picture").bounding_box()
+    box = page.locator("#image").bounding_box()
     page.mouse.click(box["x"] + 0.4 * box["width"], box["y"] + 0.5 * box["height"])
     at = voxel(page)
     assert values(page)["scan"] == hu(truth(predictions, "scan")[at])
@@ -366,7 +368,7 @@ def test_the_server_shows_the_same(visit: Opener, served: str, predictions: Path
     assert download.value.suggested_filename == f"{SCAN}.html"
 
 
-def test_a_browser_without_webgl_says_so_and_keeps_the_figures(
+def test_without_webgl_the_page_explains_it_and_shows_measurements(
     visit: Opener, written: Path
 ) -> None:
     page = visit("about:blank")
@@ -374,5 +376,5 @@ def test_a_browser_without_webgl_says_so_and_keeps_the_figures(
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto((written / SCAN / "report.html").as_uri())
-    page.wait_for_selector("text=offers no WebGL 2")
-    assert page.is_visible("#figures table")
+    page.wait_for_selector("text=does not support WebGL 2")
+    assert page.is_visible("#measurements table")

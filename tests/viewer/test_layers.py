@@ -1,4 +1,4 @@
-"""Volumes on their way to the browser."""
+"""Volumes as sent to the browser."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyro_stitchnet.viewer.layers import Grid, encode, full_grid, lung_grid
+from pyro_stitchnet.viewer.layers import LayerGrid, encode, full_grid, lung_grid
 
 
 def write(folder: Path, name: str, data: np.ndarray, affine: np.ndarray | None = None) -> None:
@@ -20,21 +20,21 @@ def test_every_slice_is_sent_once(tmp_path: Path, depth: int) -> None:
     labels = np.random.default_rng(depth).integers(0, 4, (3, 2, depth)).astype(np.uint8)
     write(tmp_path, "labels.nii.gz", labels)
     for step in (1, 5):
-        grid = Grid(labels.shape, (0, 0, 0), labels.shape, (1, 1, step))
-        sent = nib.Nifti1Image.from_bytes(encode(tmp_path, "labels", grid, packed=False))
+        grid = LayerGrid(labels.shape, (0, 0, 0), labels.shape, (1, 1, step))
+        sent = nib.Nifti1Image.from_bytes(encode(tmp_path, "labels", grid, compress=False))
         np.testing.assert_array_equal(sent.get_fdata(), labels[..., ::step])
 
 
-def test_values_beyond_the_number_type_are_kept_at_its_ends(tmp_path: Path) -> None:
+def test_values_out_of_range_are_clipped(tmp_path: Path) -> None:
     write(tmp_path, "labels.nii.gz", np.ones((2, 2, 1), np.uint8))
     hu = np.array([[[-1e5], [np.nan]], [[40000.0], [12.4]]], np.float32)
     write(tmp_path, "scan.nii.gz", hu)
-    sent = encode(tmp_path, "scan", full_grid(tmp_path, 100), packed=False)
+    sent = encode(tmp_path, "scan", full_grid(tmp_path, 100), compress=False)
     values = nib.Nifti1Image.from_bytes(sent).get_fdata().ravel()
     np.testing.assert_array_equal(values, [-32768, 0, 32767, 12])
 
 
-def test_the_box_holds_the_lungs_and_a_margin_in_millimetres(tmp_path: Path) -> None:
+def test_the_lung_grid_covers_the_lungs_and_a_margin_in_millimetres(tmp_path: Path) -> None:
     labels = np.zeros((60, 50, 40), np.uint8)
     labels[30:33, 2:5, 20] = 2
     write(tmp_path, "labels.nii.gz", labels, np.diag([1.0, 5.0, 10.0, 1.0]))
@@ -46,7 +46,7 @@ def test_the_box_holds_the_lungs_and_a_margin_in_millimetres(tmp_path: Path) -> 
     assert lung_grid(tmp_path, 10**9).whole
 
 
-def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+def test_a_damaged_file_is_refused_by_name(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 4, (40, 40, 40)).astype(np.uint8)
     write(tmp_path, "labels.nii.gz", noise)
     path = tmp_path / "labels.nii.gz"
@@ -61,12 +61,12 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     most=st.integers(1, 5000),
 )
 @settings(max_examples=60, deadline=None)
-def test_thinning_stays_within_its_size_and_evens_the_spacing(
+def test_thinning_limits_the_size_and_evens_the_spacing(
     shape: tuple[int, ...], spacing: tuple[float, ...], most: int
 ) -> None:
-    grid = Grid(shape, (0, 0, 0), shape, (1, 1, 1)).thinned(spacing, most)
+    grid = LayerGrid(shape, (0, 0, 0), shape, (1, 1, 1)).thinned(spacing, most)
     assert np.zeros(shape, bool)[grid.slices()].size <= most
     kept = [s * mm for s, mm in zip(grid.step, spacing, strict=True)]
     for axis, step in enumerate(grid.step):
-        if step > 1:  # it was the finest when it was thinned last
+        if step > 1:  # it was the finest axis before its last thinning
             assert (step - 1) * spacing[axis] <= min(kept) + 1e-9

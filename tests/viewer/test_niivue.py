@@ -1,4 +1,4 @@
-"""Fetching NiiVue: by hand, from the cache, and what is refused."""
+"""NiiVue's script: from a given file or a download, and errors."""
 
 from pathlib import Path
 
@@ -9,21 +9,21 @@ from pyro_stitchnet.viewer import niivue as module
 from pyro_stitchnet.viewer.niivue import niivue_script
 
 
-def test_it_is_the_viewer(niivue: str) -> None:
+def test_the_script_can_be_embedded_in_a_page(niivue: str) -> None:
     assert "loadFromBase64" in niivue
-    assert "</script" not in niivue.lower()  # else it could not stand in a page
+    assert "</script" not in niivue.lower()
     assert "<!--" not in niivue
 
 
-def test_a_file_brought_by_hand_must_be_the_pinned_one(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no such file; get https://registry\.npmjs"):
+def test_a_given_file_must_be_the_pinned_version(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no such file; download https://registry\.npmjs"):
         niivue_script(tmp_path / "niivue.tgz")
     (tmp_path / "niivue.tgz").write_bytes(b"something else")
-    with pytest.raises(ValueError, match=rf"not NiiVue {module.VERSION} as npm gives it"):
+    with pytest.raises(ValueError, match=rf"not npm's tarball of NiiVue {module.VERSION}"):
         niivue_script(tmp_path / "niivue.tgz")
 
 
-def test_without_internet_the_way_by_hand_is_told(
+def test_without_internet_the_error_names_the_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*args: object, **options: object) -> None:

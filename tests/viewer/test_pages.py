@@ -1,4 +1,4 @@
-"""Pages without a browser: what is in them, and what must not be."""
+"""Content of the pages, without a browser."""
 
 import base64
 import gzip
@@ -14,13 +14,13 @@ import pytest
 from pyro_stitchnet.figures import COLOURS
 from pyro_stitchnet.viewer.layers import LAYERS
 from pyro_stitchnet.viewer.pages import index_page, report_page, scan_page, served_grid, write_pages
-from pyro_stitchnet.viewer.results import find_scans, open_scan
+from pyro_stitchnet.viewer.results import find_results, open_result
 
 SCRIPT = "/* the viewer */"
 
 
 class Page(HTMLParser):
-    """The tags of a page, and the text of those with an id."""
+    """The tags of a page, and the text of tags with an id."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -38,45 +38,48 @@ class Page(HTMLParser):
 
 
 def volume(page: Page, name: str) -> nib.Nifti1Image:
-    """A volume that a page holds."""
-    packed = base64.b64decode(page.texts[f"volume-{name}"])
-    return nib.Nifti1Image.from_bytes(gzip.decompress(packed))
+    """A volume embedded in a page."""
+    compressed = base64.b64decode(page.texts[f"volume-{name}"])
+    return nib.Nifti1Image.from_bytes(gzip.decompress(compressed))
 
 
-def test_a_report_holds_every_volume_as_predict_wrote_it(predictions: Path) -> None:
+def test_a_report_embeds_every_volume_of_predict(predictions: Path) -> None:
     folder = predictions / "scan 2"
-    page = Page(report_page(open_scan(folder), SCRIPT))
+    page = Page(report_page(open_result(folder), SCRIPT))
     viewer = json.loads(page.texts["viewer"])
     start, step = viewer["start"], viewer["step"]
     assert step == [1, 1, 1]
     for name, layer in LAYERS.items():
-        held, whole = volume(page, name), nib.Nifti1Image.from_filename(folder / layer.file)
-        box = tuple(slice(s, s + n) for s, n in zip(start, held.shape, strict=True))
-        np.testing.assert_allclose(
-            held.get_fdata(), whole.get_fdata()[box], atol=0.501 / layer.steps
+        embedded, whole = (
+            volume(page, name),
+            nib.Nifti1Image.from_filename(folder / f"{name}.nii.gz"),
         )
-        np.testing.assert_allclose(held.affine @ [0, 0, 0, 1], whole.affine @ [*start, 1])
+        box = tuple(slice(s, s + n) for s, n in zip(start, embedded.shape, strict=True))
+        np.testing.assert_allclose(
+            embedded.get_fdata(), whole.get_fdata()[box], atol=0.501 / layer.steps
+        )
+        np.testing.assert_allclose(embedded.affine @ [0, 0, 0, 1], whole.affine @ [*start, 1])
     labels = nib.Nifti1Image.from_filename(folder / "labels.nii.gz").get_fdata()
     assert np.count_nonzero(volume(page, "labels").get_fdata()) == np.count_nonzero(labels)
 
 
-def test_a_thinned_report_keeps_true_values_at_true_places(predictions: Path) -> None:
+def test_a_thinned_report_keeps_values_and_positions(predictions: Path) -> None:
     folder = predictions / "scan 2"
-    page = Page(report_page(open_scan(folder), SCRIPT, voxels=5000))
+    page = Page(report_page(open_result(folder), SCRIPT, voxels=5000))
     viewer = json.loads(page.texts["viewer"])
-    held, whole = volume(page, "scan"), nib.Nifti1Image.from_filename(folder / "scan.nii.gz")
-    kept, values = held.get_fdata(), whole.get_fdata()
+    embedded, whole = volume(page, "scan"), nib.Nifti1Image.from_filename(folder / "scan.nii.gz")
+    kept, values = embedded.get_fdata(), whole.get_fdata()
     assert kept.size <= 5000
     assert max(viewer["step"]) > 1
     for voxel in np.ndindex(kept.shape):
         there = np.array(viewer["start"]) + np.array(viewer["step"]) * voxel
         assert kept[voxel] == values[tuple(there)]
-        np.testing.assert_allclose(held.affine @ [*voxel, 1], whole.affine @ [*there, 1])
-    assert f"in steps of {max(viewer['step'])}" in report_page(open_scan(folder), SCRIPT, 5000)
+        np.testing.assert_allclose(embedded.affine @ [*voxel, 1], whole.affine @ [*there, 1])
+    assert f"in steps of {max(viewer['step'])}" in report_page(open_result(folder), SCRIPT, 5000)
 
 
-def test_a_report_asks_nobody_and_runs_only_its_own_scripts(predictions: Path) -> None:
-    html = report_page(open_scan(predictions / "scan 2"), SCRIPT)
+def test_a_report_sends_no_requests_and_runs_only_its_own_scripts(predictions: Path) -> None:
+    html = report_page(open_result(predictions / "scan 2"), SCRIPT)
     page = Page(html)
     for tag, attributes in page.tags:
         address = attributes.get("src") or (attributes.get("href") if tag == "link" else None)
@@ -89,86 +92,86 @@ def test_a_report_asks_nobody_and_runs_only_its_own_scripts(predictions: Path) -
 
 
 def test_no_identifier_is_in_any_page(predictions: Path) -> None:
-    scans = find_scans(predictions)
-    pages = [index_page(scans, {s.name: "x" for s in scans}, served=False)]
-    for scan in scans:
-        pages += [report_page(scan, SCRIPT), scan_page(scan, served_grid(scan))]
+    results = find_results(predictions)
+    pages = [index_page(results, {one.name: "x" for one in results}, served=False)]
+    for one in results:
+        pages += [report_page(one, SCRIPT), scan_page(one, served_grid(one))]
     for html in pages:
         assert "DOE^" not in html
-        for found in re.findall(r'id="volume-[a-z_]+">([^<]+)<', html):
-            assert b"DOE^" not in gzip.decompress(base64.b64decode(found))
-    assert b"DOE^" in gzip.decompress((scans[0].folder / "scan.nii.gz").read_bytes())
+        for volume in re.findall(r'id="volume-[a-z_]+">([^<]+)<', html):
+            assert b"DOE^" not in gzip.decompress(base64.b64decode(volume))
+    assert b"DOE^" in gzip.decompress((results[0].folder / "scan.nii.gz").read_bytes())
 
 
 def test_names_and_warnings_are_text_not_markup(predictions: Path) -> None:
-    scan = open_scan(predictions / 'a <b> & "c"')
-    html = report_page(scan, SCRIPT)
+    result = open_result(predictions / 'a <b> & "c"')
+    html = report_page(result, SCRIPT)
     assert "<h1>a &lt;b&gt; &amp; &#34;c&#34;</h1>" in html
     assert "grey values &lt;b&gt;unlike&lt;/b&gt; those" in html
     assert "<b>" not in html
 
 
-def test_figures_and_colours_are_the_reports_and_the_projects(predictions: Path) -> None:
-    scan = open_scan(predictions / "scan 2")
-    page = Page(report_page(scan, SCRIPT))
+def test_values_are_the_reports_and_colours_the_projects(predictions: Path) -> None:
+    result = open_result(predictions / "scan 2")
+    page = Page(report_page(result, SCRIPT))
     viewer = json.loads(page.texts["viewer"])
     assert {c["value"]: c["colour"] for c in viewer["classes"] if c["value"] > 1} == dict(COLOURS)
-    html = report_page(scan, SCRIPT)
-    assert f"{scan.report['volumes_ml']['lung']:.1f}" in html
+    html = report_page(result, SCRIPT)
+    assert f"{result.report['volumes_ml']['lung']:.1f}" in html
     assert "guided/model.pt" in html
     assert "CT severity score: made up." in html
     assert '<td class="number">–</td>' in html  # consolidation has no mean density
 
 
-def test_numbers_that_are_none_are_dashes(tmp_path: Path) -> None:
+def test_missing_numbers_are_dashes(tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text('{"confidence": NaN, "severity_score": true}')
-    scan = open_scan(tmp_path)
-    assert scan.uncertainty is None
-    assert scan.figure("severity_score") is None
-    assert scan.figure("volumes_ml", "lung") is None
-    html = index_page([scan], {scan.name: "x"}, served=True)
+    result = open_result(tmp_path)
+    assert result.uncertainty is None
+    assert result.value("severity_score") is None
+    assert result.value("volumes_ml", "lung") is None
+    html = index_page([result], {result.name: "x"}, served=True)
     assert html.count('data-value="">–</td>') == 5
 
 
-def test_without_scan_or_counterfactual_the_page_says_so(predictions: Path, tmp_path: Path) -> None:
+def test_missing_volumes_have_no_controls(predictions: Path, tmp_path: Path) -> None:
     for name in ("labels.nii.gz", "lesion_probability.nii.gz", "report.json"):
         (tmp_path / name).write_bytes((predictions / "scan 2" / name).read_bytes())
-    html = report_page(open_scan(tmp_path), SCRIPT)
-    assert "The scan itself was not kept" in html
+    html = report_page(open_result(tmp_path), SCRIPT)
+    assert "The scan was not saved with the results" in html
     assert 'id="healthy-opacity"' not in html
     assert 'value="uncertainty"' not in html
 
 
 def test_the_index_lists_finished_scans_the_most_severe_first(predictions: Path) -> None:
-    scans = find_scans(predictions)
-    assert {s.name for s in scans} == {"scan 2", "scan 10", 'a <b> & "c"'}
-    scores = [s.report["severity_score"] for s in scans]
+    results = find_results(predictions)
+    assert {one.name for one in results} == {"scan 2", "scan 10", 'a <b> & "c"'}
+    scores = [one.report["severity_score"] for one in results]
     assert scores == sorted(scores, reverse=True)
 
 
 def test_pages_are_written_beside_the_scans(predictions: Path) -> None:
     written = [p.relative_to(predictions) for p in write_pages(predictions, SCRIPT)]
     assert written[-1] == Path("index.html")
-    assert set(written[:-1]) == {Path(s.name, "report.html") for s in find_scans(predictions)}
+    assert set(written[:-1]) == {Path(one.name, "report.html") for one in find_results(predictions)}
     html = (predictions / "index.html").read_text()
     links = [a["href"] for t, a in Page(html).tags if t == "a" and a["href"] != "#scans"]
     assert "a%20%3Cb%3E%20%26%20%22c%22/report.html" in links
 
 
 def test_errors_name_the_file_and_the_remedy(predictions: Path, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="holds no finished scan; `stitchnet predict"):
-        find_scans(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no finished scan; create some with"):
+        find_results(tmp_path)
     with pytest.raises(FileNotFoundError, match="no such folder"):
-        find_scans(tmp_path / "nowhere")
+        find_results(tmp_path / "nowhere")
     report = tmp_path / "report.json"
     report.write_text("{")
-    with pytest.raises(ValueError, match=r"report\.json: not JSON .*predict` again"):
-        open_scan(tmp_path)
+    with pytest.raises(ValueError, match=r"report\.json: damaged; .*predict` again"):
+        open_result(tmp_path)
     report.write_text("{}")
     with pytest.raises(FileNotFoundError, match=r"labels\.nii\.gz: no such file"):
-        report_page(open_scan(tmp_path), SCRIPT)
+        report_page(open_result(tmp_path), SCRIPT)
     small = nib.Nifti1Image(np.zeros((4, 4, 4), np.uint8), np.eye(4))
     nib.save(small, tmp_path / "labels.nii.gz")
     (tmp_path / "scan.nii.gz").write_bytes((predictions / "scan 2/scan.nii.gz").read_bytes())
     with pytest.raises(ValueError, match=r"scan\.nii\.gz: \(64, 64, 12\) voxels, but the labels"):
-        report_page(open_scan(tmp_path), SCRIPT)
+        report_page(open_result(tmp_path), SCRIPT)

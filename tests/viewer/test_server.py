@@ -1,4 +1,4 @@
-"""The server: what it gives, and what it does not."""
+"""The server: its pages and volumes, and what it refuses."""
 
 import http.client
 import socket
@@ -25,10 +25,10 @@ def server(predictions: Path) -> Iterator[Server]:
         thread.join()
 
 
-def ask(
+def request(
     server: Server, path: str, method: str = "GET", host: str | None = None
 ) -> tuple[http.client.HTTPResponse, bytes]:
-    """The answer to a request whose path is sent as it is."""
+    """Send a request with an unnormalised path; return the response and its body."""
     there = urlsplit(server.address).netloc
     connection = http.client.HTTPConnection(there)
     connection.putrequest(method, path, skip_host=True)
@@ -40,7 +40,7 @@ def ask(
     return response, body
 
 
-def test_it_listens_on_this_machine_only(server: Server) -> None:
+def test_the_server_listens_on_this_machine_only(server: Server) -> None:
     assert server.server_address[0] == "127.0.0.1"
     assert server.socket.family == socket.AF_INET
 
@@ -58,8 +58,8 @@ def test_it_listens_on_this_machine_only(server: Server) -> None:
         ("/static/niivue.js", "text/javascript"),
     ],
 )
-def test_it_gives_pages_and_what_they_need(server: Server, path: str, kind: str) -> None:
-    response, body = ask(server, path)
+def test_pages_and_their_files_are_served(server: Server, path: str, kind: str) -> None:
+    response, body = request(server, path)
     assert response.status == 200
     assert body
     assert response.getheader("Content-Type", "").startswith(kind)
@@ -67,8 +67,8 @@ def test_it_gives_pages_and_what_they_need(server: Server, path: str, kind: str)
     assert "default-src 'self'" in response.getheader("Content-Security-Policy", "")
 
 
-def test_a_volume_is_the_files_own_without_its_header(server: Server, predictions: Path) -> None:
-    response, body = ask(server, "/scan/scan%2010/scan.nii")
+def test_a_volume_has_the_files_values_and_a_new_header(server: Server, predictions: Path) -> None:
+    response, body = request(server, "/scan/scan%2010/scan.nii")
     assert response.status == 200
     assert b"DOE" not in body
     kept = nib.Nifti1Image.from_filename(predictions / "scan 10" / "scan.nii.gz")
@@ -97,26 +97,28 @@ def test_a_volume_is_the_files_own_without_its_header(server: Server, prediction
         "//etc/passwd",
     ],
 )
-def test_it_gives_nothing_else(server: Server, path: str) -> None:
-    response, body = ask(server, path)
+def test_no_other_file_is_served(server: Server, path: str) -> None:
+    response, body = request(server, path)
     assert response.status == 404
     assert b"DOE" not in body
 
 
-def test_it_reads_only_and_for_its_own_name_only(server: Server) -> None:
+def test_other_methods_and_host_names_are_refused(server: Server) -> None:
     for method in ("POST", "PUT", "DELETE", "HEAD"):
-        assert ask(server, "/", method)[0].status == 501
-    assert ask(server, "/", host="evil.example")[0].status == 421
-    assert ask(server, "/", host="localhost:8000")[0].status == 200  # through a tunnel
+        assert request(server, "/", method)[0].status == 501
+    assert request(server, "/", host="evil.example")[0].status == 421
+    assert request(server, "/", host="localhost:8000")[0].status == 200  # through a tunnel
 
 
-def test_a_damaged_volume_is_an_answer_that_names_it(server: Server, predictions: Path) -> None:
+def test_the_response_for_a_damaged_volume_names_the_file(
+    server: Server, predictions: Path
+) -> None:
     broken = predictions / "broken"
     broken.mkdir()
     (broken / "report.json").write_text("{}")
     (broken / "labels.nii.gz").write_bytes(b"not a volume")
     try:
-        response, body = ask(server, "/scan/broken/")
+        response, body = request(server, "/scan/broken/")
     finally:
         for file in broken.iterdir():
             file.unlink()
@@ -125,6 +127,6 @@ def test_a_damaged_volume_is_an_answer_that_names_it(server: Server, predictions
     assert b"labels.nii.gz: not a readable NIfTI file" in body
 
 
-def test_a_taken_port_is_refused(server: Server, predictions: Path) -> None:
+def test_a_port_in_use_is_refused(server: Server, predictions: Path) -> None:
     with pytest.raises(OSError, match="give another --port"):
         Server(predictions, "", port=server.server_address[1])

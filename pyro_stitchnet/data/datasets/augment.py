@@ -1,4 +1,4 @@
-"""Random changes of a slice and its mask; all draw from torch's global generator."""
+"""Random augmentation of a slice and its mask, drawn from torch's global generator."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from pyro_stitchnet.labels import BACKGROUND, CONSOLIDATION, GGO
+from pyro_stitchnet.labels import BACKGROUND, LESIONS
 
 __all__ = [
     "affine_augmentation",
@@ -19,15 +19,16 @@ __all__ = [
     "weak_augmentation",
 ]
 
-BIT_OF_BACKGROUND = 1 << BACKGROUND
+BACKGROUND_BIT = 1 << BACKGROUND
+LESION_BITS = sum(1 << label for label in LESIONS)
 BOX_SIDES = 0.2, 0.7
-BITS_OF_LESIONS = 1 << GGO | 1 << CONSOLIDATION
 
 
 def weak_augmentation(size: int) -> v2.Transform:
-    """The reference code's: crop to 0.8 and resize back, vertical flip (each p .5), quarter turns.
+    """Return the augmentation of the reference code.
 
-    Moves a picture and its mask together.
+    Crop to 0.8 of the side and resize back, vertical flip, quarter turns (each p .5). An image and
+    its mask are transformed together.
 
     Args:
         size: rows and columns of a slice.
@@ -45,10 +46,11 @@ def weak_augmentation(size: int) -> v2.Transform:
 
 
 def affine_augmentation() -> v2.Transform:
-    """Flips; any turn, scaling to .75-1.35, shear of 8 degrees, shifts of 6 % (p .85), gamma.
+    """Return flips, random affine transforms and gamma, for long runs on few slices.
 
-    Moves a picture and its mask together; what comes in from outside is black and background. For
-    long runs on few slices, after nnU-Net's (Isensee et al., Nature Methods 2021).
+    Rotation by any angle, scaling by .75 to 1.35, shear of up to 8 degrees, shifts of up to 6 %
+    (together p .85). An image and its mask are transformed together; pixels from outside are black
+    and background. After nnU-Net (Isensee et al., Nature Methods 2021).
     """
     affine = v2.RandomAffine(
         180,
@@ -56,7 +58,7 @@ def affine_augmentation() -> v2.Transform:
         scale=(0.75, 1.35),
         shear=(-8, 8, -8, 8),
         interpolation=v2.InterpolationMode.BILINEAR,
-        fill={tv_tensors.Image: 0.0, tv_tensors.Mask: BIT_OF_BACKGROUND},
+        fill={tv_tensors.Image: 0.0, tv_tensors.Mask: BACKGROUND_BIT},
     )
     return v2.Compose(
         [
@@ -69,13 +71,13 @@ def affine_augmentation() -> v2.Transform:
 
 
 def strong_augmentation(jitter: float = 0.5) -> v2.Transform:
-    """Brightness and contrast (p .8) and blur (p .5), as FixMatch's peers for segmentation do.
+    """Return changes of brightness and contrast (p .8) and blur (p .5), as in UniMatch.
 
-    No pixel moves, so that what a weak view is taken to show holds for the strong one made of it.
+    No pixel moves, so labels of a weak view hold for the strong view made from it.
 
     Args:
-        jitter: the greatest relative change of brightness and of contrast, 0 to 1. In CT density
-            tells ground glass from consolidation: the more is jittered, the less it does.
+        jitter: the largest relative change of brightness and of contrast, 0 to 1. Density
+            separates ground glass from consolidation in CT, so large changes remove information.
 
     Source: Yang et al., Revisiting Weak-to-Strong Consistency in Semi-Supervised Semantic
     Segmentation (UniMatch), CVPR 2023; its colours are left out.
@@ -96,25 +98,28 @@ def strong_augmentation(jitter: float = 0.5) -> v2.Transform:
 def paste_lesions(
     image: Tensor, sets: Tensor, other: Tensor, other_sets: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Another slice's lesions laid over this one's lung.
+    """Paste the lesions of another slice into the lung of this one.
 
-    Copy-paste (Ghiasi et al., CVPR 2021) with anatomy in mind: a lesion's pixel is pasted, grey
-    value and labels, where the slice beneath it is lung.
+    Copy-paste (Ghiasi et al., CVPR 2021), restricted by anatomy: a pixel is pasted, with its grey
+    value and labels, where the other slice is lesion and this one is lung.
 
     Args:
         image: grey values (..., H, W).
-        sets: label sets of the slice, a bit a label, (..., H, W).
-        other: grey values of the slice whose lesions are taken.
+        sets: label sets of the slice, as bits, (..., H, W).
+        other: grey values of the slice with the lesions.
         other_sets: its label sets.
+
+    Returns:
+        Grey values and label sets, (..., H, W) each.
     """
-    lung = (sets & BIT_OF_BACKGROUND) == 0
-    lesion = (other_sets & ~BITS_OF_LESIONS) == 0
+    lung = (sets & BACKGROUND_BIT) == 0
+    lesion = (other_sets & ~LESION_BITS) == 0
     pasted = lung & lesion
     return torch.where(pasted, other, image), torch.where(pasted, other_sets, sets)
 
 
 def random_box(shape: Sequence[int]) -> Tensor:
-    """The box of CutMix (Yun et al., ICCV 2019), sides of .2 to .7 of the slice's; bool (H, W)."""
+    """Draw a box of CutMix (Yun et al., ICCV 2019), .2 to .7 of each side; bool (H, W)."""
     low, high = BOX_SIDES
     height, width = (int(side * (low + (high - low) * torch.rand(()))) for side in shape)
     top = int(torch.randint(shape[0] - height + 1, ()))
@@ -125,7 +130,7 @@ def random_box(shape: Sequence[int]) -> Tensor:
 
 
 class _Gamma(v2.Transform):
-    """Grey values in [0, 1] to a power from 1 / 1.3 to 1.3, times 0.9 to 1.1."""
+    """Raise grey values in [0, 1] to a power of 1 / 1.3 to 1.3, and scale them by 0.9 to 1.1."""
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, float]:
         power, factor = (2 * torch.rand(2) - 1).tolist()
@@ -139,9 +144,9 @@ class _Gamma(v2.Transform):
 
 
 class _CropAndResize(v2.Transform):
-    """A random crop to 0.8 of the side, resized back; torchvision's own shifts the mask a little.
+    """A random crop to 0.8 of the side, resized back.
 
-    It resizes masks with ``nearest``, whose pixels are not centred as an image's are.
+    torchvision's own shifts masks a little: its ``nearest`` does not align pixel centres.
     """
 
     def __init__(self, size: int) -> None:
@@ -155,6 +160,6 @@ class _CropAndResize(v2.Transform):
     def transform(self, inpt: Any, params: dict[str, int]) -> Any:
         part = functional.crop(inpt, **params).as_subclass(Tensor)
         mask = isinstance(inpt, tv_tensors.Mask)
-        way = v2.InterpolationMode.NEAREST_EXACT if mask else v2.InterpolationMode.BILINEAR
-        whole = functional.resize(part[None], [self.size, self.size], interpolation=way)
+        mode = v2.InterpolationMode.NEAREST_EXACT if mask else v2.InterpolationMode.BILINEAR
+        whole = functional.resize(part[None], [self.size, self.size], interpolation=mode)
         return tv_tensors.wrap(whole[0], like=inpt)

@@ -1,10 +1,10 @@
-"""A prepared dataset on disk: compressed slices in shards, and a manifest that says what each is.
+"""A prepared dataset on disk: compressed slices in shards, and a manifest that describes them.
 
 ::
 
     DIR/dataset.json     format, preprocessing, sources; written last, so it marks a whole dataset
-    DIR/manifest.csv     a row a slice, see pyro_stitchnet.data.datasets.shards.MANIFEST
-    DIR/skipped.csv      scans left out, and why
+    DIR/manifest.csv     a row for each slice, see pyro_stitchnet.data.datasets.shards.MANIFEST
+    DIR/skipped.csv      scans left out, and the reason
     DIR/shards/00000/    see pyro_stitchnet.data.datasets.shards
 """
 
@@ -19,32 +19,33 @@ import torch
 from torch import Tensor
 
 from pyro_stitchnet.data.datasets.shards import MANIFEST, ROWS, SKIPPED, Shard, read_table
-from pyro_stitchnet.data.datasets.slices import Slices
+from pyro_stitchnet.data.datasets.slices import Slices, from_bytes
 
 __all__ = ["FORMAT", "ROWS", "SKIPPED", "Dataset"]
 
 FORMAT = 1
-"""Of `dataset.json`; raised when older datasets can no longer be read."""
+"""Version of `dataset.json`; a new version means that older datasets cannot be read."""
 
 
 class Dataset:
     """Slices of a prepared dataset, read from disk one by one.
 
     Attributes:
-        folder: where it is.
-        manifest: what each slice is, see :data:`~pyro_stitchnet.data.datasets.shards.MANIFEST`.
+        folder: of the dataset.
+        manifest: a row for each slice, see
+            :data:`~pyro_stitchnet.data.datasets.shards.MANIFEST`.
         about: the content of ``dataset.json``.
     """
 
     def __init__(self, folder: str | Path) -> None:
-        """Open a dataset; no picture is read.
+        """Open a dataset; no image is read.
 
         Raises:
             FileNotFoundError: there is no finished dataset in the folder.
             ValueError: it is damaged, or of another format.
         """
         self.folder = Path(folder)
-        self._shards: dict[int, Shard] = {}  # those read from
+        self._shards: dict[int, Shard] = {}  # the opened ones
         path = self.folder / "dataset.json"
         if not path.is_file():
             hint = (
@@ -74,12 +75,12 @@ class Dataset:
 
     @cached_property
     def names(self) -> Sequence[str]:
-        """What each slice is called."""
+        """The name of each slice."""
         return list(self.manifest["slice"])
 
     @cached_property
     def patients(self) -> Sequence[str]:
-        """Whose slice each is."""
+        """The patient of each slice."""
         return list(self.manifest["patient"])
 
     @cached_property
@@ -88,11 +89,11 @@ class Dataset:
         return list(self.manifest["complete"])
 
     def __len__(self) -> int:
-        """Number of slices."""
+        """Return the number of slices."""
         return len(self.manifest)
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
-        """Grey values in [0, 1], float32 (S, S), and label sets, a bit a label, uint8 (S, S).
+        """Return grey values in [0, 1], float32 (S, S), and label sets as bits, uint8 (S, S).
 
         Raises:
             ValueError: the slice's shard is damaged.
@@ -101,10 +102,10 @@ class Dataset:
         if shard not in self._shards:
             self._shards[shard] = Shard(self.folder, shard)
         image, sets = torch.from_numpy(self._shards[shard][row])
-        return image / 255, sets
+        return from_bytes(image), sets
 
     def take(self, rows: Sequence[int] | np.ndarray) -> "Dataset":
-        """The slices at ``rows``, still on disk."""
+        """Return the slices at ``rows``, still on disk."""
         part = object.__new__(Dataset)
         part.folder, part.about, part._shards = self.folder, self.about, self._shards
         part.manifest = self.manifest.iloc[np.asarray(rows, dtype=np.int64)]

@@ -1,4 +1,4 @@
-"""Patients and pictures that lie on two sides of a split: none may."""
+"""Checks that no patient and no copy of an image lies in two parts of a split."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
@@ -10,79 +10,82 @@ from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from pyro_stitchnet.data.preprocessing.steps import to_bytes
+
 __all__ = ["DISTANCE", "LeakageError", "check", "merge_duplicates", "perceptual_hash"]
 
 DISTANCE = 15
-"""Bits of 256 in which the hashes of two copies of one picture differ at most.
+"""The largest distance, in bits of 256, between the hashes of two copies of one image.
 
-Measured on the 452 slices of the COVID-SemiSeg sources: another JPEG quality, size, contrast or
-some noise changes at most 10 bits; slices of two patients differ in at least 42; a slice and the
-nearest one of its patient in 20 (median).
+Measured on the 452 slices of the COVID-SemiSeg sources: a change of JPEG quality, size or contrast,
+or some noise, changes at most 10 bits; slices of two patients differ in at least 42; a slice and
+its patient's nearest other slice differ in 20 (median).
 """
 
-LISTED = 10
-BLOCK = 8  # rows compared with all others at a time: for 444,034 slices 30 MB
+LISTED = 10  # cases in a message
+BLOCK = 8  # rows compared with all others at a time: 30 MB for 444,034 slices
 
 
 class LeakageError(ValueError):
-    """Two sides of a split share a patient or a picture."""
+    """Two parts of a split share a patient or an image."""
 
 
 def perceptual_hash(image: np.ndarray) -> str:
-    """The signs of 256 low frequencies about their median, as 64 hexadecimal digits.
+    """Return a hash that is nearly equal for copies of an image, as 64 hexadecimal digits.
 
-    Copies of a picture have nearly the same: saved anew, scaled or of another contrast, but not
-    padded or cropped by more than a few pixels. A picture of one grey value has zeros.
+    Its bits are the signs of 256 low frequencies about their median. Copies may be saved again,
+    scaled or changed in contrast, but not padded or cropped by more than a few pixels. An image of
+    one grey value has the hash 0.
 
     Args:
         image: grey values in [0, 1], (H, W).
 
     Raises:
-        ValueError: they are not.
+        ValueError: the image has another shape or other values.
     """
     if image.ndim != 2 or not image.size or not ((image >= 0) & (image <= 1)).all():
-        raise ValueError("a picture must be grey values in [0, 1], (H, W)")
+        raise ValueError("an image must be grey values in [0, 1], (H, W)")
     if image.min() == image.max():
         return "0" * 64
-    grey = Image.fromarray((image * 255).round().astype(np.uint8))
+    grey = Image.fromarray(to_bytes(image))
     return np.packbits(imagehash.phash(grey, hash_size=16).hash).tobytes().hex()
 
 
 def check(manifest: pd.DataFrame, parts: pd.Series) -> None:
-    """Refuse a split of which two parts share a patient, or hold copies of one picture.
+    """Refuse a split with a patient, or copies of one image, in two parts.
 
     Args:
-        manifest: a row a slice, with the columns ``slice``, ``patient`` and ``hash``, the
-            :func:`perceptual_hash` of its picture. Pictures of one grey value are passed over.
+        manifest: a row for each slice, with the columns ``slice``, ``patient`` and ``hash``, the
+            :func:`perceptual_hash` of its image. Images of one grey value are not compared.
         parts: the part of each row.
 
     Raises:
-        LeakageError: some do; the message lists up to 10 of them.
+        LeakageError: there are some; the message lists up to 10 of them.
     """
-    sides = parts.groupby(manifest["patient"]).unique()
+    parts_of = parts.groupby(manifest["patient"]).unique()
     _refuse(
-        [f"patient {who}: {' and '.join(where)}" for who, where in sides.items() if len(where) > 1],
+        [f"patient {name}: {' and '.join(of)}" for name, of in parts_of.items() if len(of) > 1],
         "patients in two parts",
         "split by patient, with pyro_stitchnet.data.datasets.splits.assign",
     )
-    who = manifest["slice"] + " of " + manifest["patient"] + " (" + parts + ")"
+    names = manifest["slice"] + " of " + manifest["patient"] + " (" + parts + ")"
     _refuse(
-        [f"{who.iat[i]} and {who.iat[j]}" for i, j in _copies(manifest["hash"], parts)],
-        "copies of one picture in two parts",
-        "give their patients one name (pyro_stitchnet.data.datasets.leakage.merge_duplicates tells which), "
-        "or leave one of each out",
+        [f"{names.iat[i]} and {names.iat[j]}" for i, j in _copies(manifest["hash"], parts)],
+        "copies of one image in two parts",
+        "give their patients one name (pyro_stitchnet.data.datasets.leakage.merge_duplicates lists "
+        "which), or leave one of each out",
     )
 
 
 def merge_duplicates(manifest: pd.DataFrame) -> dict[str, str]:
-    """Patients who have copies of one picture are one: their common name, for every patient.
+    """Merge the patients who have copies of one image.
 
     Args:
         manifest: as for :func:`check`.
 
     Returns:
-        Patient -> the alphabetically first patient with whom copies connect them; most often
-        themselves.
+        Patient -> the alphabetically first patient of the group that copies connect; a patient
+        without copies maps to itself.
     """
     patients, owner = np.unique(manifest["patient"].to_numpy(str), return_inverse=True)
     pairs = _copies(manifest["hash"], manifest["patient"])
@@ -95,14 +98,14 @@ def merge_duplicates(manifest: pd.DataFrame) -> dict[str, str]:
 
 
 def _copies(hashes: Iterable[str], groups: Iterable[str]) -> Iterator[tuple[int, int]]:
-    """Pairs of different groups whose hashes differ in at most :data:`DISTANCE` bits.
+    """Yield pairs of different groups whose hashes differ in at most :data:`DISTANCE` bits.
 
-    Every pair is compared, but most by the last quarter of the hash only: quick enough, and where
-    lungs look alike as exact buckets of hashes grow too large to be quicker.
+    Every pair is compared, most of them by the last quarter of the hash only. Buckets of equal
+    parts of the hash are no faster: lungs look alike, so the buckets grow large.
     """
     table = np.frombuffer(bytes.fromhex("".join(hashes)), np.uint64).reshape(-1, 4)
     group = np.unique(np.array(list(groups), dtype=str), return_inverse=True)[1]
-    index = np.flatnonzero(table.any(1))  # no pictures of one grey value
+    index = np.flatnonzero(table.any(1))  # without images of one grey value
     index = index[np.argsort(group[index], kind="stable")]
     table, last = table[index], table[index, -1]
     starts = np.unique(group[index], return_index=True)[1].tolist()
@@ -116,8 +119,9 @@ def _copies(hashes: Iterable[str], groups: Iterable[str]) -> Iterator[tuple[int,
             yield from zip(index[i[close]].tolist(), index[j[close]].tolist(), strict=True)
 
 
-def _refuse(found: Sequence[str], what: str, remedy: str) -> None:
-    if found:
-        more = f"\n  and {len(found) - LISTED} more" if len(found) > LISTED else ""
-        listed = "".join(f"\n  {line}" for line in found[:LISTED])
-        raise LeakageError(f"{len(found)} {what}; {remedy}:{listed}{more}")
+def _refuse(cases: Sequence[str], fault: str, remedy: str) -> None:
+    """Raise LeakageError if there are cases of a fault."""
+    if cases:
+        more = f"\n  and {len(cases) - LISTED} more" if len(cases) > LISTED else ""
+        listed = "".join(f"\n  {line}" for line in cases[:LISTED])
+        raise LeakageError(f"{len(cases)} {fault}; {remedy}:{listed}{more}")

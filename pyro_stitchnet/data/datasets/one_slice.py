@@ -1,5 +1,6 @@
-"""One slice to ask a model about, from a prepared dataset or from a scan's file."""
+"""One slice of a prepared dataset or of a scan's file, as a model is given it."""
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,8 +9,10 @@ import torch
 from torch import Tensor
 
 from pyro_stitchnet.data.datasets.dataset import Dataset
-from pyro_stitchnet.data.preprocessing.steps import Preprocessing, full_scale, window
-from pyro_stitchnet.data.scans.readers import read_volume
+from pyro_stitchnet.data.datasets.slices import from_bytes
+from pyro_stitchnet.data.preprocessing.steps import Preprocessing, full_scale, to_bytes, window
+from pyro_stitchnet.data.scans.stack import Stack
+from pyro_stitchnet.data.scans.streaming import read_stack
 from pyro_stitchnet.labels import ALL_LABELS
 
 __all__ = ["OneSlice", "read_slice"]
@@ -17,12 +20,12 @@ __all__ = ["OneSlice", "read_slice"]
 
 @dataclass(frozen=True)
 class OneSlice:
-    """A slice and what is known of it.
+    """A slice and its labels.
 
     Attributes:
         image: grey values in [0, 1], float32 (H, W).
-        label_sets: the labels that each pixel may have, a bit a label, uint8 (H, W).
-        name: what to call it.
+        label_sets: the labels that each pixel may have, bit k for label k, uint8 (H, W).
+        name: of the slice.
     """
 
     image: Tensor
@@ -31,7 +34,7 @@ class OneSlice:
 
     @property
     def truth(self) -> Tensor | None:
-        """The label map, int64 (H, W), where every pixel has one label."""
+        """The label map, int64 (H, W); None unless every pixel has one label."""
         single = (self.label_sets & (self.label_sets - 1)) == 0
         if not single.all():
             return None
@@ -41,14 +44,14 @@ class OneSlice:
 def read_slice(
     path: Path, number: int | None = None, preprocessing: Preprocessing | None = None
 ) -> OneSlice:
-    """Read one slice.
+    """Read one slice; a scan's slice is the same, to the bit, as in a dataset prepared of it.
 
     Args:
-        path: a prepared dataset, or what :func:`~pyro_stitchnet.data.scans.readers.read_volume` reads.
-        number: which slice of it, from 0 (of a scan, from the feet); may be left out where there
-            is only one.
-        preprocessing: steps from a scan to a slice, those of the model's own dataset; None takes
-            the slice as it is, prepared already. A prepared dataset needs none.
+        path: a prepared dataset, or a scan that
+            :func:`~pyro_stitchnet.data.scans.streaming.read_stack` reads.
+        number: of the slice, from 0 (in a scan, from the feet); optional where there is only one.
+        preprocessing: the steps from a scan to a slice, those of the model's own dataset; None for
+            a slice that is already prepared. Not used for a prepared dataset.
 
     Raises:
         FileNotFoundError: there is nothing at ``path``.
@@ -56,35 +59,39 @@ def read_slice(
     """
     if (path / "dataset.json").is_file():
         dataset = Dataset(path)
-        row = _chosen(path, number, len(dataset))
-        return OneSlice(*dataset[row], dataset.names[row])
-    volume = read_volume(path)
-    slices = volume.axial()
-    row = _chosen(path, number, len(slices))
-    name = path.name if len(slices) == 1 else f"{path.name}, slice {row}"
-    if preprocessing is None:
-        if volume.hounsfield:
-            raise ValueError(
-                f"{path}: holds Hounsfield units, so it is not prepared yet; leave out --prepared"
-            )
-        image = window(slices[row], *full_scale(slices[row].min(), slices[row].max()))
-    else:
-        unlabelled = np.full(volume.voxels.shape, ALL_LABELS, np.uint8)
-        ready = (part for part in preprocessing(volume, unlabelled) if part.index == row)
-        found = next(ready, None)
-        if found is None:
-            raise ValueError(
-                f"{path}: slice {row} shows too little lung; choose another --slice, or give "
-                "--prepared if it is cropped to the lungs already"
-            )
-        image = found.image
+        index = _chosen(path, number, len(dataset))
+        return OneSlice(*dataset[index], dataset.names[index])
+    with tempfile.TemporaryDirectory() as work:
+        stack = read_stack(path, Path(work) / "slices.raw")
+        index = _chosen(path, number, len(stack))
+        grey = to_bytes(_image(stack, index, preprocessing))
+    image = from_bytes(torch.from_numpy(grey))
     sets = torch.full(image.shape, ALL_LABELS, dtype=torch.uint8)
-    return OneSlice(torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32)), sets, name)
+    name = path.name if len(stack) == 1 else f"{path.name}, slice {index}"
+    return OneSlice(image, sets, name)
+
+
+def _image(stack: Stack, index: int, preprocessing: Preprocessing | None) -> np.ndarray:
+    """Return the grey values of a slice, in [0, 1], float32 (H, W)."""
+    if preprocessing is None:
+        if stack.hounsfield:
+            raise ValueError(
+                f"{stack.source}: holds Hounsfield units, so it is not prepared yet; leave out "
+                "--prepared"
+            )
+        return window(stack.slices[index], *full_scale(*stack.range))
+    for one in preprocessing.slices(stack):
+        if one.index == index:
+            return one.image
+    raise ValueError(
+        f"{stack.source}: slice {index} shows too little lung; choose another --slice, or give "
+        "--prepared if it is cropped to the lungs already"
+    )
 
 
 def _chosen(path: Path, number: int | None, slices: int) -> int:
     if number is None and slices == 1:
         return 0
     if number is None or not 0 <= number < slices:
-        raise ValueError(f"{path}: has {slices} slices; say which by --slice 0 to {slices - 1}")
+        raise ValueError(f"{path}: has {slices} slices; choose one by --slice 0 to {slices - 1}")
     return number

@@ -1,4 +1,4 @@
-"""A prepared dataset, cut into what a run trains, chooses and tests on."""
+"""A prepared dataset, cut into slices for training, validation and test."""
 
 import numpy as np
 import pandas as pd
@@ -18,26 +18,31 @@ def cut(
     seed: int,
     label_budget: int | None = None,
     validation: bool = True,
+    labels: bool = True,
 ) -> tuple[pd.Series, dict[str, Dataset]]:
-    """Split by patient, and take the labels beyond a budget away.
+    """Split by patient, and remove the labels beyond a budget.
 
     Args:
-        dataset: what `stitchnet prepare` wrote.
-        fold: the fold of patients to test on; the next one validates.
-        folds: how many folds; with 0 all patients train.
-        seed: of the split and of which slices keep their labels.
-        label_budget: how many training slices keep them; all by default.
-        validation: whether a fold validates; without, it trains.
+        dataset: as written by `stitchnet prepare`.
+        fold: the test fold; the next fold is for validation.
+        folds: number of folds; with 0 all patients are for training.
+        seed: of the split and of the choice of slices that keep their labels.
+        label_budget: how many training slices keep their labels; all by default.
+        validation: whether there is a validation fold; without it, that fold is for training.
+        labels: whether to use labels. Without them every patient can be in any fold, all training
+            slices are unlabelled, and all slices of the other folds are for validation and test.
 
     Returns:
-        The part of every slice, see :func:`~pyro_stitchnet.data.datasets.splits.assign`, and the slices of
-        "labelled" and "unlabelled" (to train on), "validation" and "test".
+        The part of every slice, see :func:`~pyro_stitchnet.data.datasets.splits.assign`, and the
+        slices of "labelled" and "unlabelled" (both for training), "validation" and "test".
 
     Raises:
-        ValueError: the dataset cannot be split so, or the split leaks.
+        ValueError: the dataset is too small for the split, or the split leaks.
     """
     manifest = dataset.manifest
-    labelled = manifest["labelled"]
+    if not labels:
+        manifest = manifest.assign(labelled=True, complete=True)
+    labelled = manifest["labelled"] & labels
     try:
         parts = assign(manifest, fold=fold, folds=folds, seed=seed, validation=validation)
         if label_budget is not None:

@@ -1,4 +1,4 @@
-"""From folders of scans to a prepared dataset, over cores or machines; safe to stop and resume."""
+"""From folders of scans to a prepared dataset, on many cores or machines; resumes when stopped."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from pyro_stitchnet.data.datasets.dataset import FORMAT, Dataset
 from pyro_stitchnet.data.datasets.prepare_scan import Job, Unit
 from pyro_stitchnet.data.datasets.shards import ROWS, SKIPPED, finished_shards
 from pyro_stitchnet.data.preprocessing.steps import Preprocessing
-from pyro_stitchnet.data.scans.readers import PICTURES
+from pyro_stitchnet.data.scans.endings import IMAGE_ENDINGS
 from pyro_stitchnet.data.sources import SOURCES, detect
 from pyro_stitchnet.data.sources.folder import FOLDER
 from pyro_stitchnet.labels import LABEL_RULES
@@ -25,42 +25,42 @@ from pyro_stitchnet.runtime.workers import work
 
 __all__ = ["find_jobs", "prepare"]
 
-# Scans of a single picture that make up a shard together.
-TOGETHER = 64
+IMAGES_PER_SHARD = 64
+"""How many scans of a single image share a shard."""
 
 
 def find_jobs(folders: Sequence[str]) -> list[Job]:
-    """The scans in folders, in an order that depends on nothing but their names.
+    """Find the scans in folders, in an order that depends on their names only.
 
     Args:
-        folders: paths. ``PATH@NAME`` says how to read one: by a labelling rule, a key of
-            :data:`~pyro_stitchnet.labels.LABEL_RULES`, or as a source, a key of
-            :data:`~pyro_stitchnet.data.sources.SOURCES`, where its layout does not tell.
+        folders: paths. ``PATH@NAME`` names a labelling rule for the masks, a key of
+            :data:`~pyro_stitchnet.labels.LABEL_RULES`, or the layout of the folder, a key of
+            :data:`~pyro_stitchnet.data.sources.SOURCES`, where it cannot be detected.
 
     Raises:
         FileNotFoundError: a folder, or a file that its index names, is missing.
-        ValueError: there is no folder, one has an unknown layout or no scan, or two scans have one
-            name.
+        ValueError: there is no folder, one has an unknown layout or no scan, or two scans have the
+            same name.
     """
     if not folders:
         raise ValueError("no folder to prepare; name at least one: `stitchnet prepare FOLDER ...`")
     jobs: list[Job] = []
     for text in folders:
-        folder, how = _parse(text)
-        source = SOURCES[how] if how in SOURCES else detect(folder)
-        rule = LABEL_RULES.get(how)
-        found = [
-            Job(source.name, scan, rule or scan.meanings or source.meanings, ruled=bool(rule))
+        folder, name = _parse(text)
+        source = SOURCES[name] if name in SOURCES else detect(folder)
+        given = LABEL_RULES.get(name)
+        here = [
+            Job(source.name, scan, given or scan.rule or source.rule, rule_given=bool(given))
             for scan in source.find(folder)
         ]
-        if not found:
+        if not here:
             raise ValueError(
                 f"{folder}: holds no scan in the layout {source.name!r}, which is {source.layout}"
             )
-        jobs += sorted(found, key=lambda job: job.scan.name)
-    seen: dict[str, Job] = {}
+        jobs += sorted(here, key=lambda job: job.scan.name)
+    by_name: dict[str, Job] = {}
     for job in jobs:
-        twin = seen.setdefault(job.scan.name, job)
+        twin = by_name.setdefault(job.scan.name, job)
         if twin is not job:
             if twin.file == job.file:
                 raise ValueError(f"{twin.file}: is given twice; name its folder once")
@@ -83,31 +83,33 @@ def prepare(
 ) -> Dataset:
     """Read, preprocess and store scans.
 
-    Killed or interrupted, the same call goes on where it stopped. The files are the same, byte
-    for byte, whatever the number of workers.
+    After an interruption the same call resumes. The files do not depend on the number of workers.
 
     Args:
         folders: as for :func:`find_jobs`.
         out: the dataset's folder.
         preprocessing: the steps.
         workers: processes on this machine; 1 works in this process.
-        scheduler: address of a dask scheduler whose workers do the work instead, on machines that
-            see the same files.
-        skip_bad: leave out scans that cannot be used, and list them in ``skipped.csv``.
-        progress: show a progress bar.
+        scheduler: address of a dask scheduler whose workers do the work instead, on machines with
+            the same files.
+        skip_bad: whether to leave out scans that cannot be used, and list them in ``skipped.csv``.
+        progress: whether to show a progress bar.
+
+    Returns:
+        The dataset.
 
     Raises:
         FileExistsError: ``out`` holds a finished dataset.
         FileNotFoundError: a folder or file is missing.
-        ValueError: a scan cannot be used (without ``skip_bad``), two slices have one name, ``out``
-            holds the start of another dataset, or ``workers`` is below 1.
-        OSError: ``out`` cannot be written; what was begun there is gone on with by the next call.
+        ValueError: a scan cannot be used (without ``skip_bad``), two slices have the same name,
+            ``out`` holds the start of another dataset, or ``workers`` is below 1.
+        OSError: ``out`` cannot be written; the next call resumes.
     """
     if workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
     if (out / "dataset.json").exists():
         raise FileExistsError(f"{out}: holds a dataset already; choose another --out")
-    out = out.absolute()  # workers on other machines may start elsewhere
+    out = out.absolute()  # other workers may have another working directory
     jobs = find_jobs(folders)
     units = _units(jobs)
     about = {
@@ -125,10 +127,10 @@ def prepare(
             for name in sorted({job.source for job in jobs})
         },
     }
-    _keep_plan(out, {**about, "scans": _digest(jobs)})
+    _write_plan(out, {**about, "scans": _digest(jobs)})
     done = finished_shards(out)
-    waiting = [shard for shard in range(len(units)) if shard not in done]
-    units_left = [Unit(out, shard, units[shard], preprocessing, skip_bad) for shard in waiting]
+    missing = [shard for shard in range(len(units)) if shard not in done]
+    units_left = [Unit(out, shard, units[shard], preprocessing, skip_bad) for shard in missing]
     with naming(out):
         for _ in track(
             work(units_left, workers, scheduler),
@@ -143,76 +145,76 @@ def prepare(
 
 
 def _parse(text: str) -> tuple[Path, str]:
-    """``PATH`` or ``PATH@NAME``."""
-    path, at, how = text.rpartition("@")
-    if not at or how not in (*SOURCES, *LABEL_RULES):
-        path, how = text, ""
+    """Split ``PATH@NAME`` into path and name; the name is "" in ``PATH``."""
+    path, at, name = text.rpartition("@")
+    if not at or name not in (*SOURCES, *LABEL_RULES):
+        path, name = text, ""
     if not Path(path).is_dir():
         known = ", ".join((*LABEL_RULES, *SOURCES))
         if Path(path).exists():
             raise ValueError(f"{path}: is no folder; give the folder that it lies in")
-        raise FileNotFoundError(f"{path}: no such folder (after an @ may come one of {known})")
-    return Path(path).resolve(), how  # absolute, as `out` is
+        raise FileNotFoundError(f"{path}: no such folder (an @ may be followed by one of {known})")
+    return Path(path).resolve(), name  # absolute like `out`
 
 
 def _caution(name: str, jobs: Iterable[Job]) -> str:
-    """What to know of a source; of ``folder``, only where it had to assume the masks' rule."""
-    assumed = any(job.scan.mask and not job.ruled for job in jobs if job.source == name)
+    """Return the caution of a source; of ``folder``, only where the masks' rule was assumed."""
+    assumed = any(job.scan.mask and not job.rule_given for job in jobs if job.source == name)
     return SOURCES[name].caution if assumed or name != FOLDER.name else ""
 
 
 def _units(jobs: Iterable[Job]) -> list[list[Job]]:
-    """Jobs shard by shard: one each, but up to :data:`TOGETHER` of a single picture."""
+    """Group jobs by shard: one job each, or up to :data:`IMAGES_PER_SHARD` of a single image."""
     units: list[list[Job]] = []
     room = 0
     for job in jobs:
-        single = job.file.suffix.lower() in PICTURES and (
+        single = job.file.suffix.lower() in IMAGE_ENDINGS and (
             isinstance(job.scan.image, Path) or len(job.scan.image) == 1
         )
         if not single or not room:
             units.append([])
-            room = TOGETHER
+            room = IMAGES_PER_SHARD
         units[-1].append(job)
         room = room - 1 if single else 0
     return units
 
 
 def _digest(jobs: Sequence[Job]) -> str:
-    """Tells one list of scans from another."""
-    said = repr([(job.source, job.scan, sorted(job.meanings.items())) for job in jobs])
-    return f"{len(jobs)}, sha256 {hashlib.sha256(said.encode()).hexdigest()}"
+    """Return the number and a digest of the scans."""
+    text = repr([(job.source, job.scan, sorted(job.rule.items())) for job in jobs])
+    return f"{len(jobs)}, sha256 {hashlib.sha256(text.encode()).hexdigest()}"
 
 
-def _keep_plan(out: Path, plan: Mapping[str, object]) -> None:
-    """Write what is about to be prepared; refuse to go on with something else."""
+def _write_plan(out: Path, plan: Mapping[str, object]) -> None:
+    """Write the plan of a preparation; refuse a folder that was started with another plan."""
     path = out / "plan.json"
     text = json.dumps(plan, indent=2) + "\n"
     if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        differ = [key for key, value in json.loads(text).items() if before.get(key) != value]
+        started = json.loads(path.read_text(encoding="utf-8"))
+        differ = [key for key, value in json.loads(text).items() if started.get(key) != value]
         if differ:
             raise ValueError(
-                f"{out}: holds the start of a dataset whose {', '.join(differ)} differ; give what "
-                "it was started with, or choose another --out"
+                f"{out}: holds the start of a dataset whose {', '.join(differ)} differ; repeat the "
+                "command that started it, or choose another --out"
             )
     (out / "shards").mkdir(parents=True, exist_ok=True)
     write_atomically(path, text)
 
 
 def _finish(out: Path, about: Mapping[str, object]) -> Dataset:
-    """Put the shards' tables together; ``dataset.json`` comes last."""
+    """Join the shards' tables, and write ``dataset.json`` last."""
     skipped = finished_shards(out, SKIPPED)
     write_atomically(out / SKIPPED, pd.concat(skipped.values()).to_csv(index=False))
     manifest = pd.concat(finished_shards(out).values(), ignore_index=True)
     if manifest.empty:
         raise ValueError(f"{out}: no slice is left, see {out / SKIPPED}")
     repeated = manifest["slice"][manifest["slice"].duplicated()]
-    if len(repeated):  # scan "a" has a slice "a/0001", and so may a scan of one slice be called
+    if len(repeated):  # scan "a" has a slice "a/0001"; a scan of one slice may have that name too
         raise ValueError(
             f"{out}: two slices are called {repeated.iloc[0]}; rename the file or folder of one, "
             "and choose another --out"
         )
-    for left in [*(out / "shards").glob(".*.tmp"), *out.glob(".*.tmp")]:  # by workers killed
+    for left in [*(out / "shards").glob(".*.tmp"), *out.glob(".*.tmp")]:  # of killed workers
         shutil.rmtree(left) if left.is_dir() else left.unlink()
     write_atomically(out / ROWS, manifest.to_csv(index=False))
     write_atomically(out / "dataset.json", json.dumps(about, indent=2) + "\n")

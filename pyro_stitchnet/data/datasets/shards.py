@@ -1,13 +1,13 @@
-"""Shards: the slices of one scan, or of some, in a file from which each can be read alone.
+"""Shards: the slices of one or several scans in a file, each of which can be read alone.
 
 ::
 
-    SHARD/manifest.csv    a row a slice, see MANIFEST
-    SHARD/skipped.csv     scans left out, and why
+    SHARD/manifest.csv    a row for each slice, see MANIFEST
+    SHARD/skipped.csv     scans left out, and the reason
     SHARD/slices/         a Zarr array, uint8 (n, 2, S, S): grey values and label sets
 
-One worker writes a shard, and other languages read it, as Zarr. Here slices are read without Zarr,
-which looks up the table of a shard's slices anew for every one and so takes ten times as long.
+A shard is a Zarr array, which other languages can read. This module reads slices without Zarr:
+Zarr reads a shard's index again for every slice, which takes ten times as long.
 
 Format: https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/v1.0.html
 """
@@ -38,10 +38,9 @@ __all__ = [
     "write_shard",
 ]
 
-# What the columns of a manifest mean.
 MANIFEST = {
-    "slice": "name, one of a kind",
-    "patient": "whose slice it is; splits never part a patient",
+    "slice": "unique name",
+    "patient": "whose slice it is; splits keep a patient together",
     "study": "which of the patient's studies",
     "scan": "name of the scan",
     "index": "number of the slice in the scan, from the feet",
@@ -53,38 +52,38 @@ MANIFEST = {
     "column_mm": "distance between columns, mm",
     "rows": "of the scan's slice",
     "columns": "of the scan's slice",
-    "top": "upper edge of the picture on the scan's slice, in its pixels",
+    "top": "upper edge of the image on the scan's slice, in its pixels",
     "left": "left edge",
-    "pixel": "side of a pixel of the picture, in pixels of the scan's slice",
-    "lung": "share of the picture inside the lung field",
-    "label_sets": "the sets of labels that occur, as 0 1 2+3",
-    "labelled": "whether some pixel's labels are limited",
+    "pixel": "side of a pixel of the image, in pixels of the scan's slice",
+    "lung": "share of the image inside the lung field",
+    "label_sets": "the sets of labels that occur, such as 0 1 2+3",
+    "labelled": "whether a pixel's set leaves out a label",
     "complete": "whether every pixel has one label",
     "has_ggo": "whether a pixel is labelled GGO",
     "has_consolidation": "whether a pixel is labelled consolidation",
-    "hash": "tells copies of a picture, see pyro_stitchnet.data.datasets.leakage.perceptual_hash",
+    "hash": "nearly equal for copies of an image, see data.datasets.leakage.perceptual_hash",
     "shard": "number of the shard",
     "row": "of the slice in its shard",
 }
 """The columns of `manifest.csv`: name and meaning."""
 
 TEXT = ("slice", "patient", "study", "scan", "source", "file", "label_sets", "hash", "reason")
-"""The columns of both tables that are text, whatever they look like."""
+"""The columns of both tables that are text, even if they look like numbers."""
 
-# The two tables.
+# The files of the two tables.
 ROWS, SKIPPED = "manifest.csv", "skipped.csv"
 
 MISSING = 2**64 - 1  # the offset of a slice that was never written
 
 
 class Shard:
-    """The pictures of a shard, read one by one.
+    """The slices of a shard, read one by one.
 
-    No file stays open between them, so a shard may go to other processes.
+    No file stays open in between, so a shard can be sent to other processes.
     """
 
     def __init__(self, folder: Path, number: int) -> None:
-        """Look up where in the file each slice lies.
+        """Read the index of the shard: where in the file each slice lies.
 
         Args:
             folder: the dataset's.
@@ -104,20 +103,20 @@ class Shard:
             self._index = np.frombuffer(index, "<u8").reshape(n, 2)
 
     def __getitem__(self, row: int) -> np.ndarray:
-        """Grey values and label sets of a slice, uint8 (2, S, S).
+        """Read grey values and label sets of a slice, uint8 (2, S, S).
 
         Raises:
             ValueError: the shard is damaged.
         """
-        pictures = np.empty(self._shape, np.uint8)
+        values = np.empty(self._shape, np.uint8)
         with self._damage():
             start, length = self._index[row].tolist()
             if start == MISSING:
                 raise ValueError("a slice is missing")
             with self._file.open("rb") as file:
                 file.seek(start)
-                Zstd().decode(file.read(length), out=pictures)
-        return pictures
+                Zstd().decode(file.read(length), out=values)
+        return values
 
     @contextmanager
     def _damage(self) -> Iterator[None]:
@@ -136,7 +135,7 @@ def write_shard(
     rows: pd.DataFrame,
     skipped: pd.DataFrame,
 ) -> None:
-    """Write a shard under a temporary name, then rename it; one that is there is kept.
+    """Write a shard under a temporary name, then rename it; an existing shard is kept.
 
     Args:
         folder: the dataset's.
@@ -159,14 +158,14 @@ def write_shard(
         )[:] = slices
         rows.to_csv(temporary / ROWS, index=False)
         skipped.to_csv(temporary / SKIPPED, index=False)
-        if not path.exists():  # else another worker was given the same work and was faster
+        if not path.exists():  # else another worker had the same work and was faster
             temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def finished_shards(folder: Path, table: str = ROWS) -> dict[int, pd.DataFrame]:
-    """A table of every shard that is whole, by the shard's number."""
+    """Read a table of every finished shard, by the shard's number."""
     return {
         int(path.parent.name): read_table(path)
         for path in sorted((folder / "shards").glob(f"[0-9]*/{table}"))
@@ -174,7 +173,7 @@ def finished_shards(folder: Path, table: str = ROWS) -> dict[int, pd.DataFrame]:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """A table of a shard, or of a dataset; names stay text, numbers though they may look."""
+    """Read a table of a shard or dataset; the columns of :data:`TEXT` stay text."""
     return pd.read_csv(path, dtype=dict.fromkeys(TEXT, str), keep_default_na=False)
 
 

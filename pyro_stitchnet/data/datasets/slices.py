@@ -1,4 +1,4 @@
-"""Slices in memory, and how they become a folder of pictures, masks and an index."""
+"""Slices in memory, and written as a folder of images, masks and an index."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +11,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from pyro_stitchnet.data.preprocessing.steps import to_bytes
 from pyro_stitchnet.labels import GGO, LABELS
 from pyro_stitchnet.runtime.files import write_atomically
 
-__all__ = ["SliceSet", "Slices", "allowed_sets", "write_folder"]
+__all__ = ["SliceSet", "Slices", "allowed_sets", "from_bytes", "write_folder"]
 
 
 class SliceSet(Protocol):
@@ -22,7 +23,7 @@ class SliceSet(Protocol):
 
     @property
     def names(self) -> Sequence[str]:
-        """What to call each slice."""
+        """The name of each slice."""
         ...
 
     @property
@@ -33,7 +34,7 @@ class SliceSet(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, i: int, /) -> tuple[Tensor, Tensor]:
-        """Grey values in [0, 1], float32 (S, S), and label sets, a bit a label, uint8 (S, S)."""
+        """Return grey values in [0, 1], float32 (S, S), and label sets as bits, uint8 (S, S)."""
         ...
 
 
@@ -43,9 +44,12 @@ class Slices:
 
     Attributes:
         images: grey values in [0, 1], float32 (N, S, S).
-        label_sets: the labels that each pixel may have, a bit a label, uint8 (N, S, S).
-        names: what to call each slice.
-        patients: whose slice it is; splits never part a patient.
+        label_sets: the labels that each pixel may have, bit k for label k, uint8 (N, S, S).
+        names: of the slices.
+        patients: the patient of each slice.
+
+    Raises:
+        ValueError: shapes differ, or grey values are out of [0, 1].
     """
 
     images: Tensor
@@ -54,7 +58,7 @@ class Slices:
     patients: Sequence[str]
 
     def __post_init__(self) -> None:
-        """Refuse parts that do not fit together."""
+        """Check shapes and ranges."""
         n = len(self.images)
         if self.images.shape != self.label_sets.shape or self.images.ndim != 3:
             raise ValueError(
@@ -73,15 +77,15 @@ class Slices:
         return list(single.flatten(1).all(1).tolist())
 
     def __len__(self) -> int:
-        """Number of slices."""
+        """Return the number of slices."""
         return len(self.images)
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
-        """Grey values (S, S) and label sets (S, S) of one slice."""
+        """Return grey values (S, S) and label sets (S, S) of one slice."""
         return self.images[i], self.label_sets[i]
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "Slices":
-        """The slices at ``indices``."""
+        """Return the slices at ``indices``."""
         index = torch.as_tensor(np.asarray(indices, dtype=np.int64))
         return Slices(
             self.images[index],
@@ -91,40 +95,40 @@ class Slices:
         )
 
     def labels(self) -> Tensor:
-        """The label map, int64 (N, S, S).
+        """Return the label map, int64 (N, S, S).
 
         Raises:
-            ValueError: some pixel's set holds more than one label.
+            ValueError: a pixel's set has not exactly one label.
         """
         allowed = allowed_sets(self.label_sets)
         if not (allowed.sum(-1) == 1).all():
-            which = self.names[int((allowed.sum(-1) != 1).flatten(1).any(1).nonzero()[0])]
+            name = self.names[int((allowed.sum(-1) != 1).flatten(1).any(1).nonzero()[0])]
             raise ValueError(
-                f"{which}: not labelled with one label a pixel, so there is no truth to compare "
+                f"{name}: not labelled with one label per pixel, so there is no truth to compare "
                 "with; give slices whose masks follow the rule 'full'"
             )
         return allowed.int().argmax(-1)
 
     def infection(self) -> Tensor:
-        """The label map with GGO for either lesion and background for the rest, int64 (N, S, S).
+        """Return the map of infection: GGO for either lesion, else background, int64 (N, S, S).
 
         Raises:
-            ValueError: some pixel's set does not tell whether there is a lesion.
+            ValueError: a pixel's set holds a lesion and a label that is none.
         """
         allowed = allowed_sets(self.label_sets)
         infected = allowed[..., GGO:].any(-1)
         unclear = infected & allowed[..., :GGO].any(-1)
         if unclear.any():
-            which = self.names[int(unclear.flatten(1).any(1).nonzero()[0])]
+            name = self.names[int(unclear.flatten(1).any(1).nonzero()[0])]
             raise ValueError(
-                f"{which}: some of its pixels may or may not be a lesion, so there is no truth to "
+                f"{name}: some of its pixels may or may not be a lesion, so there is no truth to "
                 "compare with; give slices whose masks follow the rule 'full' or 'infection'"
             )
         return GGO * infected.long()
 
 
 def allowed_sets(label_sets: Tensor) -> Tensor:
-    """Bits (...) uint8 as booleans (..., K).
+    """Return label sets, bits (...) uint8, as booleans (..., K).
 
     Examples:
         >>> allowed_sets(torch.tensor(12, dtype=torch.uint8)).tolist()  # GGO or consolidation
@@ -134,30 +138,35 @@ def allowed_sets(label_sets: Tensor) -> Tensor:
     return (label_sets.unsqueeze(-1) >> bits & 1).bool()
 
 
+def from_bytes(stored: Tensor) -> Tensor:
+    """Return grey values in [0, 1], float32, of the 256 levels that datasets store, uint8."""
+    return stored / 255
+
+
 def write_folder(slices: Slices, folder: str | Path, *, masks: bool = True) -> None:
-    """Write slices in the layout of the source ``folder``.
+    """Write slices in the layout of the source ``folder``; the index is written last.
 
     Args:
-        slices: what to write; names become file names and must end in ``.png``.
-        folder: made where missing; must not hold an index yet. The index is written last.
-        masks: write the labels too.
+        slices: the slices; their names become file names and must end in ``.png``.
+        folder: created if missing; must not hold an index.
+        masks: whether to write the labels too.
 
     Raises:
         FileExistsError: the folder holds an index.
-        ValueError: a name does not end in ``.png``, or a pixel has not one label.
+        ValueError: a name does not end in ``.png``, or a pixel has not exactly one label.
     """
     folder = Path(folder)
     if (folder / "index.csv").exists():
         raise FileExistsError(f"{folder}: holds slices already; remove it or choose another folder")
-    strange = [name for name in slices.names if Path(name).suffix != ".png"]
-    if strange:
-        raise ValueError(f"{strange[0]}: a slice's name must end in .png")
-    pictures = {"images": (slices.images * 255).round().byte().numpy()}
+    wrong = [name for name in slices.names if Path(name).suffix != ".png"]
+    if wrong:
+        raise ValueError(f"{wrong[0]}: a slice's name must end in .png")
+    files = {"images": to_bytes(slices.images.numpy())}
     if masks:
-        pictures["masks"] = slices.labels().byte().numpy()
-    for part, stack in pictures.items():
+        files["masks"] = slices.labels().byte().numpy()
+    for part, stack in files.items():
         (folder / part).mkdir(parents=True, exist_ok=True)
-        for name, picture in zip(slices.names, stack, strict=True):
-            Image.fromarray(picture).save(folder / part / name)
+        for name, values in zip(slices.names, stack, strict=True):
+            Image.fromarray(values).save(folder / part / name)
     index = pd.DataFrame({"file": slices.names, "patient": slices.patients})
     write_atomically(folder / "index.csv", index.to_csv(index=False))

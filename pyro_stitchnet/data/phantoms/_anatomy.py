@@ -1,9 +1,9 @@
-"""The anatomy of a phantom chest, but for what branches: outlines as implicit functions.
+"""The anatomy of a phantom chest without vessels and airways, as implicit functions.
 
 Space is (x, y, z). ``x`` and ``y`` lie in the slice, in units of about 165 mm: x towards the right
 of the image (the patient's left), y towards the back. ``z`` is the relative height in the chest,
 0 at the lung bases and 1 at the apices. An outline is a function that is negative inside and grows
-like a distance, so unions are minima, intersections maxima, and `coverage` antialiases an edge.
+like a distance: a minimum is a union, a maximum an intersection, and `coverage` antialiases edges.
 """
 
 from dataclasses import dataclass
@@ -26,23 +26,23 @@ _COLUMN_WIDTH = (0.10, 0.13, 0.18, 0.20, 0.18, 0.16, 0.15)
 
 
 def coverage(outline: Array, pixel: float) -> Array:
-    """How much of each pixel, in [0, 1], lies inside an outline."""
+    """Return the share of each pixel, in [0, 1], that lies inside an outline."""
     return np.clip(0.5 - outline / pixel, 0.0, 1.0)
 
 
 def paint(hu: Array, cover: Array, value: float | Array) -> None:
-    """Mixes ``value`` into ``hu`` in place, as far as ``cover`` says."""
+    """Blend ``value`` into ``hu`` in place, with weight ``cover``."""
     hu += cover * (value - hu)
 
 
 def smoothstep(t: Array) -> Array:
-    """0 below t = 0, 1 above t = 1, and a smooth rise between."""
+    """Return 0 below t = 0, 1 above t = 1, and a smooth rise between."""
     t = np.clip(t, 0.0, 1.0)
     return t * t * (3.0 - 2.0 * t)
 
 
 def _profile(z: float | Array, values: tuple[float, ...]) -> Array:
-    # float32, for a float64 scalar would widen every array that it meets.
+    # float32: a float64 scalar would widen every array it is combined with.
     return np.asarray(np.interp(z, _LEVEL, values), np.float32)
 
 
@@ -54,7 +54,10 @@ def _ellipse(x: Array, y: Array, rx: float | Array, ry: float | Array) -> Array:
 def _rounded(
     x: Array, y: Array, rx: float | Array, ry: float | Array, square: float = 1.0
 ) -> Array:
-    """From an ellipse, ``square`` 0, to a rounded box (u**4 + v**4 = 1), ``square`` 1."""
+    """Return an outline from an ellipse, ``square`` 0, to a rounded box, ``square`` 1.
+
+    The rounded box is u**4 + v**4 = 1.
+    """
     u, v = (x / rx) ** 2, (y / ry) ** 2
     q = np.sqrt(np.sqrt(u * u + v * v + 2.0 * (1.0 - square) * u * v))
     return (q - 1.0) * np.minimum(rx, ry)
@@ -83,7 +86,7 @@ class Chest:
 
     @classmethod
     def random(cls, rng: np.random.Generator) -> "Chest":
-        """Draws a patient."""
+        """Draw a patient."""
         width = rng.uniform(0.86, 0.92)
         waves = rng.uniform(-1.0, 1.0, (6, 5)) * (5.0, 5.0, 4.0, np.pi, 0.025)
         return cls(
@@ -102,24 +105,24 @@ class Chest:
         )
 
     def extent(self, z: float | Array) -> tuple[Array, Array]:
-        """Half the width and half the depth of the chest's cavity at height ``z``."""
+        """Return half the width and half the depth of the chest cavity at height ``z``."""
         return (
             self.width * _profile(z, _CAVITY_WIDTH),
             self.depth * _profile(z, _CAVITY_DEPTH),
         )
 
     def lungs(self, x: Array, y: Array, z: float | Array) -> Array:
-        """The outline of both lungs: minus the depth below the pleura, inside."""
+        """Return the outline of both lungs; inside, it is minus the depth below the pleura."""
         z = np.asarray(z, np.float32)
         x, y = self._warp(x, y, z)
         return self._lungs(self._cavity(x, y, z), self._organs(x, y, z))
 
     def below_wall(self, x: Array, y: Array, z: float | Array) -> Array:
-        """How deep a point lies below the chest's wall: the costal pleura is at 0."""
+        """Return the depth below the chest wall, with the costal pleura at 0."""
         return -self._cavity(*self._warp(x, y, z), z)
 
     def scan(self, x: Array, y: Array, height: float, pixel: float) -> tuple[Array, Array, Array]:
-        """One slice: (HU of all but the lungs, outline of the lungs, depth below the wall)."""
+        """Return a slice: HU of all but the lungs, outline of the lungs, depth below the wall."""
         z = np.asarray(height, np.float32)
         x, y = self._warp(x, y, z)
         cavity, organs = self._cavity(x, y, z), self._organs(x, y, z)
@@ -145,7 +148,7 @@ class Chest:
         return np.maximum(cavity, 0.015 - inside)
 
     def _warp(self, x: Array, y: Array, z: float | Array) -> tuple[Array, Array]:
-        """Turns the patient a little and takes the perfection out of every ellipse."""
+        """Turn the patient a little and deform every ellipse."""
         x, y = x + self.tilt * y, y - self.tilt * x
         dx, dy = (
             sum(a * np.sin(i * x + j * y + k * z + phase) for i, j, k, phase, a in waves)
@@ -167,7 +170,7 @@ class Chest:
         right, left = self.diaphragm
         arch = np.clip((z - 0.64) / 0.06, 0.0, 1.0) * np.clip((0.8 - z) / 0.06, 0.0, 1.0)
         return [
-            # Fat first: the anterior junction, and what lies between the large vessels.
+            # Fat first: the anterior junction, and the space between the large vessels.
             (np.maximum(np.abs(x - 0.01) - wedge, y - 0.1 * d), FAT + 40.0),
             (_ellipse(x, y - 0.22 * d, column, 0.32 * d), BLOOD),
             (_ellipsoid(heart_x, heart_y, z - 0.2, 0.38 * size, 0.4 * size, 0.4), BLOOD),
@@ -177,7 +180,7 @@ class Chest:
             (_ellipse(x + 0.13, y + 0.08 * d, 0.065, 0.08) + 1.5 * np.maximum(0.4 - z, 0), BLOOD),
             (_ellipsoid(x - 0.12, y + 0.3 * d, z - 0.54, 0.15, 0.16, 0.1), BLOOD),
             (_ellipsoid(x, y + 0.02 * d, z - 0.52, 0.31, 0.09, 0.045), BLOOD),
-            # The aorta's arch, then its descent along the spine.
+            # The aortic arch, then the descending aorta.
             (_ellipse(x - 0.09, y - 0.08 * d, 0.02 + 0.12 * arch, 0.02 + 0.33 * d * arch), BLOOD),
             (_ellipse(x - 0.13, y - 0.44 * d, 0.085, 0.085) + 1.5 * np.maximum(z - 0.74, 0), BLOOD),
             (_rounded(x, y - 1.02 * d, 0.17, 0.52 * d), MUSCLE),  # around the spine
@@ -188,7 +191,7 @@ class Chest:
     def _bones(self, x: Array, y: Array, z: Array, cavity: Array) -> list[tuple[Array, float]]:
         d = self.depth
         side = np.abs(x)
-        # Ribs slope: each crosses the wall at an angle and moves along it from slice to slice.
+        # Ribs slope: each crosses the wall at an angle, so it moves along the wall between slices.
         round_wall = np.arctan2(side, -y / d * self.width) / np.pi
         count = 5.0 * round_wall + round_wall**2 + 0.25 * np.sign(x) * self.tilt / 0.035
         rib = (count + 9.0 * z + self.ribs) % 1.0 - 0.5

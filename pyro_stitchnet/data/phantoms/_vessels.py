@@ -1,4 +1,4 @@
-"""Vessels and airways of a phantom chest: trees of tubes, grown in space and drawn slice by slice.
+"""Vessels and airways of a phantom chest: trees of tubes, grown in 3-D and drawn in slices.
 
 Space and units are those of `pyro_stitchnet.data.phantoms._anatomy`.
 """
@@ -27,24 +27,24 @@ class Tubes:
 
     @classmethod
     def join(cls, parts: Sequence["Tubes"]) -> "Tubes":
-        """All the parts' balls."""
+        """Return the balls of all parts."""
         return cls(
             np.concatenate([part.centres for part in parts]),
             np.concatenate([part.radii for part in parts]),
         )
 
     def where(self, keep: NDArray[np.bool_]) -> "Tubes":
-        """The chosen balls."""
+        """Return the chosen balls."""
         return Tubes(self.centres[keep], self.radii[keep])
 
     def near(self, z: float, thickness: float) -> "Tubes":
-        """The balls' cross-sections, as balls, in the slab of this thickness around ``z``."""
+        """Return the balls' cross-sections, as balls, in a slab of ``thickness`` around ``z``."""
         away = np.maximum(np.abs(self.centres[:, 2] - z) - 0.5 * thickness, 0.0) * HEIGHT
         keep = away < self.radii
         return Tubes(self.centres[keep], np.sqrt(self.radii[keep] ** 2 - away[keep] ** 2))
 
     def draw(self, size: int, field: tuple[float, float]) -> Array:
-        """Coverage of a (size, size) slice that shows |x| < field[0] and |y| < field[1]."""
+        """Return the coverage of a slice (size, size) of |x| < field[0] and |y| < field[1]."""
         image = np.zeros(size * size, np.float32)
         if not len(self.radii):
             return image.reshape(size, size)
@@ -58,7 +58,7 @@ class Tubes:
         dy = (row - place[:, 1:])[:, :, None] / scale[1]
         radius, pixel = self.radii[:, None, None], 1.0 / scale.mean()
         cover = coverage(np.sqrt(dx * dx + dy * dy) - radius, pixel)
-        cover *= np.minimum(1.0, 2.0 * radius / pixel)  # thinner than a pixel: a share of it
+        cover *= np.minimum(1.0, 2.0 * radius / pixel)  # thinner than a pixel
         inside = ((column >= 0) & (column < size))[:, None, :]
         inside = inside & ((row >= 0) & (row < size))[:, :, None]
         index = row[:, :, None] * size + column[:, None, :]
@@ -69,7 +69,7 @@ class Tubes:
 def _chain(
     start: ArrayLike, end: ArrayLike, r0: ArrayLike, r1: ArrayLike, bow: ArrayLike = 0.0
 ) -> Tubes:
-    """Tubes from ``start`` to ``end``, (n, 3) each, bowed by ``bow``, tapering from r0 to r1."""
+    """Return tubes from ``start`` to ``end``, (n, 3) each, bent by ``bow``, of radius r0 to r1."""
     start, end, r0, r1 = (np.asarray(a, np.float64) for a in (start, end, r0, r1))
     bow = np.broadcast_to(bow, start.shape)
     length = np.linalg.norm((end - start) * (1.0, 1.0, HEIGHT), axis=1)
@@ -83,10 +83,11 @@ def _chain(
 
 
 def _parents(out: Array) -> NDArray[np.intp]:
-    """Hangs every point but the first, the root at 0, on one of its neighbours nearer to the root.
+    """Return the parent of every point but the first: a neighbour that is nearer to the root.
 
-    The cheapest sum of the new branch and (discounted) the way back is taken, which balances short
-    branches against direct ones. Points are offsets from the root, sorted by distance.
+    The parent minimises the length of the new branch plus the discounted distance to the root,
+    which balances short branches against direct ones. Points are offsets from the root, sorted by
+    distance; the first is the root.
     """
     far = np.linalg.norm(out, axis=1)
     gap, near = cKDTree(out).query(out, min(20, len(out)))
@@ -96,7 +97,7 @@ def _parents(out: Array) -> NDArray[np.intp]:
 
 
 def grow_tubes(points: Array, leaf: float, rng: np.random.Generator) -> tuple[Tubes, Tubes]:
-    """Grows (vessels, airways) from the hila to points spread over both lungs.
+    """Grow vessels and airways from the hila to points spread over both lungs.
 
     Radii follow Murray's law, r_parent**n = sum r_child**n, here with n = 2.7. Airways run beside
     the larger vessels; the trachea and the main bronchi lead to them.

@@ -1,8 +1,8 @@
 """Phantom chest CT: seeded slices with lesions, labels, and the same slice without the lesions.
 
-For tests and teaching. A patient is drawn once (proportions, vessels, lesions, scanner), then cut
-at any height: anatomy, lesions, densities in Hounsfield units (HU), scanner, lung window. Nothing
-here comes from a real scan; sizes and densities only resemble published ones.
+For tests and teaching. A patient is drawn once (proportions, vessels, lesions, scanner) and can be
+cut at any height, in five steps: anatomy, lesions, densities in Hounsfield units (HU), scanner,
+lung window. Nothing comes from a real scan; sizes and densities resemble published ones.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,22 +17,22 @@ from pyro_stitchnet.data.phantoms._anatomy import Array, Chest, coverage, paint,
 from pyro_stitchnet.data.phantoms._vessels import Tubes, grow_tubes
 from pyro_stitchnet.labels import BACKGROUND, CONSOLIDATION, GGO, HEALTHY
 
-__all__ = ["Phantom", "phantom_patient", "phantom_slices", "phantoms"]
+__all__ = ["PHANTOM_WINDOW", "Phantom", "phantom_patient", "phantom_slices", "phantoms"]
 
-WINDOW = (-1025.0, 225.0)
-"""HU shown as 0 and as 1: air is black, soft tissue about 0.85, healthy lung 0.1 to 0.25."""
+PHANTOM_WINDOW = (-1025.0, 225.0)
+"""HU that become 0 and 1: air is black, soft tissue about 0.85, healthy lung 0.1 to 0.25."""
 
 LESION_FREE = 0.15
 """Share of patients without lesions."""
 
 _THICKNESS = 0.008
-"""Of a slice, as a share of the lungs' height: about 2 mm."""
+"""Thickness of a slice as a share of the lungs' height: about 2 mm."""
 
 _CENTRAL = 0.021
-"""Vessels and airways of a larger radius belong to the hilum, not to the lung."""
+"""Vessels and airways with a larger radius belong to the hilum, not to the lung."""
 
 _TWIG = 0.009
-"""Airways of a smaller radius are seen only where consolidation surrounds them."""
+"""Airways with a smaller radius are visible only inside consolidation."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,12 @@ class Phantom:
     """One slice of a phantom patient.
 
     Attributes:
-        image: float32, (size, size), in [0, 1]: the slice in the lung window.
-        labels: uint8, (size, size): the tissue of each pixel, see `pyro_stitchnet.labels`.
-        healthy: float32, (size, size), in [0, 1]: the same slice (anatomy, noise, scanner) without
-            lesions; equals ``image`` exactly wherever no lesion has influence.
+        image: the slice in the lung window, in [0, 1], float32 (size, size).
+        labels: the tissue of each pixel, uint8 (size, size), see `pyro_stitchnet.labels`.
+        healthy: the same slice (anatomy, noise, scanner) without lesions, in [0, 1], float32
+            (size, size); equal to ``image`` wherever no lesion has influence.
         patient: name of the patient, for splits by patient.
-        height: where the slice lies between the lung bases, 0, and the apices, 1.
+        height: of the slice, between 0 at the lung bases and 1 at the apices.
     """
 
     image: np.ndarray
@@ -58,10 +58,10 @@ class Phantom:
 class _Texture:
     """A random field of unit variance over the slice that changes smoothly with z.
 
-    A sum of waves of about ``cycles`` periods per slice; with z each wave only shifts its phase.
+    A sum of waves of about ``cycles`` periods per slice, whose phases shift with z.
     """
 
-    _MODES = 31  # the finest that a 64 x 64 slice can show
+    _MODES = 31  # the finest waves of a 64 x 64 slice
 
     def __init__(self, rng: np.random.Generator, cycles: float, spread: float) -> None:
         m = self._MODES
@@ -83,11 +83,11 @@ class _Texture:
 
 @dataclass(frozen=True)
 class _Blobs:
-    """Ellipsoids around which a lesion grows: the field is highest where the lesion starts."""
+    """Ellipsoids around which a lesion grows: the field is highest at their centres."""
 
     centres: Array  # (k, 3)
     radii: Array  # (k, 3)
-    pleural: float  # how strongly the lesion keeps to the chest's wall
+    pleural: float  # how strongly the lesion keeps to the chest wall
 
     def field(self, x: Array, y: Array, z: float | Array, depth: Array) -> Array:
         far: Array | float = np.inf
@@ -98,7 +98,7 @@ class _Blobs:
 
 
 class _Lesions:
-    """One patient's disease: where GGO and consolidation lie, how dense and how textured."""
+    """One patient's lesions: places, densities and textures of GGO and consolidation."""
 
     def __init__(self, chest: Chest, points: Array, rng: np.random.Generator) -> None:
         x, y, z = points.T
@@ -106,14 +106,14 @@ class _Lesions:
         share = np.exp(rng.uniform(np.log(0.035), np.log(0.40)))
         dense = np.clip(rng.beta(1.2, 2.8), 0.0, 0.85)  # consolidation's share of the lesions
         k = rng.integers(3, 7) + int(12 * share * rng.random())
-        # Centres prefer the pleura, the back and the bases: COVID-19's usual places.
+        # Centres prefer the pleura, the back and the bases, as in COVID-19.
         pull = rng.uniform(0.0, 12.0) * depth - rng.uniform(0.0, 3.0) * y
         pull += rng.uniform(0.0, 3.0) * z
         weight = np.exp(-pull)
         centres = points[rng.choice(len(points), k, p=weight / weight.sum())]
         radii = (rng.uniform(0.6, 1.4, (k, 3)) * (0.2, 0.2, 0.13)).astype(np.float32)
         self.ggo = _Blobs(centres, radii, rng.uniform(0.0, 12.0))
-        # Consolidation: the core of some patches, sunk towards the back.
+        # Consolidation is the core of some patches, shifted towards the back.
         core = slice(0, max(1, round(k * rng.uniform(0.3, 0.8))))
         sunk = centres[core] + rng.normal(0.0, 0.04, centres[core].shape) + (0.0, 0.04, 0.0)
         sunk = sunk.astype(np.float32)
@@ -130,16 +130,16 @@ class _Lesions:
         self.grain = _Texture(rng, 16.0, 7.0)
 
     def covers(self, x: Array, y: Array, z: float, depth: Array) -> tuple[Array, Array]:
-        """How far GGO and consolidation have taken each pixel, in [0, 1]; exactly 0 far away."""
+        """Return the coverage of each pixel by GGO and consolidation, in [0, 1]; 0 far away."""
         rough = self.ragged * self.shape.at(z, len(x))
         ggo = self.ggo.field(x, y, z, depth) - self.ggo_level + rough
         dense = self.dense.field(x, y, z, depth) - self.dense_level + rough
         return smoothstep(ggo / self.soft + 0.5), smoothstep(dense / 0.14 + 0.5)
 
     def fill(self, lung: Array, ggo: Array, dense: Array, z: float) -> Array:
-        """The HU of lung tissue once the lesions have filled its air."""
+        """Return the HU of lung tissue with lesions."""
         grain = self.grain.at(z, len(lung))
-        septa = np.exp(-((grain / 0.35) ** 2)) - 0.3  # a net of lines: "crazy paving"
+        septa = np.exp(-((grain / 0.35) ** 2)) - 0.3  # a net of lines, as in "crazy paving"
         hazy = self.ggo_hu + 45.0 * grain + self.paving * septa
         hu = lung + ggo * np.maximum(hazy - lung, 0.0)
         paint(hu, dense, self.dense_hu + 25.0 * grain)
@@ -162,7 +162,7 @@ class _Patient:
         self.lung_hu = rng.uniform(-870.0, -765.0)
         self.gravity = rng.uniform(0.0, 70.0)
         self.cloud, self.lobules = _Texture(rng, 2.0, 2.0), _Texture(rng, 14.0, 8.0)
-        # The scanner: noise in HU, blur and grain in pixels of a 128 x 128 slice, and its scale.
+        # The scanner: noise in HU, blur and grain in pixels of a 128 x 128 slice, gain and offset.
         self.noise = np.exp(rng.uniform(np.log(8.0), np.log(40.0)))
         self.blur, self.grain = rng.uniform(0.3, 0.7), rng.uniform(0.3, 0.8)
         self.sharpen = np.clip(rng.normal(0.2, 0.3), 0.0, 0.6)
@@ -170,7 +170,7 @@ class _Patient:
         self.lesions = None if rng.random() < LESION_FREE else _Lesions(self.chest, points, rng)
 
     def cut(self, z: float, size: int) -> Phantom:
-        """The slice at height z."""
+        """Return the slice at height z."""
         field = fx, fy = self._field(z)
         axis = (np.arange(size, dtype=np.float32) + 0.5) * (2.0 / size) - 1.0
         x, y = np.meshgrid(fx * axis, fy * axis)
@@ -192,7 +192,7 @@ class _Patient:
         def compose(tissue: Array, dense: float | Array = 0.0) -> Array:
             hu = rest.copy()
             paint(hu, lung, tissue)
-            # Consolidated lung is as dense as its vessels and walls: only air stands out in it.
+            # Consolidated lung is as dense as vessels and walls: only air is visible in it.
             paint(hu, 0.35 * walls * (1.0 - dense), 0.0)
             paint(hu, np.maximum(vessels * (1.0 - dense), central), 45.0)
             paint(hu, np.maximum(lumen, twigs * dense * lung), -985.0)
@@ -211,13 +211,13 @@ class _Patient:
         return Phantom(scans[0], labels, scans[1], f"phantom_{self.key[1]:04d}", z)
 
     def _field(self, z: float) -> tuple[float, float]:
-        """Half the width and depth of the slice: cropped close to the lungs, nearly square."""
+        """Return half the width and depth of the slice: close to the lungs, nearly square."""
         shrink = 0.4 + 0.6 * float(self.chest.extent(z)[0]) / self.chest.width
         rx, ry = (self.margin * shrink * r + 0.02 for r in (self.chest.width, self.chest.depth))
         return rx, ry + self.stretch * (rx - ry)
 
     def _scan(self, hu: Array, z: float) -> Array:
-        """What the scanner shows of (n, size, size) HU: every slice gets the same noise."""
+        """Return the scanner's image of HU (n, size, size); all n get the same noise."""
         size = hu.shape[-1]
         blur, grain = self.blur * size / 128, self.grain * size / 128
         rng = np.random.default_rng([*self.key, round(1e6 * z)])
@@ -228,7 +228,7 @@ class _Patient:
             shown += self.sharpen * (shown - wide)
         shown += noise * (self.noise / noise.std())
         shown = shown * self.gain + self.offset
-        low, high = WINDOW
+        low, high = PHANTOM_WINDOW
         return np.clip((shown - low) / (high - low), 0.0, 1.0).astype(np.float32)
 
 
@@ -244,19 +244,19 @@ def _check(patients: Sequence[int], slices: int, size: int, seed: int) -> None:
 
 
 def phantom_patient(patient: int, slices: int, *, size: int = 128, seed: int = 0) -> list[Phantom]:
-    """Cuts one phantom patient into slices, from the lung bases up.
+    """Cut one phantom patient into slices, from the lung bases up.
 
-    Slice i of n lies at height (i + 1/2) / n. A slice depends on the seed, the patient and its
-    height only: not on the other patients, nor on how many slices are cut.
+    Slice i of n lies at height (i + 1/2) / n. A slice depends only on the seed, the patient and its
+    height.
 
     Args:
         patient: number of the patient, 0 or more.
         slices: how many slices, at least 1.
         size: height and width in pixels: a multiple of 32, at least 64.
-        seed: another seed gives another population.
+        seed: of the population.
 
     Raises:
-        ValueError: an argument is out of its range.
+        ValueError: an argument is out of range.
     """
     _check([patient], slices, size, seed)
     drawn = _Patient(patient, seed)
@@ -266,16 +266,16 @@ def phantom_patient(patient: int, slices: int, *, size: int = 128, seed: int = 0
 def phantoms(
     patients: int | Sequence[int], slices: int, *, size: int = 128, seed: int = 0
 ) -> Iterator[Phantom]:
-    """Cuts a population of phantom patients into slices, patient by patient.
+    """Cut a population of phantom patients into slices, patient by patient.
 
     Args:
         patients: how many patients (numbered from 0), or their numbers.
         slices: how many slices of each, at least 1.
         size: height and width in pixels: a multiple of 32, at least 64.
-        seed: another seed gives another population.
+        seed: of the population.
 
     Raises:
-        ValueError: an argument is out of its range; at the call, not at the first slice.
+        ValueError: an argument is out of range; raised at the call, not at the first slice.
     """
     numbers = range(patients) if isinstance(patients, int) else tuple(patients)
     _check(numbers, slices, size, seed)
@@ -287,9 +287,9 @@ def phantoms(
 def phantom_slices(
     patients: int | Sequence[int], slices: int, *, size: int = 128, seed: int = 0
 ) -> Slices:
-    """The same population as labelled :class:`~pyro_stitchnet.data.datasets.slices.Slices`.
+    """Return a population as labelled :class:`~pyro_stitchnet.data.datasets.slices.Slices`.
 
-    Args and errors are those of `phantoms`.
+    Arguments and errors are those of :func:`phantoms`.
     """
     cut = list(phantoms(patients, slices, size=size, seed=seed))
     return Slices(

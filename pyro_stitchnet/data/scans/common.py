@@ -1,4 +1,4 @@
-"""What the readers of every format share."""
+"""Helpers that the readers of every format share."""
 
 import warnings
 from collections.abc import Iterator
@@ -7,35 +7,60 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["LPS_TO_RAS", "counted", "looks_hounsfield", "refusing", "without_warnings"]
+__all__ = [
+    "LPS_TO_RAS",
+    "check_finite",
+    "counted",
+    "looks_hounsfield",
+    "reading",
+    "without_warnings",
+]
 
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # DICOM and ITK point left and back, nibabel does not
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""From the axes of DICOM and ITK (left, back, head) to those of nibabel (right, front, head)."""
 
 
 def without_warnings() -> warnings.catch_warnings:
-    """Silences libraries while they read: what matters in a strange file becomes an error."""
+    """Silence libraries while they read: faults that matter are raised as errors."""
     return warnings.catch_warnings(action="ignore")
 
 
 @contextmanager
-def refusing(path: Path, remedy: str) -> Iterator[None]:
-    """Whatever a library raises on a bad file becomes a ValueError that names it."""
+def reading(path: Path, remedy: str) -> Iterator[None]:
+    """Turn any error of a library into a ValueError that names the file and a remedy.
+
+    Args:
+        path: the file that is read in the block.
+        remedy: what the user can do about it, without a capital letter or full stop.
+    """
     try:
         yield
     except Exception as error:
-        # On one line, without where in ITK's sources the error arose.
+        # ITK's messages have several lines and begin with a place in its source code.
         reason = " ".join(str(error).split()).rpartition("ERROR: ")[2] or type(error).__name__
         raise ValueError(f"{path}: unreadable ({reason}); {remedy}") from error
 
 
 def looks_hounsfield(voxels: np.ndarray) -> bool:
-    """Whether grey values of unknown unit are Hounsfield units: some lie below -200.
+    """Return whether grey values of unknown unit are Hounsfield units: some lie below -200.
 
-    Only Hounsfield units reach so far below 0: air is -1000 and lung about -800.
+    Air is -1000 HU and lung about -800 HU; values in other units do not reach as far below 0.
     """
     return bool((voxels < -200).any())
 
 
-def counted(number: int, what: str) -> str:
-    """A number of things in words: 1 slice, 2 slices."""
-    return f"{number} {what}" + "s" * (number != 1)
+def counted(number: int, noun: str) -> str:
+    """Return a number and its noun: 1 slice, 2 slices."""
+    return f"{number} {noun}" + "s" * (number != 1)
+
+
+def check_finite(grey: np.ndarray, source: Path) -> None:
+    """Refuse grey values that are infinite or not a number.
+
+    Raises:
+        ValueError: there are some; the message names the file.
+    """
+    if not np.isfinite(grey).all():
+        raise ValueError(
+            f"{source}: some grey values are infinite or not a number; set them to that of air"
+        )

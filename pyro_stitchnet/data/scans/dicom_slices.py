@@ -1,4 +1,4 @@
-"""The slices of one DICOM series: what a header says of each, and the grid that they make up."""
+"""The slices of one DICOM series: their headers, and the affine of the grid they form."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,72 +8,88 @@ import numpy as np
 from pydicom import Dataset
 from pydicom.uid import EnhancedCTImageStorage
 
-from pyro_stitchnet.data.scans.common import refusing
+from pyro_stitchnet.data.scans.common import reading
 
-__all__ = ["CT", "TAGS", "Slice", "grid", "read_slice"]
+__all__ = ["CT_MODALITIES", "TAGS", "DicomSlice", "parse_header", "series_affine"]
 
-CT = ("CT", "")  # modalities; who leaves the tag out has CT
+CT_MODALITIES = ("CT", "")
+"""Values of Modality of a CT; a header without the tag counts as CT."""
 
-# What is asked of a header.
 TAGS = [
     *("ImageType", "SOPClassUID", "Modality", "PhotometricInterpretation", "NumberOfFrames"),
     *("SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "StudyInstanceUID", "PatientID"),
     *("ImagePositionPatient", "ImageOrientationPatient", "InstanceNumber"),
     *("SliceThickness", "SpacingBetweenSlices", "PixelSpacing", "Rows", "Columns"),
     *("RescaleSlope", "RescaleIntercept", "PixelPaddingValue", "PixelPaddingRangeLimit"),
-    "PixelRepresentation",  # whether padding has a sign
+    "PixelRepresentation",  # pydicom needs it to read the sign of padding values
 ]
+"""The tags that are read from a header."""
+
+MEND = "mend its tags, or export the series again"
 
 
 @dataclass(frozen=True)
-class Slice:
-    """What one file's header says."""
+class DicomSlice:
+    """The header of one file.
+
+    Attributes:
+        file: the file.
+        shape: rows, columns.
+        spacing: between rows and between columns, mm, (2,).
+        directions: unit vectors along a row and down a column, LPS, (2, 3).
+        position: of the first voxel, LPS, mm, (3,); None where the tag is missing.
+        number: InstanceNumber; None where the tag is missing.
+        thickness: distance to the next slice in mm; 0 where no tag gives it.
+        rescale: slope and intercept; None without RescaleIntercept.
+        padding: the first and last stored value that mark padding; None without padding.
+    """
 
     file: Path
-    shape: tuple[int, int]  # rows, columns
-    spacing: np.ndarray  # between rows, between columns, mm
-    directions: np.ndarray  # (2, 3) LPS: along a row, down a column
-    position: np.ndarray | None  # (3,) LPS, mm, of the first voxel
-    number: int | None  # InstanceNumber
-    thickness: float  # 0 where not said
-    rescale: tuple[float, float] | None  # slope, intercept
-    padding: tuple[int, int] | None  # first and last stored value that stand for no measurement
+    shape: tuple[int, int]
+    spacing: np.ndarray
+    directions: np.ndarray
+    position: np.ndarray | None
+    number: int | None
+    thickness: float
+    rescale: tuple[float, float] | None
+    padding: tuple[int, int] | None
 
     @property
     def normal(self) -> np.ndarray:
-        """(3,) LPS, a unit vector."""
+        """The slice's unit normal, LPS, (3,)."""
         return np.cross(*self.directions)
 
     @property
     def height(self) -> float:
-        """What slices are sorted by."""
+        """The place along the normal by which slices are sorted."""
         if self.position is not None:
             return float(self.position @ self.normal)
         return float(self.number or 0)
 
 
-def read_slice(file: Path, head: Dataset) -> Slice:
-    """What the header of a file says.
+def parse_header(file: Path, header: Dataset) -> DicomSlice:
+    """Parse the header of a file.
 
     Raises:
-        ValueError: it is no slice of a CT, or a tag is missing or malformed.
+        ValueError: the file is no slice of a CT, or a tag is missing or malformed.
     """
-    with refusing(file, "fetch it again or remove it"):
-        flaw = _flaw(head)
-        orientation = head.get("ImageOrientationPatient") or (1, 0, 0, 0, 1, 0)
-        position = head.get("ImagePositionPatient")
-        number = head.get("InstanceNumber")
-        intercept, slope = head.get("RescaleIntercept"), head.get("RescaleSlope")
-        padding = head.get("PixelPaddingValue")
-        limit = head.get("PixelPaddingRangeLimit", padding)
-        read = Slice(
+    with reading(file, "fetch it again or remove it"):
+        flaw = _flaw(header)
+        orientation = header.get("ImageOrientationPatient") or (1, 0, 0, 0, 1, 0)
+        position = header.get("ImagePositionPatient")
+        number = header.get("InstanceNumber")
+        intercept, slope = header.get("RescaleIntercept"), header.get("RescaleSlope")
+        padding = header.get("PixelPaddingValue")
+        limit = header.get("PixelPaddingRangeLimit", padding)
+        spacing = header.get("SpacingBetweenSlices") or header.get("SliceThickness") or 0
+        parsed = DicomSlice(
             file,
-            (int(head.Rows), int(head.Columns)),
-            np.array(head.get("PixelSpacing") or (0, 0), float).reshape(2),
+            (int(header.Rows), int(header.Columns)),
+            np.array(header.get("PixelSpacing") or (0, 0), float).reshape(2),
             np.array(orientation, float).reshape(2, 3),
             None if not position else np.array(position, float).reshape(3),
             None if number is None else int(number),
-            abs(float(head.get("SpacingBetweenSlices") or head.get("SliceThickness") or 0)),
+            abs(float(spacing)),
             None
             if intercept is None
             else (1.0 if slope is None else float(slope), float(intercept)),
@@ -81,11 +97,11 @@ def read_slice(file: Path, head: Dataset) -> Slice:
         )
     if flaw:
         raise ValueError(f"{file}: {flaw}")
-    return read
+    return parsed
 
 
-def grid(slices: Sequence[Slice]) -> np.ndarray:
-    """The affine (4, 4), LPS, of voxels (columns, rows, slices).
+def series_affine(slices: Sequence[DicomSlice]) -> np.ndarray:
+    """Return the affine (4, 4), LPS, of voxels (columns, rows, slices).
 
     Args:
         slices: sorted by their height.
@@ -93,50 +109,54 @@ def grid(slices: Sequence[Slice]) -> np.ndarray:
     Raises:
         ValueError: slices are missing or do not fit together; the message names a file.
     """
-    usual = slices[len(slices) // 2]  # those at the ends may not belong to it
+    from highdicom.spatial import create_affine_matrix_from_attributes  # half a second to import
+
+    middle = slices[len(slices) // 2]  # a stray slice is more likely at an end
     for one in slices:
-        if one.shape != usual.shape:
+        if one.shape != middle.shape:
             raise ValueError(
-                f"{one.file}: is {one.shape}, but {usual.file.name} of the same series "
-                f"{usual.shape}; move the slices of another size elsewhere"
+                f"{one.file}: is {one.shape}, but {middle.file.name} of the same series "
+                f"{middle.shape}; move the slices of another size elsewhere"
             )
         if not (
-            np.allclose(one.directions, usual.directions, atol=1e-3)
-            and np.allclose(one.spacing, usual.spacing, rtol=1e-3)
+            np.allclose(one.directions, middle.directions, atol=1e-3)
+            and np.allclose(one.spacing, middle.spacing, rtol=1e-3)
         ):
             raise ValueError(
-                f"{one.file}: has another orientation or pixel spacing than {usual.file.name} of "
+                f"{one.file}: has another orientation or pixel spacing than {middle.file.name} of "
                 "the same series; move the slices that do not belong to it elsewhere"
             )
-    if not np.allclose(usual.directions @ usual.directions.T, np.eye(2), atol=1e-2):
+    if not np.allclose(middle.directions @ middle.directions.T, np.eye(2), atol=1e-2):
         raise ValueError(
-            f"{usual.file}: its ImageOrientationPatient is no pair of perpendicular unit vectors; "
-            "mend the tag, or export the series again"
+            f"{middle.file}: its ImageOrientationPatient is no pair of perpendicular unit vectors; "
+            f"{MEND}"
         )
     positions = _positions(slices)
-    affine = np.eye(4)
-    affine[:3, :2] = usual.directions.T * usual.spacing[::-1]
-    affine[:3, 2] = _step(slices, positions)
-    affine[:3, 3] = positions[0]
+    step = _step(slices, positions)
+    with reading(middle.file, MEND):
+        affine = create_affine_matrix_from_attributes(
+            positions[0], middle.directions.flatten(), middle.spacing
+        )
+    affine[:3, 2] = step  # not along the normal where the gantry was tilted
     return affine
 
 
-def _flaw(head: Dataset) -> str:
-    """Why a slice cannot be read; "" if it can."""
-    if head.get("Modality", "") not in CT:
-        return f"is of modality {head.Modality}; choose a CT series"
-    many = int(head.get("NumberOfFrames") or 1) > 1
-    if many or head.get("SOPClassUID") == EnhancedCTImageStorage:
+def _flaw(header: Dataset) -> str:
+    """Return why a slice cannot be read; "" if it can."""
+    if header.get("Modality", "") not in CT_MODALITIES:
+        return f"is of modality {header.Modality}; choose a CT series"
+    many = int(header.get("NumberOfFrames") or 1) > 1
+    if many or header.get("SOPClassUID") == EnhancedCTImageStorage:
         return "holds many frames in one file (enhanced CT); convert it to NIfTI, as by dcm2niix"
-    if head.get("PhotometricInterpretation", "MONOCHROME2") != "MONOCHROME2":
-        return f"has {head.PhotometricInterpretation} pixels, not MONOCHROME2; it is no CT slice"
-    if not head.get("PixelSpacing"):
+    if header.get("PhotometricInterpretation", "MONOCHROME2") != "MONOCHROME2":
+        return f"has {header.PhotometricInterpretation} pixels, not MONOCHROME2; it is no CT slice"
+    if not header.get("PixelSpacing"):
         return "gives no PixelSpacing; add the tag, or export the series again with it"
     return ""
 
 
-def _positions(slices: Sequence[Slice]) -> np.ndarray:
-    """Where the slices' first voxels lie, (S, 3)."""
+def _positions(slices: Sequence[DicomSlice]) -> np.ndarray:
+    """Return the positions of the slices' first voxels, (S, 3)."""
     positions = [one.position for one in slices if one.position is not None]
     if len(positions) == len(slices):
         return np.stack(positions)
@@ -151,8 +171,12 @@ def _positions(slices: Sequence[Slice]) -> np.ndarray:
     return np.stack([one.normal * one.thickness * one.height for one in slices])
 
 
-def _step(slices: Sequence[Slice], positions: np.ndarray) -> np.ndarray:
-    """From one slice to the next, (3,) mm."""
+def _step(slices: Sequence[DicomSlice], positions: np.ndarray) -> np.ndarray:
+    """Return the vector from one slice to the next, mm, (3,).
+
+    highdicom.spatial.get_volume_positions is no replacement: it refuses a tilted gantry, and does
+    not name the slice at fault.
+    """
     normal = slices[0].normal
     if len(slices) == 1:
         return normal * (slices[0].thickness or 1.0)
@@ -162,7 +186,7 @@ def _step(slices: Sequence[Slice], positions: np.ndarray) -> np.ndarray:
         if step @ normal < 1e-3:
             raise ValueError(
                 f"{following.file}: lies where {one.file.name} lies; keep one of the two, or "
-                "part the scans that share the series"
+                "separate the scans that share the series"
             )
         if not np.linalg.norm(step - usual) <= 0.1 * np.linalg.norm(usual):
             raise ValueError(

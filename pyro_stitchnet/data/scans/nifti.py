@@ -15,7 +15,8 @@ from pyro_stitchnet.runtime.files import naming
 
 __all__ = ["Encoding", "write_nifti"]
 
-BLOCK = 2**25  # bytes turned at a time
+BLOCK = 2**25
+"""Bytes that are written at a time."""
 
 
 @dataclass(frozen=True)
@@ -24,14 +25,14 @@ class Encoding:
 
     Attributes:
         dtype: of the stored numbers.
-        slope: of one step.
+        slope: the value of one step.
     """
 
     dtype: type[np.integer]
     slope: float = 1.0
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
-        """The stored numbers of values, clipped to the type's range."""
+        """Return the stored numbers of values, clipped to the type's range."""
         limits = np.iinfo(self.dtype)
         if values.dtype == self.dtype and self.slope == 1:
             return values
@@ -40,13 +41,18 @@ class Encoding:
 
 
 def write_nifti(path: Path, spool: Spool, encoding: Encoding, affine: np.ndarray) -> None:
-    """Write axial slices as a volume on the scan's own grid, whole or not at all.
+    """Write axial slices as a volume on the scan's own grid, atomically.
+
+    The same map gives the same bytes: the file holds neither its name nor a time.
 
     Args:
-        path: a file called ``.nii.gz``, in a folder that is there.
+        path: a file called ``.nii.gz``, in an existing folder.
         spool: stored numbers of each axial slice, from the feet.
-        encoding: what they stand for.
-        affine: of the scan's grid, (4, 4).
+        encoding: of the stored numbers.
+        affine: of the scan's grid, RAS+, (4, 4).
+
+    Raises:
+        OSError: the file cannot be written; the error names it.
     """
     shape = from_axial(np.broadcast_to(np.uint8(0), (len(spool), *spool.shape)), affine).shape
     header = nib.Nifti1Header()
@@ -62,11 +68,11 @@ def write_nifti(path: Path, spool: Spool, encoding: Encoding, affine: np.ndarray
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with naming(path), temporary.open("xb") as raw:
-            # No name and no time in the file: the same map is the same bytes.
+            # nibabel's own deterministic file is private, and cannot be synced before the rename.
             with gzip.GzipFile("", "wb", compresslevel=1, fileobj=raw, mtime=0) as file:
                 file.write(header.binaryblock + bytes(4))
                 for k in range(0, shape[2], planes):
-                    # Mapped anew each time, so that what was looked at may leave the memory.
+                    # A new mapping for each block, so that the pages of the last leave memory.
                     block = from_axial(spool.mapped(), affine)[:, :, k : k + planes]
                     file.write(block.tobytes("F"))
             raw.flush()

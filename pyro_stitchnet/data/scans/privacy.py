@@ -1,4 +1,4 @@
-"""What DICOM headers say of whose scan it is, and texts without it."""
+"""Identifiers of patients in DICOM headers, and texts without them."""
 
 import re
 from collections.abc import Iterable
@@ -27,46 +27,47 @@ IDENTIFYING = (
 """Tags whose values must not get into results."""
 
 REMOVED = "[removed]"
-SHORT = 4  # letters; what is shorter is only looked for as a word
+SHORT = 4
+"""Identifiers of fewer letters are replaced only where they are whole words."""
 
 
 def identifiers(files: Iterable[Path]) -> tuple[str, ...]:
-    """The values of :data:`IDENTIFYING` in DICOM files, and the parts of names.
+    """Collect the values of :data:`IDENTIFYING` in DICOM files, and the parts of names.
 
     Args:
-        files: those that are no DICOM, or unreadable, are passed over.
+        files: files that are not DICOM, or are unreadable, are skipped.
     """
     found: set[str] = set()
     for file in files:
         try:
             with without_warnings():
-                head = pydicom.dcmread(
+                header = pydicom.dcmread(
                     file, stop_before_pixels=True, specific_tags=list(IDENTIFYING)
                 )
-                said = [head.get(tag) for tag in IDENTIFYING]
-        except Exception:  # whatever a strange file raises: reading its pixels will say why
+                values = [header.get(tag) for tag in IDENTIFYING]
+        except Exception:  # the error is reported when the file's pixels are read
             continue
-        for value in said:
-            values = value if isinstance(value, pydicom.multival.MultiValue) else [value]
-            for text in map(str, filter(None, values)):
+        for value in values:
+            parts = value if isinstance(value, pydicom.multival.MultiValue) else [value]
+            for text in map(str, filter(None, parts)):
                 found |= {text.strip(), *re.split(r"[\^=\s,]+", text)}
     return tuple(sorted(found - {""}, key=lambda text: (-len(text), text)))
 
 
 def names_someone(text: str, known: Iterable[str]) -> bool:
-    """Whether a text holds one of the identifiers, in capitals or not."""
+    """Return whether a text holds one of the identifiers, in any case."""
     return any(_pattern(one).search(text) for one in known)
 
 
 def without_identifiers(text: str, known: Iterable[str]) -> str:
-    """A text in which every identifier is replaced."""
+    """Return a text with every identifier replaced by ``[removed]``."""
     for one in known:
         text = _pattern(one).sub(REMOVED, text)
     return text
 
 
 def _pattern(identifier: str) -> re.Pattern[str]:
-    # In names of files a part of a name may be joined to others by any sign.
+    # File names may join the parts of a name by any sign.
     between = r"[^a-z0-9]*"
     parts = [re.escape(part) for part in re.split(r"[^\w]+|_", identifier) if part]
     text = between.join(parts) or re.escape(identifier)

@@ -1,4 +1,4 @@
-"""The axial slices of a scan one by one, in memory or on disk: what may be larger than memory."""
+"""The axial slices of a scan one by one, in memory or in a file for scans larger than memory."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -6,22 +6,24 @@ from pathlib import Path
 
 import numpy as np
 
-from pyro_stitchnet.data.scans.volume import Volume
+from pyro_stitchnet.data.scans.common import check_finite
+from pyro_stitchnet.data.scans.volume import Volume, axial_spacing
+from pyro_stitchnet.runtime.files import naming
 
 __all__ = ["Spool", "Stack"]
 
 
 class Spool(Sequence[np.ndarray]):
-    """Arrays of one shape and type in a file: appended one by one, read one by one.
+    """Arrays of one shape and type in a file, appended and read one by one.
 
-    The file holds the numbers and nothing else, so that it can be mapped into memory.
+    The file holds the raw numbers only, so it can be mapped into memory.
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> None:
-        """Begin with none.
+        """Create an empty spool.
 
         Args:
-            path: a file to write anew.
+            path: the file; overwritten if it exists.
             shape: of each array.
             dtype: of each array.
         """
@@ -31,23 +33,28 @@ class Spool(Sequence[np.ndarray]):
         path.write_bytes(b"")
 
     def append(self, array: np.ndarray) -> None:
-        """Add one array of the spool's shape."""
+        """Append one array of the spool's shape.
+
+        Raises:
+            ValueError: the array has another shape.
+            OSError: the file cannot be written; the error names it.
+        """
         if array.shape != self.shape:
             raise ValueError(f"{self.path}: an array is {array.shape}, not {self.shape}")
-        with self.path.open("ab") as file:
+        with naming(self.path), self.path.open("ab") as file:
             file.write(np.ascontiguousarray(array, self.dtype).data)
         self._length += 1
 
     def reverse(self) -> None:
-        """Count the arrays from the other end from now on."""
+        """Reverse the order of the arrays."""
         self._reversed = not self._reversed
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return the number of arrays."""
         return self._length
 
     def __getitem__(self, i):  # type: ignore[no-untyped-def]
-        """A copy of the array number ``i``."""
+        """Read array number ``i`` from the file."""
         if not 0 <= i < self._length:
             raise IndexError(i)
         i = self._length - 1 - i if self._reversed else i
@@ -55,11 +62,11 @@ class Spool(Sequence[np.ndarray]):
         return np.fromfile(self.path, self.dtype, self._count, offset=offset).reshape(self.shape)
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """All of them."""
+        """Read the arrays one after the other."""
         return (self[i] for i in range(len(self)))
 
     def mapped(self) -> np.ndarray:
-        """All of them as one read-only array (n, *shape), in memory only where it is looked at."""
+        """Return a read-only array (n, *shape) of all, mapped from the file."""
         whole = np.memmap(self.path, self.dtype, "r", shape=(self._length, *self.shape))
         return whole[::-1] if self._reversed else whole
 
@@ -74,9 +81,10 @@ class Stack:
         affine: of the scan's own grid, RAS+, (4, 4).
         spacing: mm between slices, rows and columns.
         hounsfield: whether grey values are Hounsfield units.
-        range: the least and the largest grey value.
+        range: the smallest and the largest grey value.
         source: the file or folder.
-        files: of a DICOM series, one for each step along the grid's last axis.
+        study: which of the patient's studies; "" where the file does not name it.
+        files: of a DICOM series, one for each index along the grid's last axis.
     """
 
     slices: Sequence[np.ndarray] | np.ndarray
@@ -86,28 +94,29 @@ class Stack:
     hounsfield: bool
     range: tuple[float, float]
     source: Path
+    study: str = ""
     files: tuple[Path, ...] = ()
 
     @classmethod
     def of(cls, volume: Volume) -> "Stack":
-        """The slices of a volume in memory.
+        """Return the slices of a volume in memory.
 
         Raises:
-            ValueError: a voxel is not finite.
+            ValueError: a voxel is infinite or not a number.
         """
-        slices = np.ascontiguousarray(volume.axial())  # all that follows is faster by a third
-        if not np.isfinite(slices).all():
-            raise ValueError(f"{volume.source}: holds voxels that are no number; mend or drop it")
+        slices = np.ascontiguousarray(volume.axial())  # speeds up every later step by a third
+        check_finite(slices, volume.source)
         return cls(
             slices,
             volume.voxels.shape,
             volume.affine,
-            volume.axial_spacing(),
+            axial_spacing(volume.affine),
             volume.hounsfield,
             (float(slices.min()), float(slices.max())),
             volume.source,
+            volume.study,
         )
 
     def __len__(self) -> int:
-        """Number of slices."""
+        """Return the number of slices."""
         return len(self.slices)

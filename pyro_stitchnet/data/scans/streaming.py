@@ -1,61 +1,71 @@
-"""Scans read slice by slice into a file, where their format has slices that lie one by one."""
+"""The one way to read a scan: as a stack of axial slices, streamed where the format allows."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
-from pyro_stitchnet.data.scans.common import refusing, without_warnings
+from pyro_stitchnet.data.scans.common import (
+    check_finite,
+    looks_hounsfield,
+    reading,
+    without_warnings,
+)
 from pyro_stitchnet.data.scans.dicom import open_series
-from pyro_stitchnet.data.scans.readers import AGAIN, PICTURES, read_volume
+from pyro_stitchnet.data.scans.endings import NIFTI_ENDINGS
+from pyro_stitchnet.data.scans.images import read_grey_image, read_images
+from pyro_stitchnet.data.scans.readers import AGAIN, check_exists, is_dicom_path, read_volume
 from pyro_stitchnet.data.scans.stack import Spool, Stack
-from pyro_stitchnet.data.scans.volume import Volume, to_axial
+from pyro_stitchnet.data.scans.volume import axial_affine, axial_spacing, to_axial
 
 __all__ = ["read_stack"]
 
-NIFTI = (".nii", ".nii.gz")
-OTHERS = (*NIFTI, *PICTURES, ".nrrd", ".nhdr", ".mha", ".mhd", ".npy")
 
+def read_stack(
+    path: Path | Sequence[Path], spool: Path | None = None, *, series: str | None = None
+) -> Stack:
+    """Read a scan of any format of :func:`~pyro_stitchnet.data.scans.readers.read_volume`.
 
-def read_stack(path: Path, spool: Path, *, series: str | None = None) -> Stack:
-    """Read a scan as :func:`~pyro_stitchnet.data.scans.readers.read_volume` does, for little memory.
-
-    DICOM series and NIfTI files whose last axis runs from feet to head, or back, are read one slice
-    at a time into the file ``spool``. All others are read whole, and held in memory.
+    With ``spool``, sequences of images, and DICOM series and NIfTI files whose last axis runs
+    along the body, are read one slice at a time into that file. Other scans are held in memory.
 
     Args:
-        path: a file, or a DICOM folder.
-        spool: a file to write slices to; theirs is the caller to remove.
-        series: which SeriesInstanceUID of a DICOM folder that holds several.
+        path: a file, a DICOM folder, or the image files of one scan.
+        spool: the file to write slices to, which the caller removes; None keeps them in memory.
+        series: SeriesInstanceUID, for a DICOM folder that holds several series.
 
     Raises:
         FileNotFoundError: there is nothing at ``path``.
         ValueError: a file is unreadable, or holds no scan; the message names it.
     """
-    name = path.name.lower()
-    if path.is_dir() or not name.endswith(OTHERS):
+    check_exists(path, series)
+    if is_dicom_path(path):
         opened = open_series(path, series)
-        if _along_slices(opened.affine):
+        if spool and _along_body(opened.affine):
             planes = (plane.T for plane in opened.slices())
-            read = _spooled(planes, opened.shape, opened.affine, path, spool, opened.hounsfield)
+            stack = _spool_planes(planes, opened.shape, opened.affine, path, spool)
+            hounsfield = opened.hounsfield or stack.hounsfield
+            stack = replace(stack, hounsfield=hounsfield, study=opened.series.study)
         else:
-            read = Stack.of(read_volume(path, series=series))
-        return replace(read, files=opened.series.files)
-    if name.endswith(NIFTI) and path.exists():
-        with refusing(path, AGAIN), without_warnings():
-            image = nib.load(path, keep_file_open=True)  # a packed file is unpacked only once
+            stack = Stack.of(opened.volume())
+        return replace(stack, files=opened.series.files)
+    if not isinstance(path, Path):
+        return _images(path, spool) if spool else Stack.of(read_volume(path))
+    if spool and path.name.lower().endswith(NIFTI_ENDINGS):
+        with reading(path, AGAIN), without_warnings():
+            image = nib.load(path, keep_file_open=True)  # else each slice unpacks a .gz anew
         if isinstance(image, nib.spatialimages.SpatialImage):
             affine, shape = np.asarray(image.affine), image.shape
-            # What is no volume is refused by who reads it whole.
-            if len(shape) == 3 and 0 not in shape and _along_slices(affine):
-                return _spooled(_planes(image, path), shape, affine, path, spool, False)
+            # read_volume refuses what is no volume.
+            if len(shape) == 3 and 0 not in shape and _along_body(affine):
+                return _spool_planes(_planes(image, path), shape, affine, path, spool)
     return Stack.of(read_volume(path, series=series))
 
 
-def _along_slices(affine: np.ndarray) -> bool:
-    """Whether the last axis is the one from feet to head."""
+def _along_body(affine: np.ndarray) -> bool:
+    """Return whether the last axis of a grid runs between feet and head."""
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         return False
     return bool(nib.orientations.io_orientation(affine)[2, 0] == 2)
@@ -63,42 +73,45 @@ def _along_slices(affine: np.ndarray) -> bool:
 
 def _planes(image: nib.spatialimages.SpatialImage, path: Path) -> Iterator[np.ndarray]:
     for k in range(image.shape[2]):
-        with refusing(path, AGAIN), without_warnings():
+        with reading(path, AGAIN), without_warnings():
             plane = np.asarray(image.dataobj[..., k]).astype(np.float32)
         yield plane
 
 
-def _spooled(
+def _spool_planes(
     planes: Iterable[np.ndarray],
     shape: tuple[int, ...],
     affine: np.ndarray,
     path: Path,
     spool: Path,
-    hounsfield: bool,
 ) -> Stack:
-    """Planes (I, J), turned to axial slices, on disk."""
-    least, largest = np.inf, -np.inf
-    kept: Spool | None = None
-    for plane in planes:
-        # A volume of one slice refuses what is no volume, and knows its orientation.
-        one = Volume(plane[..., None], affine, hounsfield, path)
-        grey = to_axial(one.voxels, affine)[0]
-        if not np.isfinite(grey).all():
-            raise ValueError(
-                f"{path}: some grey values are infinite or not a number; set them to that of air"
-            )
-        kept = kept or Spool(spool, grey.shape, np.float32)
-        kept.append(grey)
-        least, largest = min(least, float(grey.min())), max(largest, float(grey.max()))
-    assert kept is not None
+    """Write planes (I, J) of a grid, in the order of its last axis, to a file."""
+    slices = (to_axial(plane[..., None], affine)[0] for plane in planes)
+    stored, values = _spooled(slices, path, spool)
     if nib.orientations.io_orientation(affine)[2, 1] < 0:
-        kept.reverse()
-    return Stack(
-        kept,
-        tuple(shape),
-        affine,
-        one.axial_spacing(),
-        hounsfield or least < -200,
-        (least, largest),
-        path,
-    )
+        stored.reverse()
+    hounsfield = looks_hounsfield(np.array(values))
+    return Stack(stored, tuple(shape), affine, axial_spacing(affine), hounsfield, values, path)
+
+
+def _images(paths: Sequence[Path], spool: Path) -> Stack:
+    source = paths[0].parent
+    stored, values = _spooled(read_images(paths, read_grey_image), source, spool)
+    shape = (len(stored), *stored.shape)
+    return Stack(stored, shape, axial_affine(), (1.0, 1.0, 1.0), False, values, source)
+
+
+def _spooled(
+    slices: Iterable[np.ndarray], source: Path, spool: Path
+) -> tuple[Spool, tuple[float, float]]:
+    """Write slices to a file; return them with their smallest and largest grey value."""
+    smallest, largest = np.inf, -np.inf
+    stored: Spool | None = None
+    for one in slices:
+        check_finite(one, source)
+        if stored is None:
+            stored = Spool(spool, one.shape, np.float32)
+        stored.append(one)
+        smallest, largest = min(smallest, float(one.min())), max(largest, float(one.max()))
+    assert stored is not None
+    return stored, (smallest, largest)

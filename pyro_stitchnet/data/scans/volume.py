@@ -1,4 +1,4 @@
-"""A scan: its voxels, where they lie in the patient, and where it came from."""
+"""A scan in memory: its voxels, their place in the patient, and its source."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,36 +6,37 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-__all__ = ["Volume", "axial_affine", "from_axial", "to_axial"]
+__all__ = ["Volume", "axial_affine", "axial_spacing", "from_axial", "to_axial"]
 
 # Slices from feet to head, rows from front to back, columns from the patient's right to left: the
-# radiological view, the patient's right on the picture's left.
+# radiological view, with the patient's right on the left of the image.
 AXIAL = ("S", "P", "L")
 
 
 @dataclass(frozen=True)
 class Volume:
-    """One scan, or one slice of it, on the grid that its file has.
+    """One scan, or one slice of it, on the grid of its file.
 
     Attributes:
         voxels: grey values (I, J, K), in Hounsfield units where ``hounsfield``.
         affine: voxel indices (i, j, k, 1) to millimetres, RAS+ as in nibabel, (4, 4).
-        hounsfield: whether grey values are Hounsfield units (DICOM and most volumes are; PNG is
-            not).
+        hounsfield: whether grey values are Hounsfield units, as in DICOM and most volumes.
         source: the file or folder.
-        patient: whose scan it is; "" where the file does not say.
-        study: which of the patient's studies; "" where the file does not say.
+        study: which of the patient's studies; "" where the file does not name it.
+
+    Raises:
+        ValueError: ``voxels`` has not three axes or is empty, or ``affine`` is not a finite,
+            invertible 4x4 matrix.
     """
 
     voxels: np.ndarray
     affine: np.ndarray
     hounsfield: bool
     source: Path
-    patient: str = ""
     study: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse what is no volume."""
+        """Check shape and affine."""
         if self.voxels.ndim != 3 or 0 in self.voxels.shape:
             raise ValueError(
                 f"{self.source}: a volume has three axes, all longer than 0, not shape "
@@ -48,31 +49,26 @@ class Volume:
 
     @property
     def spacing(self) -> tuple[float, ...]:
-        """Distance of neighbouring voxels along each axis, in mm."""
+        """Distance of neighbouring voxels along each axis of the grid, in mm."""
         return tuple(float(v) for v in nib.affines.voxel_sizes(self.affine))
 
     def axial(self) -> np.ndarray:
-        """The voxels as axial slices, see :func:`to_axial`."""
+        """Return the voxels as axial slices, see :func:`to_axial`."""
         return to_axial(self.voxels, self.affine)
-
-    def axial_spacing(self) -> tuple[float, ...]:
-        """Distances in mm between slices, rows and columns of :meth:`axial`."""
-        order = np.argsort(_to_axial_orientation(self.affine)[:, 0])
-        return tuple(self.spacing[i] for i in order)
 
 
 def to_axial(array: np.ndarray, affine: np.ndarray) -> np.ndarray:
     """Turn a grid (I, J, K) into slices (S, R, C): feet to head, front to back, right to left.
 
-    Axes are exchanged and flipped, values never interpolated: an oblique scan is shown along its
-    own axes, the nearest ones being taken.
+    Axes are exchanged and flipped, values never interpolated: the slices of an oblique scan lie
+    along those of its own axes that are nearest to the patient's.
     """
     turned: np.ndarray = nib.orientations.apply_orientation(array, _to_axial_orientation(affine))
     return turned
 
 
 def from_axial(slices: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """The inverse of :func:`to_axial`: slices (S, R, C) to the grid (I, J, K) of ``affine``."""
+    """Turn slices (S, R, C) back to the grid (I, J, K) of ``affine``; inverts :func:`to_axial`."""
     back = nib.orientations.ornt_transform(
         nib.orientations.axcodes2ornt(AXIAL), nib.orientations.io_orientation(affine)
     )
@@ -80,8 +76,15 @@ def from_axial(slices: np.ndarray, affine: np.ndarray) -> np.ndarray:
     return grid
 
 
+def axial_spacing(affine: np.ndarray) -> tuple[float, ...]:
+    """Return the distances in mm between the slices, rows and columns of :func:`to_axial`."""
+    order = np.argsort(_to_axial_orientation(affine)[:, 0])
+    sizes = nib.affines.voxel_sizes(affine)
+    return tuple(float(sizes[axis]) for axis in order)
+
+
 def axial_affine(spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> np.ndarray:
-    """The affine of slices (S, R, C) that lie as :func:`to_axial` would turn them.
+    """Return the affine of a grid (S, R, C) that :func:`to_axial` leaves as it is.
 
     Args:
         spacing: of slices, rows and columns, in mm.
@@ -93,7 +96,7 @@ def axial_affine(spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> np.nd
 
 
 def _to_axial_orientation(affine: np.ndarray) -> np.ndarray:
-    """What nibabel is to do to each axis of the grid."""
+    """Return nibabel's orientation (3, 2): the new place and direction of each axis."""
     turn: np.ndarray = nib.orientations.ornt_transform(
         nib.orientations.io_orientation(affine), nib.orientations.axcodes2ornt(AXIAL)
     )

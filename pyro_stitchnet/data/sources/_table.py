@@ -1,23 +1,27 @@
-"""Tables that users write by hand, and what a bad one is told."""
+"""Tables that users write by hand."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["read_table"]
 
 
-def read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    """Read a CSV table as text, so that patient 007 keeps its zeros, without spaces around cells.
+def read_table(path: Path, columns: tuple[str, ...]) -> "pd.DataFrame":
+    """Read a CSV table as text, so that patient 007 keeps its zeros; spaces around cells are cut.
 
     Args:
         path: the file.
-        columns: those it must have, without an empty cell. The first tells rows apart.
+        columns: those it must have, without an empty cell. Values of the first must be unique.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no table, lacks a column, a cell or all rows, or names a row twice.
+        ValueError: it is no table, lacks a column, a cell or all rows, or repeats a row.
     """
+    import pandas as pd  # slow to import, and not needed to list sources
+
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: missing; it must be a table with the columns {' and '.join(columns)}"
@@ -30,17 +34,17 @@ def read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
         ) from error
     for sign, name in {";": "semicolons", "\t": "tabs"}.items():
         if len(table.columns) == 1 and sign in table.columns[0]:
-            raise ValueError(f"{path}: {name} part its columns; save it with commas in their place")
-    if not isinstance(table.index, pd.RangeIndex):  # pandas took the first cells for names of rows
+            raise ValueError(f"{path}: {name} separate its columns; save it with commas instead")
+    if not isinstance(table.index, pd.RangeIndex):  # pandas took the first cells for row names
         raise ValueError(
-            f"{path}: the rows have more cells than there are columns; put a name that holds a "
+            f"{path}: the rows have more cells than there are columns; put a name that contains a "
             'comma in "quotation marks"'
         )
     table = table.rename(columns=str.strip)
     if missing := [column for column in columns if column not in table]:
         raise ValueError(
-            f"{path}: no column {' nor '.join(missing)}, but {', '.join(table)}; name it so, or "
-            "add it"
+            f"{path}: no column {' nor '.join(missing)}, but {', '.join(table)}; rename or add "
+            "a column"
         )
     if table.empty:
         raise ValueError(f"{path}: has no rows; list every {columns[0]}")

@@ -1,4 +1,4 @@
-"""What a source of scans declares, and what it finds in its folder."""
+"""Sources of scans, and the scans that they find in a folder."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -6,26 +6,29 @@ from pathlib import Path
 
 from pyro_stitchnet.data.scans.common import counted
 
-__all__ = ["Archive", "Scan", "Source"]
+__all__ = ["Archive", "ScanFiles", "Source"]
 
 
 @dataclass(frozen=True)
-class Scan:
-    """What a source knows about one scan before it is read.
+class ScanFiles:
+    """The files and labels of one scan, before it is read.
 
     Attributes:
-        name: of the scan, one of a kind within its source.
-        patient: whose scan it is. Never empty: splits go by it.
-        image: a volume's file, a DICOM folder, or the pictures of its slices from feet to head.
-        mask: likewise; None where nothing is labelled. Of pictures one for each, None for a slice
-            without labels.
+        name: unique name of the scan within its source.
+        patient: whose scan it is. Never empty: splits are made by patient.
+        image: a volume's file, a DICOM folder, or the image files of its slices from feet to head.
+        mask: likewise; None where nothing is labelled. With image files one mask for each, or None
+            for an unlabelled slice.
         study: which of the patient's studies.
-        meanings: mask value -> the labels it allows, where not the source's.
-        everywhere: the labels that every pixel allows, of a scan that is labelled as a whole (a
-            healthy control has no lesion anywhere) and so has no mask.
-        stacked: whether neighbouring slices are neighbours in the patient. Where not, nothing may
-            be followed from one slice to the next.
-        series: SeriesInstanceUID, where ``image`` is a DICOM folder that may hold several.
+        rule: mask value -> the labels it allows; None for the source's rule.
+        everywhere: the labels that every pixel may have, for a scan that is labelled as a whole and
+            so has no mask: a healthy control has no lesion anywhere.
+        stacked: whether neighbouring slices are neighbours in the patient. If not, slices are
+            processed one by one.
+        series: SeriesInstanceUID, where ``image`` is a DICOM folder that may hold several series.
+
+    Raises:
+        ValueError: the patient is empty, or image, mask and ``everywhere`` contradict each other.
     """
 
     name: str
@@ -33,13 +36,13 @@ class Scan:
     image: Path | tuple[Path, ...]
     mask: Path | tuple[Path | None, ...] | None = None
     study: str = ""
-    meanings: Mapping[int, frozenset[int]] | None = None
+    rule: Mapping[int, frozenset[int]] | None = None
     everywhere: frozenset[int] | None = None
     stacked: bool = True
     series: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what contradicts itself."""
+        """Check that the fields fit together."""
         if not self.patient:
             raise ValueError(f"{self.image}: scan {self.name!r} has no patient; splits need one")
         if self.mask is not None and self.everywhere is not None:
@@ -48,7 +51,7 @@ class Scan:
             if len(self.image) != len(self.mask):
                 raise ValueError(
                     f"{self.image[0]}: scan {self.name!r} has "
-                    f"{counted(len(self.image), 'picture')} but {counted(len(self.mask), 'mask')}; "
+                    f"{counted(len(self.image), 'image')} but {counted(len(self.mask), 'mask')}; "
                     "give None for a slice without labels"
                 )
         elif isinstance(self.mask, tuple):
@@ -61,9 +64,8 @@ class Archive:
 
     Attributes:
         file: its name.
-        base: the address that its name is added to, "https://host/folder/" or "doi:.../".
-        checksum: "md5:..." or "sha256:...", as pooch takes it; "" of a DOI whose repository tells
-            it.
+        base: the address of its folder, "https://host/folder/" or "doi:.../".
+        checksum: "md5:..." or "sha256:...", as in pooch; "" for a DOI, whose repository lists it.
     """
 
     file: str
@@ -76,29 +78,29 @@ class Source:
     """A public dataset, or a layout of folders that users keep.
 
     Attributes:
-        name: what the command line calls it.
-        title: in words.
-        layout: how its folder looks, for people; an example for every kind of file.
-        landmarks: patterns of :meth:`pathlib.Path.glob`; a folder that has one of them is meant to
-            have this layout.
-        meanings: mask value -> the labels it allows.
+        name: its name on the command line.
+        title: a description in one line.
+        layout: the layout of its folder, for users, with an example for every kind of file.
+        landmarks: patterns of :meth:`pathlib.Path.glob`; a folder with a match of one of them is
+            taken to have this layout.
+        rule: mask value -> the labels it allows.
         find: yields the scans in a folder, in a fixed order, without reading voxels. Raises
             FileNotFoundError or ValueError, naming the path, where the folder has another layout.
-            That there is a scan, and none twice, is for its caller to hold.
-        caution: what to know before figures are trusted, to be shown whenever the source is read;
-            "" where there is nothing.
-        licence: of the data; "" for users' own.
-        citation: whom to cite; "" for users' own.
-        homepage: where people read about it and, unless there are ``archives``, get it.
-        archives: what ``stitchnet download`` fetches; empty where a person must ask or log in.
+            The caller checks that there are scans, and that their names are unique.
+        caution: a limitation of the data that affects results, shown whenever the source is read;
+            "" where there is none.
+        licence: of the data; "" for users' own data.
+        citation: the works to cite; "" for users' own data.
+        homepage: a page about the data, and to download it where there are no ``archives``.
+        archives: the files of ``stitchnet download``; empty where access needs a login or request.
     """
 
     name: str
     title: str
     layout: str
     landmarks: tuple[str, ...]
-    meanings: Mapping[int, frozenset[int]]
-    find: Callable[[Path], Iterator[Scan]]
+    rule: Mapping[int, frozenset[int]]
+    find: Callable[[Path], Iterator[ScanFiles]]
     caution: str = ""
     licence: str = ""
     citation: str = ""

@@ -1,21 +1,22 @@
-"""CC-CCII, the article's dataset: scans as pictures, and 750 labelled slices.
+"""CC-CCII, the article's dataset: scans as image files, and 750 labelled slices.
 
 Common pneumonia (``CP/``) is left out, as in the article. Normal scans are controls: no lesion
-anywhere. Layout and mask values are as the dataset's users describe them; its pages do not say
+anywhere. Layout and mask values follow descriptions by users of the dataset. Its pages do not state
 whether slices are numbered from the head or from the feet.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from pyro_stitchnet.data.sources.base import Scan, Source
-from pyro_stitchnet.data.sources.paths import PICTURES, files, folders, pair, stem
+from pyro_stitchnet.data.scans.endings import IMAGE_ENDINGS
+from pyro_stitchnet.data.sources.base import ScanFiles, Source
+from pyro_stitchnet.data.sources.paths import files, folders, pair, stem
 from pyro_stitchnet.labels import BACKGROUND, HEALTHY, LABEL_RULES
 
 __all__ = ["CCII"]
 
 
-def _find(folder: Path) -> Iterator[Scan]:
+def _find(folder: Path) -> Iterator[ScanFiles]:
     parts = [part for part in ("NCP", "Normal", "ct_lesion_seg") if (folder / part).is_dir()]
     if not parts:
         raise FileNotFoundError(
@@ -26,41 +27,41 @@ def _find(folder: Path) -> Iterator[Scan]:
         yield from (_lesions if part == "ct_lesion_seg" else _scans)(folder / part)
 
 
-def _scans(folder: Path) -> Iterator[Scan]:
-    """The scans of ``NCP/`` or ``Normal/``."""
+def _scans(folder: Path) -> Iterator[ScanFiles]:
+    """Yield the scans of ``NCP/`` or ``Normal/``."""
     control = frozenset({BACKGROUND, HEALTHY}) if folder.name == "Normal" else None
-    for patient in folders(folder, besides=PICTURES):
-        for scan in folders(patient, besides=PICTURES):
-            pictures = tuple(files(scan, PICTURES))
-            if not pictures:
+    for patient in folders(folder, besides=IMAGE_ENDINGS):
+        for scan in folders(patient, besides=IMAGE_ENDINGS):
+            images = tuple(files(scan, IMAGE_ENDINGS))
+            if not images:
                 raise FileNotFoundError(
-                    f"{scan}: holds no pictures; unpack the scan again or remove its folder"
+                    f"{scan}: holds no images; unpack the scan again or remove its folder"
                 )
-            yield Scan(
+            yield ScanFiles(
                 name=f"{folder.name}/{patient.name}/{scan.name}",
                 patient=f"{folder.name}-{patient.name}",
-                image=pictures,
+                image=images,
                 study=scan.name,
                 everywhere=control,
             )
 
 
-def _lesions(folder: Path) -> Iterator[Scan]:
-    """The labelled slices. They lie apart in the patient, so each is a scan of its own."""
-    with_images = folders(folder / "image", besides=PICTURES)
-    with_masks = {path.name for path in folders(folder / "mask", besides=PICTURES)}
-    if strange := sorted(with_masks - {path.name for path in with_images}):
+def _lesions(folder: Path) -> Iterator[ScanFiles]:
+    """Yield the labelled slices, each as a scan: they are no neighbours in the patient."""
+    with_images = folders(folder / "image", besides=IMAGE_ENDINGS)
+    with_masks = {path.name for path in folders(folder / "mask", besides=IMAGE_ENDINGS)}
+    if unpaired := sorted(with_masks - {path.name for path in with_images}):
         raise FileNotFoundError(
-            f"{folder / 'image' / strange[0]}: missing, though there are masks of it; unpack "
+            f"{folder / 'image' / unpaired[0]}: missing, though there are masks of it; unpack "
             "ct_lesion_seg again"
         )
     for patient in with_images:
-        masks = files(folder / "mask" / patient.name, PICTURES)
-        for image, mask in pair(files(patient, PICTURES), masks, all_labelled=True):
-            yield Scan(
+        masks = files(folder / "mask" / patient.name, IMAGE_ENDINGS)
+        for image, mask in pair(files(patient, IMAGE_ENDINGS), masks, all_labelled=True):
+            yield ScanFiles(
                 name=f"{folder.name}/{patient.name}/{stem(image)}",
-                # Should it not be the patient of this number in NCP/, two patients stay together,
-                # which harms nothing; taking one patient for two would leak.
+                # If the numbers here and in NCP/ are unrelated, two patients stay in one part of a
+                # split, which is harmless. One patient with two names would leak.
                 patient=f"NCP-{patient.name}",
                 image=image,
                 mask=mask,
@@ -75,12 +76,12 @@ CCII = Source(
         "ct_lesion_seg/image/<patient>/1.jpg, ct_lesion_seg/mask/<patient>/1.png"
     ),
     landmarks=("NCP", "Normal", "ct_lesion_seg"),
-    meanings=LABEL_RULES["full"],
+    rule=LABEL_RULES["full"],
     find=_find,
     caution=(
-        "Patients of ct_lesion_seg are taken to have the numbers that they have in NCP. If they do "
-        "not, a labelled slice may also lie, unlabelled, in another part of the split: check for "
-        "near-duplicates before reporting figures."
+        "Patients of ct_lesion_seg are assumed to have the same numbers as in NCP. If they do not, "
+        "a labelled slice may also lie, unlabelled, in another part of the split: check for "
+        "near-duplicates before reporting results."
     ),
     licence="for research, on the terms of the China National Center for Bioinformation",
     citation=(

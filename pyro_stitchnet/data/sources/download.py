@@ -1,4 +1,4 @@
-"""Fetching public datasets, their checksums compared."""
+"""Download of public datasets, with checksums."""
 
 import tempfile
 import zipfile
@@ -15,28 +15,28 @@ RETRIES = 2
 
 
 def download(name: str, out: str | Path) -> list[Path]:
-    """Fetch and unpack a source's archives, after printing its licence and whom to cite.
+    """Download and unpack a source's archives, after printing its licence and citation.
 
-    An archive becomes a folder of its name. It appears when it is complete, so that a download
-    that was broken off goes on, on the next call, with the archives that are still missing.
+    Each archive becomes a folder of its name, which appears once it is complete. After an
+    interruption the next call downloads the archives that are still missing.
 
     Args:
         name: of a source, a key of :data:`~pyro_stitchnet.data.sources.SOURCES`.
-        out: the folder for it, made where missing.
+        out: the folder for the data; created if missing.
 
     Returns:
         The unpacked folders, in ``out``.
 
     Raises:
-        ValueError: the source is unknown or cannot be downloaded, or an archive is not what it
-            should be.
-        ConnectionError: the server cannot be reached or does not give the file.
+        ValueError: the source is unknown or cannot be downloaded, or an archive has a wrong
+            checksum, is damaged or unsafe.
+        ConnectionError: the server cannot be reached or does not send the file.
     """
     if name not in SOURCES:
         raise ValueError(f"{name}: unknown source; choose one of {', '.join(SOURCES)}")
     source = SOURCES[name]
     if not source.archives:
-        where = f"get it at {source.homepage}" if source.homepage else "it is your own folder"
+        where = f"get it at {source.homepage}" if source.homepage else "it is your own data"
         raise ValueError(f"{name}: cannot be downloaded; {where}")
     print(f"{source.title}\nLicence: {source.licence}\nPlease cite: {source.citation}", flush=True)
     out = Path(out)
@@ -53,7 +53,7 @@ def download(name: str, out: str | Path) -> list[Path]:
 
 
 def _fetch(archive: Archive, out: Path, homepage: str) -> Path:
-    """The archive in ``out``; one of the right checksum that lies there is kept."""
+    """Download an archive to ``out``, unless it is there with the right checksum."""
     by_hand = (
         f"try again later, or put {archive.file} from {homepage} into {out} and run this again"
     )
@@ -69,7 +69,7 @@ def _fetch(archive: Archive, out: Path, homepage: str) -> Path:
             shelf.load_registry_from_doi()
         except (requests.RequestException, ValueError, KeyError) as error:
             raise ConnectionError(
-                f"{packed}: {archive.base} does not tell its checksum ({error}); {by_hand}"
+                f"{packed}: {archive.base} does not list its checksum ({error}); {by_hand}"
             ) from error
     try:
         shelf.fetch(archive.file, progressbar=True)
@@ -77,8 +77,7 @@ def _fetch(archive: Archive, out: Path, homepage: str) -> Path:
         raise ConnectionError(f"{packed}: cannot be fetched ({error}); {by_hand}") from error
     except ValueError as error:
         raise ValueError(
-            f"{packed}: what {archive.base} sent has not the checksum it should have ({error}); "
-            f"{by_hand}"
+            f"{packed}: the file from {archive.base} has a wrong checksum ({error}); {by_hand}"
         ) from error
     return packed
 
@@ -101,7 +100,7 @@ def _unpack(packed: Path, target: Path) -> None:
 
 
 def _refuse_outside(packed: Path, name: str) -> None:
-    """Refuse a member that would be written outside its folder, on any system."""
+    """Refuse a member that would be written outside its folder on any operating system."""
     for kind in (PurePosixPath, PureWindowsPath):
         if kind(name).anchor or ".." in kind(name).parts:
             raise ValueError(

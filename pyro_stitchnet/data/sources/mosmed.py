@@ -1,21 +1,22 @@
 """MosMedData: 1,110 studies graded CT-0 to CT-4, 50 of them with binary masks of lesions.
 
-The dataset tells studies apart, not patients, so each study is taken as another patient.
+The dataset names studies, not patients, so each study counts as one patient.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from pyro_stitchnet.data.sources.base import Scan, Source
-from pyro_stitchnet.data.sources.paths import MEDICAL, files, folders, stem
-from pyro_stitchnet.labels import BACKGROUND, CONSOLIDATION, GGO, HEALTHY
+from pyro_stitchnet.data.scans.endings import VOLUME_ENDINGS
+from pyro_stitchnet.data.sources.base import ScanFiles, Source
+from pyro_stitchnet.data.sources.paths import files, folders, stem
+from pyro_stitchnet.labels import BACKGROUND, HEALTHY, LESIONS
 
 __all__ = ["MOSMED"]
 
 NO_LESION = frozenset({BACKGROUND, HEALTHY})
 
 
-def _find(folder: Path) -> Iterator[Scan]:
+def _find(folder: Path) -> Iterator[ScanFiles]:
     grades = [path for path in folders(folder / "studies") if path.name.startswith("CT-")]
     if not grades:
         raise FileNotFoundError(
@@ -23,10 +24,10 @@ def _find(folder: Path) -> Iterator[Scan]:
         )
     masks = _masks(folder / "masks")
     for grade in grades:
-        for image in files(grade, MEDICAL):
+        for image in files(grade, VOLUME_ENDINGS):
             name = stem(image)
             mask = masks.pop(name, None)
-            yield Scan(
+            yield ScanFiles(
                 name=name,
                 patient=name,
                 image=image,
@@ -38,9 +39,9 @@ def _find(folder: Path) -> Iterator[Scan]:
 
 
 def _masks(folder: Path) -> dict[str, Path]:
-    """Study -> its mask; most studies have none."""
+    """Return study -> its mask; most studies have none."""
     masks = {}
-    for path in files(folder, MEDICAL) if folder.is_dir() else []:
+    for path in files(folder, VOLUME_ENDINGS) if folder.is_dir() else []:
         if not stem(path).endswith("_mask"):
             raise ValueError(f"{path}: a mask is called study_0255_mask.nii.gz; rename it")
         masks[stem(path).removesuffix("_mask")] = path
@@ -52,11 +53,11 @@ MOSMED = Source(
     title="MosMedData: chest CT scans with COVID-19 related findings",
     layout="studies/CT-0/study_0001.nii.gz ... studies/CT-4/, masks/study_0255_mask.nii.gz",
     landmarks=("studies/CT-*",),
-    meanings={0: NO_LESION, 1: frozenset({GGO, CONSOLIDATION})},
+    rule={0: NO_LESION, 1: frozenset(LESIONS)},
     find=_find,
     caution=(
-        "CT-0 (no sign of viral pneumonia) is taken as free of lesions, though such a lung need "
-        "not be healthy."
+        "CT-0 (no sign of viral pneumonia) counts as free of lesions, though such a lung need not "
+        "be healthy."
     ),
     licence="CC BY-NC-ND 3.0",
     citation=(

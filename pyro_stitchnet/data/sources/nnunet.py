@@ -1,6 +1,6 @@
-"""nnU-Net's raw format (version 2), its labels understood by their names.
+"""nnU-Net's raw format (version 2); label names decide which labels a mask value allows.
 
-``imagesTs/`` is left alone: it is what its owner tests on.
+``imagesTs/`` is not read: it is the owner's test set.
 """
 
 import json
@@ -8,14 +8,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pyro_stitchnet.data.sources.base import Scan, Source
+from pyro_stitchnet.data.sources.base import ScanFiles, Source
 from pyro_stitchnet.data.sources.paths import files, pair
-from pyro_stitchnet.labels import BACKGROUND, CONSOLIDATION, GGO, HEALTHY, LABELS
+from pyro_stitchnet.labels import BACKGROUND, CONSOLIDATION, GGO, HEALTHY, LABELS, LESIONS
 
-__all__ = ["NNUNET", "meanings_of"]
+__all__ = ["NNUNET", "rule_of"]
 
 ALL = frozenset(range(len(LABELS)))
-LESION = frozenset({GGO, CONSOLIDATION})
+INFECTION = frozenset(LESIONS)
 NAMES: Mapping[str, frozenset[int]] = {
     "healthy": frozenset({HEALTHY}),
     "healthy lung": frozenset({HEALTHY}),
@@ -23,8 +23,8 @@ NAMES: Mapping[str, frozenset[int]] = {
     "ground glass": frozenset({GGO}),
     "ground glass opacity": frozenset({GGO}),
     "consolidation": frozenset({CONSOLIDATION}),
-    "infection": LESION,
-    "lesion": LESION,
+    "infection": INFECTION,
+    "lesion": INFECTION,
     "effusion": frozenset({BACKGROUND}),
     "pleural effusion": frozenset({BACKGROUND}),
     "ignore": ALL,
@@ -32,27 +32,27 @@ NAMES: Mapping[str, frozenset[int]] = {
 LUNGS = ("lung", "lungs", "left lung", "right lung")
 
 
-def meanings_of(labels: Mapping[str, int]) -> dict[int, frozenset[int]]:
-    """What each mask value allows, from the labels' names.
+def rule_of(labels: Mapping[str, int]) -> dict[int, frozenset[int]]:
+    """Return mask value -> the labels it allows, from the labels' names.
 
-    "background" and "lung" are what is left over, so they allow too what no other name tells: in
-    a dataset of background and infection, background may be healthy lung; in one of background
-    and lung, lung may be infected.
+    "background" and "lung" include every tissue that has no name of its own: in a dataset of
+    background and infection, background may be healthy lung; in one of background and lung, lung
+    may be infected.
 
     Args:
-        labels: name -> mask value, "background" among them.
+        labels: name -> mask value, with the name "background".
 
     Raises:
         ValueError: a name is unknown.
     """
     names = {name: name.lower().replace("_", " ").replace("-", " ").strip() for name in labels}
     known = {"background", *LUNGS, *NAMES}
-    if strange := [name for name, plain in names.items() if plain not in known]:
-        raise ValueError(f"label {strange[0]!r} is unknown; rename it to one of {sorted(known)}")
-    told = {name for name in names.values() if name in NAMES and name != "ignore"}
-    untold = ALL - frozenset().union(*(NAMES[name] for name in told)) - {BACKGROUND}
-    lung = frozenset({HEALTHY}) | untold & LESION
-    background = frozenset({BACKGROUND}) | untold
+    if unknown := [name for name, plain in names.items() if plain not in known]:
+        raise ValueError(f"label {unknown[0]!r} is unknown; rename it to one of {sorted(known)}")
+    tissues = {name for name in names.values() if name in NAMES and name != "ignore"}
+    unnamed = ALL - frozenset().union(*(NAMES[name] for name in tissues)) - {BACKGROUND}
+    lung = frozenset({HEALTHY}) | unnamed & INFECTION
+    background = frozenset({BACKGROUND}) | unnamed
     if any(name in LUNGS for name in names.values()):
         background -= lung
     return {
@@ -61,11 +61,11 @@ def meanings_of(labels: Mapping[str, int]) -> dict[int, frozenset[int]]:
     }
 
 
-def _find(folder: Path) -> Iterator[Scan]:
+def _find(folder: Path) -> Iterator[ScanFiles]:
     path = folder / "dataset.json"
     ending, labels, patients = _description(path)
     try:
-        meanings = meanings_of(labels)
+        rule = rule_of(labels)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     images = {}
@@ -80,11 +80,11 @@ def _find(folder: Path) -> Iterator[Scan]:
     for case, mask in pair(list(images), masks, all_labelled=False):
         name = case.name.removesuffix(ending)
         patient = patients.get(name, name)
-        yield Scan(name=name, patient=patient, image=images[case], mask=mask, meanings=meanings)
+        yield ScanFiles(name=name, patient=patient, image=images[case], mask=mask, rule=rule)
 
 
 def _description(path: Path) -> tuple[str, dict[str, int], dict[str, str]]:
-    """The file ending, the labels, and the patients, that ``dataset.json`` tells."""
+    """Read the file ending, the labels and the patients from ``dataset.json``."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: missing; nnU-Net's raw format needs it")
     try:
@@ -115,11 +115,11 @@ NNUNET = Source(
         "another file_ending)"
     ),
     landmarks=("imagesTr",),
-    meanings={},  # every dataset has its own
+    rule={},  # every dataset has its own
     find=_find,
     caution=(
-        "The format tells cases, not patients, so each case is taken as another patient. If a "
-        "patient has several, say so in dataset.json, under the key patients: {CASE: PATIENT}."
+        "The format names cases, not patients, so each case counts as one patient. If a patient "
+        "has several, list them in dataset.json, under the key patients: {CASE: PATIENT}."
     ),
 )
 """nnU-Net v2's raw layout."""

@@ -1,21 +1,17 @@
-"""Listing folders and pairing images with masks, the same way for every source."""
+"""Listing of folders and pairing of images with masks, for every source."""
 
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pyro_stitchnet.data.scans.readers import PICTURES
-
-__all__ = ["MEDICAL", "PICTURES", "files", "folders", "natural", "pair", "stem"]
-
-MEDICAL = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
+__all__ = ["files", "folders", "natural", "pair", "stem"]
 
 
 def files(folder: Path, endings: tuple[str, ...]) -> list[Path]:
-    """The files directly in a folder, hidden ones left out, in :func:`natural` order.
+    """List the files directly in a folder, without hidden ones, in :func:`natural` order.
 
     Args:
-        folder: where to look.
+        folder: the folder.
         endings: in lower case; files may have them in any case.
 
     Raises:
@@ -25,10 +21,10 @@ def files(folder: Path, endings: tuple[str, ...]) -> list[Path]:
 
 
 def folders(folder: Path, *, besides: tuple[str, ...] = ()) -> list[Path]:
-    """The folders directly in a folder, in :func:`natural` order.
+    """List the folders directly in a folder, in :func:`natural` order.
 
     Args:
-        folder: where to look.
+        folder: the folder.
         besides: endings of files that belong one folder deeper and must not lie here.
 
     Raises:
@@ -44,19 +40,19 @@ def folders(folder: Path, *, besides: tuple[str, ...] = ()) -> list[Path]:
 
 
 def natural(name: str) -> list[tuple[int, str]]:
-    """Sorts names as people count: slice_2 before slice_10."""
+    """Return a key that sorts names by their numbers: slice_2 before slice_10."""
     return [(int(p), p) if p.isdecimal() else (-1, p) for p in re.split(r"(\d+)", name)]
 
 
 def stem(path: Path) -> str:
-    """The name without its ending; ``.nii.gz`` is one ending."""
+    """Return the name without its ending; ``.nii.gz`` is one ending."""
     return path.name[: -len(".nii.gz")] if path.name.lower().endswith(".nii.gz") else path.stem
 
 
 def pair(
     images: Sequence[Path], masks: Iterable[Path], *, all_labelled: bool
 ) -> list[tuple[Path, Path | None]]:
-    """Every image with the mask of the same name, whatever their endings.
+    """Pair every image with the mask of the same name; endings may differ.
 
     Args:
         images: of one folder.
@@ -65,7 +61,7 @@ def pair(
 
     Raises:
         FileNotFoundError: a mask has no image or, where all are labelled, an image no mask.
-        ValueError: two files differ by their endings only.
+        ValueError: two files differ only in their endings.
     """
     by_name: dict[str, Path] = {}
     for mask in masks:
@@ -88,6 +84,6 @@ def pair(
 def _visible(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
-    # macOS leaves these beside what it packs.
+    # macOS leaves such files in the archives it makes.
     paths = (p for p in folder.iterdir() if not p.name.startswith(".") and p.name != "__MACOSX")
     return sorted(paths, key=lambda path: natural(path.name))

@@ -1,4 +1,4 @@
-"""A user's bare folder of scans, none of them labelled."""
+"""A user's folder of unlabelled scans."""
 
 import os
 import re
@@ -6,15 +6,19 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pyro_stitchnet.data.scans.dicom import Series, list_series
-from pyro_stitchnet.data.sources.base import Scan, Source
-from pyro_stitchnet.data.sources.paths import MEDICAL, natural, stem
+from pyro_stitchnet.data.scans.endings import VOLUME_ENDINGS
+from pyro_stitchnet.data.sources.base import ScanFiles, Source
+from pyro_stitchnet.data.sources.paths import natural, stem
+
+if TYPE_CHECKING:
+    from pyro_stitchnet.data.scans.dicom import Series
 
 __all__ = ["PLAIN"]
 
 
-def _find(folder: Path) -> Iterator[Scan]:
+def _find(folder: Path) -> Iterator[ScanFiles]:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
     found = sorted(_scans(folder), key=lambda each: natural(each[0].name))
@@ -24,26 +28,28 @@ def _find(folder: Path) -> Iterator[Scan]:
 
 
 def _raised(error: OSError) -> None:
-    """A folder that cannot be read is not passed over."""
+    """Make os.walk raise at a folder that cannot be read, instead of skipping it."""
     raise error
 
 
-def _scans(folder: Path) -> Iterator[tuple[Scan, str]]:
-    """Every volume and CT series, whose patient is as yet its place; with its PatientID."""
+def _scans(folder: Path) -> Iterator[tuple[ScanFiles, str]]:
+    """Yield every volume and CT series, named after its place, with its PatientID."""
+    from pyro_stitchnet.data.scans.dicom import list_series  # pydicom is slow to import
+
     for place, below, names in os.walk(folder, onerror=_raised):
         below[:] = [name for name in below if not name.startswith(".") and name != "__MACOSX"]
         here = Path(place)
         for name in names:
-            if name.lower().endswith(MEDICAL) and not name.startswith("."):
+            if name.lower().endswith(VOLUME_ENDINGS) and not name.startswith("."):
                 path = (here / name).relative_to(folder)
                 path = path.with_name(stem(path))
-                yield Scan(path.as_posix(), path.parts[0], here / name), ""
+                yield ScanFiles(path.as_posix(), path.parts[0], here / name), ""
         # A folder called by a DICOM UID has dots, but no ending.
         path = Path(folder.resolve().name) if here == folder else here.relative_to(folder)
-        scan = Scan(path.as_posix(), path.parts[0], here)
+        scan = ScanFiles(path.as_posix(), path.parts[0], here)
         try:
             series = [one for one in list_series(here) if one.is_ct]
-        except ValueError:  # raised again for who reads the folder, and may skip it
+        except ValueError:  # raised again when the folder is read, where it may be skipped
             yield scan, ""
             continue
         for one, label in zip(series, _labels(series), strict=True):
@@ -51,8 +57,8 @@ def _scans(folder: Path) -> Iterator[tuple[Scan, str]]:
             yield replace(scan, name=name, series=one.uid), one.patient
 
 
-def _labels(series: Sequence[Series]) -> list[str]:
-    """What tells a folder's series apart: number and description, and UID where they do not."""
+def _labels(series: "Sequence[Series]") -> list[str]:
+    """Return a unique label for each series: number and description, with the UID if needed."""
     short = [
         re.sub(r"[^\w.+-]+", "_", " ".join(filter(None, (one.number, one.description))))
         for one in series
@@ -65,9 +71,9 @@ def _labels(series: Sequence[Series]) -> list[str]:
 
 
 def _patients(found: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Whose each place is: of places that share a PatientID, the first is their patient's name."""
+    """Return place -> patient; places that share a PatientID are named after the first of them."""
     patients: dict[str, str] = {}
-    first: dict[str, str] = {}  # place of a PatientID
+    first: dict[str, str] = {}  # PatientID -> its first place
     for place, number in found:
         patient = patients.setdefault(place, place)
         if number:
@@ -84,14 +90,14 @@ PLAIN = Source(
         "<patient>.nii.gz or <patient>/<anything>.nii.gz (.nrrd, .mha ... alike), or "
         "<patient>/[.../]<DICOM files> of one or more series"
     ),
-    landmarks=tuple(f"**/*{ending}" for ending in (*MEDICAL, ".dcm", "DICOMDIR")),
-    meanings={},
+    landmarks=tuple(f"**/*{ending}" for ending in (*VOLUME_ENDINGS, ".dcm", "DICOMDIR")),
+    rule={},
     find=_find,
     caution=(
-        "All in one folder below the top is taken as one patient, and so is each file at the top. "
-        "DICOM folders that share a PatientID are one patient, too: if an anonymised export gives "
-        "one to all, clear that tag. Masks are not told from images: keep them elsewhere or use "
-        "another layout."
+        "Each folder at the top counts as one patient, and so does each file at the top. DICOM "
+        "folders that share a PatientID are one patient, too: if an anonymised export gives the "
+        "same to all, clear that tag. Masks cannot be distinguished from images: keep them "
+        "elsewhere or use another layout."
     ),
 )
 """Volumes and DICOM folders, nothing labelled."""

@@ -1,16 +1,17 @@
 """Zenodo 3757476: 20 volumes with lungs and infection, from Coronacases and Radiopaedia.
 
-An image and its mask have one name. The archives ``Lung_Mask.zip`` and ``Infection_Mask.zip`` hold
-parts of ``Lung_and_Infection_Mask.zip`` and are not needed.
+An image and its mask have the same name. The archives ``Lung_Mask.zip`` and ``Infection_Mask.zip``
+hold parts of ``Lung_and_Infection_Mask.zip`` and are not needed.
 """
 
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from pyro_stitchnet.data.sources.base import Archive, Scan, Source
-from pyro_stitchnet.data.sources.paths import MEDICAL, files, pair, stem
-from pyro_stitchnet.labels import BACKGROUND, CONSOLIDATION, GGO, HEALTHY
+from pyro_stitchnet.data.scans.endings import VOLUME_ENDINGS
+from pyro_stitchnet.data.sources.base import Archive, ScanFiles, Source
+from pyro_stitchnet.data.sources.paths import files, pair, stem
+from pyro_stitchnet.labels import BACKGROUND, HEALTHY, LESIONS
 
 __all__ = ["ZENODO"]
 
@@ -18,13 +19,13 @@ IMAGES, MASKS = "COVID-19-CT-Seg_20cases", "Lung_and_Infection_Mask"
 RADIOPAEDIA = re.compile(r"(?P<patient>radiopaedia_\d+)_(?P<study>\d+)_\d+")
 
 
-def _find(folder: Path) -> Iterator[Scan]:
-    images, masks = files(folder / IMAGES, MEDICAL), files(folder / MASKS, MEDICAL)
+def _find(folder: Path) -> Iterator[ScanFiles]:
+    images, masks = files(folder / IMAGES, VOLUME_ENDINGS), files(folder / MASKS, VOLUME_ENDINGS)
     for image, mask in pair(images, masks, all_labelled=True):
         name = stem(image)
-        # A Radiopaedia case is one patient: 10 and 29 are here with two volumes each.
+        # A Radiopaedia case is one patient: cases 10 and 29 have two volumes each.
         case = RADIOPAEDIA.fullmatch(name)
-        yield Scan(
+        yield ScanFiles(
             name=name,
             patient=case["patient"] if case else name,
             image=image,
@@ -38,11 +39,11 @@ ZENODO = Source(
     title="COVID-19 CT Lung and Infection Segmentation Dataset (Zenodo 3757476)",
     layout=f"{IMAGES}/coronacases_001.nii.gz, {MASKS}/coronacases_001.nii.gz",
     landmarks=(IMAGES,),
-    meanings={
+    rule={
         0: frozenset({BACKGROUND}),
         1: frozenset({HEALTHY}),  # left lung
         2: frozenset({HEALTHY}),  # right lung
-        3: frozenset({GGO, CONSOLIDATION}),  # infection
+        3: frozenset(LESIONS),  # infection
     },
     find=_find,
     caution=(

@@ -1,1 +1,1 @@
-"""Segmentation networks and semi-supervised peers to compare StitchNet with, one file each."""
+"""Segmentation networks and semi-supervised methods to compare StitchNet with, one file each."""

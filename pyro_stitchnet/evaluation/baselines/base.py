@@ -1,4 +1,4 @@
-"""What the baselines share: the loss of labels, and of label sets."""
+"""The supervised baseline, and losses that the other baselines share."""
 
 from collections.abc import Callable, Mapping
 
@@ -8,88 +8,87 @@ from torch.nn import functional
 
 from pyro_stitchnet.data.datasets.batches import Batch
 from pyro_stitchnet.data.datasets.slices import Slices
-from pyro_stitchnet.model.classifier_loss import dice_loss, log_allowed
-from pyro_stitchnet.training.learner import Learner
+from pyro_stitchnet.model.classifier_loss import ClassifierLoss
+from pyro_stitchnet.training.learner import Learner, LossOutput
 
-__all__ = ["Reading", "Supervised", "cross_entropy", "set_loss"]
+__all__ = ["Predictor", "Supervised", "cross_entropy", "label_loss"]
 
-Reading = Callable[[Tensor], Tensor]
-"""Slices (N, H, W) to label probabilities (N, K, H, W)."""
+Predictor = Callable[[Tensor], Tensor]
+"""A function from slices (N, H, W) to label probabilities (N, K, H, W)."""
 
-PREDICTED_AT_ONCE = 8
+BATCH_SIZE = 8  # slices per forward pass of a prediction
 
 
 class Supervised(Learner):
     """A segmentation network trained on the annotated slices of a batch alone.
 
-    The loss is cross-entropy of label sets plus soft Dice, as nnU-Net has it (Isensee et al.,
-    Nature Methods 2021); see :func:`set_loss`.
+    Its loss is cross-entropy of label sets plus soft Dice, as in nnU-Net (Isensee et al., Nature
+    Methods 2021); see :func:`label_loss`.
     """
 
     network: nn.Module
 
     def __init__(self, network: nn.Module) -> None:
-        """Take the network: grey slices (N, 1, H, W) to logits (N, K, H, W)."""
+        """Take the network, from grey slices (N, 1, H, W) to logits (N, K, H, W)."""
         super().__init__()
         self.network = network
 
-    def loss(self, batch: Batch, step: int) -> Tensor:
-        """The loss of the labels."""
-        told = ~batch.unlabelled
-        return set_loss(self.logits(batch.x[told]), batch.allowed[told])
+    def loss(self, batch: Batch, step: int) -> LossOutput:
+        """Return the loss of the labels."""
+        return LossOutput(self.supervised_loss(batch))
+
+    def supervised_loss(self, batch: Batch) -> Tensor:
+        """Return the loss of the annotated slices, a scalar; 0 without any."""
+        labelled = ~batch.unlabelled
+        return label_loss(self.logits(batch.x[labelled]), batch.allowed[labelled])
 
     def logits(self, x: Tensor) -> Tensor:
-        """The network's answer to slices (N, H, W), in 32 bits."""
+        """Return the network's logits (N, K, H, W) of slices (N, H, W), in 32 bits."""
         return self.network(x.unsqueeze(1)).float()
 
-    def predictor(self) -> nn.Module:
-        """The network that predicts."""
+    def inference_network(self) -> nn.Module:
+        """Return the network that predicts; a subclass may return an average of weights."""
         return self.network
 
     @torch.no_grad()
-    def predict(self, x: Tensor) -> Tensor:
-        """The softmax of the network's answer."""
-        network = self.predictor()
+    def probabilities(self, x: Tensor) -> Tensor:
+        """Return the softmax (N, K, H, W) of the inference network, in evaluation mode."""
+        network = self.inference_network()
         was_training = network.training
         network.eval()
         try:
-            parts = [network(part.unsqueeze(1)).float() for part in x.split(PREDICTED_AT_ONCE)]
+            parts = [network(part.unsqueeze(1)).float() for part in x.split(BATCH_SIZE)]
         finally:
             network.train(was_training)
         return torch.cat(parts).softmax(1)
 
-    def readings(self, labelled: Slices) -> Mapping[str, Reading]:
-        """Ways to segment with the trained network, by name.
+    def predictors(self, labelled: Slices) -> Mapping[str, Predictor]:
+        """Return the trained network's predictors by name; "" is the network itself.
 
         Args:
-            labelled: the training slices that have labels, for those that fit something to them.
+            labelled: labelled training slices, for predictors with parameters to fit.
         """
-        return {"": self.predict}
+        return {"": self.probabilities}
 
 
-def set_loss(logits: Tensor, allowed: Tensor) -> Tensor:
-    """-log p(y in A) plus 1 - soft Dice of the labels, 0 without slices.
+def label_loss(logits: Tensor, allowed: Tensor) -> Tensor:
+    """Return -log p(y in A) plus 1 - soft Dice, a scalar; 0 without annotated pixels.
 
     Args:
         logits: (N, K, H, W).
-        allowed: the labels that each pixel may have, bool (N, H, W, K). The first term is a mean
-            over the pixels whose set is not all; the second is over those of one label, the mean
-            over the labels that are there.
+        allowed: labels that each pixel may have, bool (N, H, W, K); see
+            :class:`~pyro_stitchnet.model.classifier_loss.ClassifierLoss`.
     """
-    if not len(logits):
-        return logits.sum() * 0
-    log_p = logits.movedim(1, -1).log_softmax(-1)
-    annotated = ~allowed.all(-1)
-    return dice_loss(log_p, allowed) - log_allowed(log_p, allowed)[annotated].mean()
+    return ClassifierLoss()(logits.movedim(1, -1).log_softmax(-1), allowed)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Mean cross-entropy over pixels, each weighed; 0 without slices.
+    """Return the weighted mean cross-entropy over all pixels; 0 without slices.
 
     Args:
         logits: (N, K, H, W).
         labels: int64 (N, H, W).
-        weight: (N, H, W) in [0, 1]; the mean stays one over all pixels.
+        weight: of each pixel, (N, H, W) in [0, 1]; the sum is divided by the number of pixels.
     """
     if not len(logits):
         return logits.sum() * 0

@@ -4,22 +4,23 @@ import torch
 from torch import Tensor, nn
 
 from pyro_stitchnet.data.datasets.batches import Batch
-from pyro_stitchnet.evaluation.baselines.base import Supervised, set_loss
+from pyro_stitchnet.evaluation.baselines.base import Supervised, label_loss
 from pyro_stitchnet.labels import LABELS
 from pyro_stitchnet.training.average import Teacher
+from pyro_stitchnet.training.learner import LossOutput
 
 __all__ = ["BidirectionalCopyPaste"]
 
-SIDE = 2 / 3  # of the slice, of the box that changes places
+SIDE = 2 / 3  # side of the exchanged box, as a share of the slice
 
 
 class BidirectionalCopyPaste(Supervised):
-    """A box of an unlabelled slice pasted into a labelled one, and the other way round.
+    """A box of an unlabelled slice is pasted into a labelled one, and the other way round.
 
-    Bai et al., CVPR 2023: the unlabelled part has the teacher's labels and half the weight of the
-    true ones; before, the network learns from labelled slices pasted into each other. Of the
-    teacher's labels all are kept, where BCP keeps the largest connected part of an organ: lesions
-    are many.
+    Bai et al., CVPR 2023: the unlabelled part has the teacher's labels, at half the weight of true
+    labels; before that, the network is trained on labelled slices pasted into each other. All of
+    the teacher's labels are kept, where BCP keeps the largest connected part of an organ, since
+    there are many lesions.
     """
 
     def __init__(
@@ -30,51 +31,50 @@ class BidirectionalCopyPaste(Supervised):
         decay: float = 0.99,
         pretraining_steps: int = 200,
     ) -> None:
-        """Take the student.
+        """Create the teacher.
 
         Args:
             network: the student.
-            weight: of pixels with a teacher's label, beside those with a true one.
-            decay: of the teacher's average.
-            pretraining_steps: steps on labelled slices alone.
+            weight: factor on the loss of the teacher's labels.
+            decay: of the teacher's moving average.
+            pretraining_steps: first steps, on labelled slices alone.
         """
         super().__init__(network)
         self.teacher = Teacher(network, decay)
         self.weight, self.pretraining_steps = weight, pretraining_steps
 
-    def loss(self, batch: Batch, step: int) -> Tensor:
-        """The loss of the pasted slices."""
-        mute = batch.unlabelled
-        x, allowed = batch.x[~mute], batch.allowed[~mute]
+    def loss(self, batch: Batch, step: int) -> LossOutput:
+        """Return the loss of the pasted slices."""
+        unlabelled = batch.unlabelled
+        x, allowed = batch.x[~unlabelled], batch.allowed[~unlabelled]
         box = _box(x.shape[-2:]).to(x.device)
-        if step <= self.pretraining_steps or not mute.any():
+        if step <= self.pretraining_steps or not unlabelled.any():
             other, other_allowed = x.roll(1, 0), allowed.roll(1, 0)
             mixed = torch.where(box, other, x)
-            known = torch.where(box[..., None], other_allowed, allowed)
-            return set_loss(self.logits(mixed), known)
-        # As many unlabelled slices as labelled ones, some twice where there are fewer.
-        places = torch.arange(len(x), device=x.device) % int(mute.sum())
-        other = batch.x[mute][places]
+            mixed_allowed = torch.where(box[..., None], other_allowed, allowed)
+            return LossOutput(label_loss(self.logits(mixed), mixed_allowed))
+        # As many unlabelled slices as labelled ones; some are repeated if there are fewer.
+        indices = torch.arange(len(x), device=x.device) % int(unlabelled.sum())
+        other = batch.x[unlabelled][indices]
         labels = self.teacher.probabilities(other).argmax(1)
-        guessed = nn.functional.one_hot(labels, len(LABELS)).bool()
-        anything = torch.ones_like(allowed)
+        pseudo_labels = nn.functional.one_hot(labels, len(LABELS)).bool()
+        all_labels = torch.ones_like(allowed)
         total = x.new_zeros(())
-        for inside in (box, ~box):  # where the unlabelled slice is
+        for inside in (box, ~box):  # the region taken from the unlabelled slice
             logits = self.logits(torch.where(inside, other, x))
-            where = inside[..., None]
-            true = set_loss(logits, torch.where(where, anything, allowed))
-            total = (
-                total + true + self.weight * set_loss(logits, torch.where(where, guessed, anything))
-            )
-        return total
+            mask = inside[..., None]
+            true = label_loss(logits, torch.where(mask, all_labels, allowed))
+            pseudo = label_loss(logits, torch.where(mask, pseudo_labels, all_labels))
+            total = total + true + self.weight * pseudo
+        return LossOutput(total)
 
     def stepped(self) -> None:
-        """Move the teacher."""
+        """Update the teacher."""
         self.teacher.update_parameters(self.network)
 
 
 def _box(shape: torch.Size) -> Tensor:
-    """A box anywhere in the slice, bool (1, H, W)."""
+    """Return a box at a random place of the slice, bool (1, H, W)."""
     sides = [int(SIDE * side) for side in shape]
     top, left = (int(torch.randint(n - side + 1, ())) for n, side in zip(shape, sides, strict=True))
     box = torch.zeros(1, *shape, dtype=torch.bool)

@@ -1,19 +1,19 @@
-"""Cross Pseudo Supervision: two networks, each taught by the other's labels."""
+"""Cross Pseudo Supervision: each of two networks is trained on the labels of the other."""
 
-from torch import Tensor, nn
+from torch import nn
 
 from pyro_stitchnet.data.datasets.batches import Batch
-from pyro_stitchnet.evaluation.baselines.base import Supervised, cross_entropy, set_loss
-from pyro_stitchnet.training.learner import ramp
+from pyro_stitchnet.evaluation.baselines.base import Supervised, cross_entropy, label_loss
+from pyro_stitchnet.training.learner import LossOutput, ramp
 
 __all__ = ["CrossPseudoSupervision"]
 
 
 class CrossPseudoSupervision(Supervised):
-    """Two networks of different starts; each one's labels, hard, are the other's truth.
+    """Two networks of different initial weights; the hard labels of each are the other's target.
 
-    Chen et al., CVPR 2021, as SSL4MIS has it for slices: weight 0.1, ramped up, on the unlabelled
-    slices; no CutMix. The first network predicts, so that prediction costs what a U-Net's does.
+    Chen et al., CVPR 2021, with SSL4MIS' settings for slices: weight 0.1, ramped up, on the
+    unlabelled slices; no CutMix. Only the first network predicts.
     """
 
     def __init__(
@@ -22,20 +22,21 @@ class CrossPseudoSupervision(Supervised):
         """Take both networks.
 
         Args:
-            network: the one that will predict.
-            other: the other one.
-            weight: of the cross supervision beside the labels' loss.
-            ramp_steps: over which it rises.
+            network: the network that predicts.
+            other: the second network.
+            weight: factor on the cross supervision.
+            ramp_steps: steps over which that factor rises.
         """
         super().__init__(network)
         self.other = other
         self.weight, self.ramp_steps = weight, ramp_steps
 
-    def loss(self, batch: Batch, step: int) -> Tensor:
-        """Both networks' loss of the labels, and what each makes of the other's."""
-        told = ~batch.unlabelled
-        answers = [net(batch.x.unsqueeze(1)).float() for net in (self.network, self.other)]
-        labels = sum(set_loss(logits[told], batch.allowed[told]) for logits in answers)
-        one, two = (logits[~told] for logits in answers)
+    def loss(self, batch: Batch, step: int) -> LossOutput:
+        """Return both networks' loss of the labels plus the cross supervision."""
+        labelled = ~batch.unlabelled
+        logits = [net(batch.x.unsqueeze(1)).float() for net in (self.network, self.other)]
+        allowed = batch.allowed[labelled]
+        supervised = sum(label_loss(each[labelled], allowed) for each in logits)
+        one, two = (each[~labelled] for each in logits)
         cross = cross_entropy(one, two.argmax(1)) + cross_entropy(two, one.argmax(1))
-        return labels + self.weight * ramp(step, self.ramp_steps) * cross
+        return LossOutput(supervised + self.weight * ramp(step, self.ramp_steps) * cross)

@@ -1,11 +1,11 @@
-"""Mean Teacher: the student agrees with the moving average of its own weights."""
+"""Mean Teacher: consistency with the moving average of the network's weights."""
 
 from torch import Tensor, nn
 
 from pyro_stitchnet.data.datasets.batches import Batch
 from pyro_stitchnet.evaluation.baselines.base import Supervised
 from pyro_stitchnet.training.average import Teacher
-from pyro_stitchnet.training.learner import ramp
+from pyro_stitchnet.training.learner import LossOutput, ramp
 
 __all__ = ["MeanTeacher"]
 
@@ -27,33 +27,34 @@ class MeanTeacher(Supervised):
         ramp_steps: int = 200,
         decay: float = 0.99,
     ) -> None:
-        """Take the student.
+        """Create the teacher.
 
         Args:
             network: the student.
-            weight: of the agreement beside the labels' loss.
-            ramp_steps: over which it rises.
-            decay: of the teacher's average.
+            weight: factor on the consistency loss.
+            ramp_steps: steps over which that factor rises.
+            decay: of the teacher's moving average.
         """
         super().__init__(network)
         self.teacher = Teacher(network, decay)
         self.weight, self.ramp_steps = weight, ramp_steps
 
-    def loss(self, batch: Batch, step: int) -> Tensor:
-        """The labels' loss and the disagreement."""
+    def loss(self, batch: Batch, step: int) -> LossOutput:
+        """Return the loss of the labels plus the consistency loss."""
         student = self.logits(batch.strong[0]).softmax(1)
         differences = (student - self.teacher.probabilities(batch.x)).square().mean(1)
-        agreement = self.disagreement(differences, batch, step)
-        return super().loss(batch, step) + self.weight * ramp(step, self.ramp_steps) * agreement
+        weight = self.weight * ramp(step, self.ramp_steps)
+        consistency = self.consistency(differences, batch, step)
+        return LossOutput(self.supervised_loss(batch) + weight * consistency)
 
-    def disagreement(self, differences: Tensor, batch: Batch, step: int) -> Tensor:
-        """The mean over all pixels of ``differences``, (N, H, W)."""
+    def consistency(self, differences: Tensor, batch: Batch, step: int) -> Tensor:
+        """Return the mean of squared differences (N, H, W) over all pixels."""
         return differences.mean()
 
     def stepped(self) -> None:
-        """Move the teacher."""
+        """Update the teacher."""
         self.teacher.update_parameters(self.network)
 
-    def predictor(self) -> nn.Module:
-        """The teacher."""
+    def inference_network(self) -> nn.Module:
+        """Return the teacher."""
         return self.teacher

@@ -1,4 +1,4 @@
-"""Networks that only baselines train: SegNet and nnU-Net's plain U-Net."""
+"""Networks of the baselines: SegNet and nnU-Net's plain U-Net."""
 
 from torch import Tensor, nn
 from torchvision.models import vgg16_bn
@@ -23,8 +23,8 @@ class _Normalised(nn.Module):
 class SegNet(nn.Module):
     """SegNet (Badrinarayanan et al., TPAMI 2017): VGG16's convolutions and max-unpooling.
 
-    The encoder is torchvision's VGG16-BN without its classifier, from a random start; the decoder
-    mirrors it, each unpooling at the places that the pooling beside it took.
+    The encoder is torchvision's VGG16-BN without its classifier, with random initial weights. The
+    decoder mirrors it; each unpooling uses the indices of the pooling at the same level.
     """
 
     def __init__(self) -> None:
@@ -52,14 +52,14 @@ class SegNet(nn.Module):
         self.classify = nn.Conv2d(widths[0][0], len(LABELS), 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Grey slices (N, 1, H, W) to logits (N, K, H, W); sides multiples of 32."""
-        places = []
+        """Return logits (N, K, H, W) of grey slices (N, 1, H, W); sides are multiples of 32."""
+        indices = []
         h = (x - GREY_MEAN) / GREY_STD
         for stage in self.stages:
-            h, place = self.pool(stage(h))
-            places.append(place)
+            h, index = self.pool(stage(h))
+            indices.append(index)
         for up in self.ups:
-            h = up(self.unpool(h, places.pop()))
+            h = up(self.unpool(h, indices.pop()))
         return self.classify(h)
 
 
@@ -72,10 +72,10 @@ def _conv(channels_in: int, channels_out: int) -> nn.Sequential:
 
 
 def plain_unet() -> nn.Module:
-    """nnU-Net's 2D plain U-Net as MONAI's DynUNet: instance norm, leaky ReLU, strided convolutions.
+    """Build nnU-Net's 2D plain U-Net: instance norm, leaky ReLU, strided convolutions.
 
-    Isensee et al., Nature Methods 2021; six stages of 32 to 512 channels, half of nnU-Net's cap at
-    such small slices, and no deep supervision.
+    Isensee et al., Nature Methods 2021, as MONAI's DynUNet; six stages of 32 to 512 channels and no
+    deep supervision.
     """
     from monai.networks.nets import DynUNet
 

@@ -1,4 +1,4 @@
-"""UA-MT: Mean Teacher that trusts the teacher only where it is sure."""
+"""UA-MT: Mean Teacher restricted to pixels where the teacher is certain."""
 
 import math
 
@@ -14,22 +14,22 @@ __all__ = ["UncertaintyAwareMeanTeacher"]
 
 DRAWS = 4
 NOISE = 0.1  # standard deviation in grey units, clipped at twice that
-LEAST = 0.75  # of the greatest entropy is trusted from the start
+LEAST = 0.75  # initial threshold, as a share of the largest entropy
 
 
 class UncertaintyAwareMeanTeacher(MeanTeacher):
-    """The teacher's mean over noisy copies of a slice has an entropy; above a threshold it is mute.
+    """Pixels count if the entropy of the teacher's mean over noisy copies is below a threshold.
 
-    Yu et al., MICCAI 2019, and SSL4MIS' settings: the threshold rises from 3/4 of the greatest
-    entropy to all of it. Four noisy copies for its eight, and no dropout, since the U-Net has none.
+    Yu et al., MICCAI 2019, with SSL4MIS' settings: the threshold rises from 3/4 of the largest
+    entropy to all of it. Four noisy copies instead of eight, and no dropout: the U-Net has none.
     """
 
-    def disagreement(self, differences: Tensor, batch: Batch, step: int) -> Tensor:
-        """The mean over the pixels where the teacher is sure."""
+    def consistency(self, differences: Tensor, batch: Batch, step: int) -> Tensor:
+        """Return the mean of ``differences`` over the pixels where the teacher is certain."""
         noise = torch.randn(DRAWS, *batch.x.shape, device=batch.x.device) * NOISE
         noisy = (batch.x + noise.clamp(-2 * NOISE, 2 * NOISE)).clamp(0, 1).flatten(0, 1)
         p = self.teacher.probabilities(noisy).unflatten(0, (DRAWS, -1)).mean(0)
         entropy = -(p * (p + 1e-6).log()).sum(1)
-        rise = LEAST + (1 - LEAST) * ramp(step, self.ramp_steps)
-        sure = entropy < rise * math.log(len(LABELS))
-        return (differences * sure).sum() / sure.sum().clamp_min(1)
+        threshold = LEAST + (1 - LEAST) * ramp(step, self.ramp_steps)
+        certain = entropy < threshold * math.log(len(LABELS))
+        return (differences * certain).sum() / certain.sum().clamp_min(1)

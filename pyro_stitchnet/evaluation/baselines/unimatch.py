@@ -1,4 +1,4 @@
-"""FixMatch and UniMatch: what is sure on a weak view is the truth of strong ones."""
+"""FixMatch and UniMatch: confident labels of a weak view are the targets of strong views."""
 
 import torch
 from torch import Tensor, nn
@@ -8,14 +8,15 @@ from pyro_stitchnet.data.datasets.augment import random_box
 from pyro_stitchnet.data.datasets.batches import Batch
 from pyro_stitchnet.evaluation.baselines.base import Supervised, cross_entropy
 from pyro_stitchnet.model.nn.unet import UNet
+from pyro_stitchnet.training.learner import LossOutput
 
 __all__ = ["FixMatch", "UniMatch"]
 
 
 class FixMatch(Supervised):
-    """Labels of the weak view where its confidence reaches a threshold, for one strong view.
+    """Labels of the weak view whose confidence reaches a threshold are the target of a strong one.
 
-    Sohn et al., NeurIPS 2020, with UniMatch's CutMix between unlabelled slices and its threshold.
+    Sohn et al., NeurIPS 2020, with UniMatch's threshold and its CutMix between unlabelled slices.
     """
 
     strong_views = 1
@@ -26,65 +27,70 @@ class FixMatch(Supervised):
         """Take the network.
 
         Args:
-            network: logits of grey slices.
-            weight: of the unlabelled loss beside the labels'.
-            confidence: that a label needs to be believed.
+            network: from grey slices to logits.
+            weight: factor on the loss of the unlabelled slices.
+            confidence: smallest probability of a pseudo-label.
         """
         super().__init__(network)
         self.weight, self.confidence = weight, confidence
 
-    def loss(self, batch: Batch, step: int) -> Tensor:
-        """The labels' loss and that of believed labels."""
-        supervised, mute = super().loss(batch, step), batch.unlabelled
-        if not mute.any():
-            return supervised
-        sure, labels = self.believed(batch.x[mute])
-        return supervised + self.weight * self.strong_loss(batch.strong[:, mute], sure, labels)
+    def loss(self, batch: Batch, step: int) -> LossOutput:
+        """Return the loss of the labels plus that of the confident pseudo-labels."""
+        supervised, unlabelled = self.supervised_loss(batch), batch.unlabelled
+        if not unlabelled.any():
+            return LossOutput(supervised)
+        confident, labels = self.pseudo_labels(batch.x[unlabelled])
+        strong = self.strong_loss(batch.strong[:, unlabelled], confident, labels)
+        return LossOutput(supervised + self.weight * strong)
 
-    def believed(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Which pixels' labels are believed, float (N, H, W), and the labels."""
-        best, labels = self.predict(x).max(1)
+    def pseudo_labels(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return which pixels are confident, float (N, H, W), and all labels, int64 (N, H, W)."""
+        best, labels = self.probabilities(x).max(1)
         return (best >= self.confidence).float(), labels
 
-    def strong_loss(self, strong: Tensor, sure: Tensor, labels: Tensor) -> Tensor:
-        """The believed labels' loss on strong views (V, N, H, W), boxes moved between slices."""
+    def strong_loss(self, strong: Tensor, confident: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss of pseudo-labels on strong views (V, N, H, W), mixed by CutMix."""
         losses = []
         for view in strong:
-            x, kept, truth = _cut_mix(view, sure, labels)
-            losses.append(cross_entropy(self.logits(x), truth, kept))
+            x, weight, target = _cut_mix(view, confident, labels)
+            losses.append(cross_entropy(self.logits(x), target, weight))
         return torch.stack(losses).mean()
 
 
 class UniMatch(FixMatch):
-    """FixMatch with two strong views, and a view whose features lost half of their channels.
+    """FixMatch with two strong views, and a weak view with half of its feature channels dropped.
 
-    Yang et al., CVPR 2023: the strong views and the view of dropped features weigh a half each.
+    Yang et al., CVPR 2023: the strong views and the view with dropped features have half of the
+    weight each.
     """
 
     strong_views = 2
     network: UNet
 
     def __init__(self, network: UNet, *, weight: float = 1.0, confidence: float = 0.95) -> None:
-        """Take a network in two halves."""
+        """Take a U-Net, whose encoder and decoder can be run separately."""
         super().__init__(network, weight=weight, confidence=confidence)
 
-    def loss(self, batch: Batch, step: int) -> Tensor:
-        """FixMatch's, and the loss of the weak view with dropped features."""
-        supervised, mute = Supervised.loss(self, batch, step), batch.unlabelled
-        if not mute.any():
-            return supervised
-        sure, labels = self.believed(batch.x[mute])
-        features = self.network.features(batch.x[mute].unsqueeze(1))
+    def loss(self, batch: Batch, step: int) -> LossOutput:
+        """Return FixMatch's loss plus that of the weak view with dropped features."""
+        supervised, unlabelled = self.supervised_loss(batch), batch.unlabelled
+        if not unlabelled.any():
+            return LossOutput(supervised)
+        confident, labels = self.pseudo_labels(batch.x[unlabelled])
+        features = self.network.features(batch.x[unlabelled].unsqueeze(1))
         dropped = [functional.dropout2d(f, 0.5) for f in features]
-        perturbed = cross_entropy(self.network.from_features(dropped).float(), labels, sure)
-        strong = self.strong_loss(batch.strong[:, mute], sure, labels)
-        return supervised + self.weight * (strong + perturbed) / 2
+        logits = self.network.from_features(dropped).float()
+        perturbed = cross_entropy(logits, labels, confident)
+        strong = self.strong_loss(batch.strong[:, unlabelled], confident, labels)
+        return LossOutput(supervised + self.weight * (strong + perturbed) / 2)
 
 
-def _cut_mix(x: Tensor, sure: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """A box of every slice, and what is known of it, replaced with that of another slice."""
+def _cut_mix(x: Tensor, confident: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Replace a box of every slice, with its pseudo-labels, by that of another slice."""
     if len(x) < 2:
-        return x, sure, labels
+        return x, confident, labels
     box = random_box(x.shape[-2:]).to(x.device)
-    x, sure, labels = (torch.where(box, part.roll(1, 0), part) for part in (x, sure, labels))
-    return x, sure, labels
+    x, confident, labels = (
+        torch.where(box, part.roll(1, 0), part) for part in (x, confident, labels)
+    )
+    return x, confident, labels

@@ -1,1 +1,1 @@
-"""Methods, budgets of labels and folds, trained and tested alike: rows of one table."""
+"""A benchmark: methods, label budgets and folds, trained and tested under the same conditions."""

@@ -1,4 +1,4 @@
-"""Every method of the benchmark by name: how to build it, and what it uses."""
+"""The methods of the benchmark by name: how to build each, and whether it uses unlabelled slices."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -16,9 +16,10 @@ from pyro_stitchnet.evaluation.baselines.ua_mt import UncertaintyAwareMeanTeache
 from pyro_stitchnet.evaluation.baselines.unimatch import FixMatch, UniMatch
 from pyro_stitchnet.model.nn.unet import UNet
 from pyro_stitchnet.model.stitchnet import StitchNet
-from pyro_stitchnet.presets import ModelConfig, preset
+from pyro_stitchnet.presets import preset
+from pyro_stitchnet.training.config import merge_label_term
 from pyro_stitchnet.training.learner import Learner
-from pyro_stitchnet.training.self_training import learner_of
+from pyro_stitchnet.training.run import learner_of
 
 __all__ = ["METHODS", "Method"]
 
@@ -28,9 +29,9 @@ class Method:
     """A method.
 
     Attributes:
-        build: a new learner, of the start of MobileNetV2 (None: random) and options of the method.
+        build: makes a new learner from MobileNetV2's initial weights (None: random) and options.
         unlabelled: whether it learns from unlabelled slices.
-        optimiser: what it says of the optimiser, over the benchmark's.
+        optimiser: fields of the optimiser's configuration that differ from the benchmark's.
     """
 
     build: Callable[..., Learner]
@@ -38,50 +39,58 @@ class Method:
     optimiser: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _over(learner: Callable[..., Learner], weights: str | None, **options: Any) -> Learner:
+def _unet(learner: Callable[..., Learner], weights: str | None, **options: Any) -> Learner:
     return learner(UNet(weights), **options)
 
 
-def _two(weights: str | None, **options: Any) -> Learner:
+def _two_unets(weights: str | None, **options: Any) -> Learner:
     return CrossPseudoSupervision(UNet(weights), UNet(weights), **options)
 
 
-def _scratch(network: Callable[[], Any], weights: str | None) -> Learner:
+def _supervised(network: Callable[[], Any], weights: str | None) -> Learner:
     return Supervised(network())
 
 
 def _stitchnet(weights: str | None, preset_name: str, **options: Any) -> Learner:
+    """Build a preset; options are fields of its model, its label term or its objective by name."""
     chosen = preset(preset_name)
-    networks = {f.name for f in fields(ModelConfig)} & set(options)
-    model = replace(chosen.model, **{name: options.pop(name) for name in networks})
-    # Only a MobileNetV2 of full width has published weights; a segmenter's is one.
-    whole = model.width == 1 or model.segmenter
-    model = replace(model, weights=weights if whole else None)
-    return learner_of(StitchNet(model), replace(chosen.objective, **options))
+    model = _changed(chosen.model, options)
+    # Published weights exist for MobileNetV2 of full width, as in the classifier.
+    full_width = model.width == 1 or model.classifier
+    model = replace(model, weights=weights if full_width else None)
+    labels = merge_label_term(chosen.objective.labels, options.pop("labels", {}))
+    objective = _changed(replace(chosen.objective, labels=_changed(labels, options)), options)
+    if options:
+        raise ValueError(f"{preset_name} has no option {next(iter(options))!r}")
+    return learner_of(StitchNet(model), objective)
+
+
+def _changed(config: Any, options: dict[str, Any]) -> Any:
+    """Replace fields of a configuration by the options of their names, which are removed."""
+    names = {f.name for f in fields(config)} & set(options)
+    return replace(config, **{name: options.pop(name) for name in names})
 
 
 def _stitchnet_method(name: str) -> Method:
-    own = preset(name).optimiser
+    optimiser = preset(name).optimiser
     return Method(
         partial(_stitchnet, preset_name=name),
         unlabelled=True,
-        optimiser={"learning_rate": own.learning_rate, "clip_value": own.clip_value},
+        optimiser={"learning_rate": optimiser.learning_rate, "clip_value": optimiser.clip_value},
     )
 
 
-STITCHNETS = ("article", "reference", "guided", "tiny")
-
 METHODS: Mapping[str, Method] = {
-    "unet": Method(partial(_over, SplitByBrightness)),
-    "segnet": Method(partial(_scratch, networks.SegNet)),
-    "nnunet": Method(partial(_scratch, networks.plain_unet)),
-    "pseudo-labels": Method(partial(_over, PseudoLabels), unlabelled=True),
-    "mean-teacher": Method(partial(_over, MeanTeacher), unlabelled=True),
-    "ua-mt": Method(partial(_over, UncertaintyAwareMeanTeacher), unlabelled=True),
-    "cps": Method(_two, unlabelled=True),
-    "fixmatch": Method(partial(_over, FixMatch), unlabelled=True),
-    "unimatch": Method(partial(_over, UniMatch), unlabelled=True),
-    "bcp": Method(partial(_over, BidirectionalCopyPaste), unlabelled=True),
+    "unet": Method(partial(_unet, SplitByBrightness)),
+    "segnet": Method(partial(_supervised, networks.SegNet)),
+    "nnunet": Method(partial(_supervised, networks.plain_unet)),
+    "pseudo-labels": Method(partial(_unet, PseudoLabels), unlabelled=True),
+    "mean-teacher": Method(partial(_unet, MeanTeacher), unlabelled=True),
+    "ua-mt": Method(partial(_unet, UncertaintyAwareMeanTeacher), unlabelled=True),
+    "cps": Method(_two_unets, unlabelled=True),
+    "fixmatch": Method(partial(_unet, FixMatch), unlabelled=True),
+    "unimatch": Method(partial(_unet, UniMatch), unlabelled=True),
+    "bcp": Method(partial(_unet, BidirectionalCopyPaste), unlabelled=True),
     **{
         f"stitchnet-{name}": _stitchnet_method(name)
         for name in ("article", "reference", "guided", "tiny")

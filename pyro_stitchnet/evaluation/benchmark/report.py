@@ -1,80 +1,92 @@
-"""A benchmark's tables and figure, from its rows and scores."""
+"""The report of a benchmark: tables and a figure from its rows and scores."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from pyro_stitchnet.evaluation.benchmark.runner import Tables
+from pyro_stitchnet.evaluation.benchmark.results import OTHER_HOSPITAL, Results
+from pyro_stitchnet.evaluation.metrics.scores import LESION_GROUPS
 from pyro_stitchnet.evaluation.metrics.statistics import holm, interval, paired
-from pyro_stitchnet.evaluation.style_figures import STYLE_FIGURES
+from pyro_stitchnet.evaluation.style_metrics import STYLE_METRICS
 from pyro_stitchnet.evaluation.tables import table_one, to_markdown
+from pyro_stitchnet.evaluation.text_table import TextTable, decimal
 from pyro_stitchnet.figures import label_efficiency, save_figure
 from pyro_stitchnet.runtime.files import write_atomically
 
 __all__ = ["lesion_dice", "line_names", "report"]
 
-LESIONS = ("GGO", "CON")
 RUN = ["folds", "fold", "seed"]
 
 
-def report(tables: Tables, against: str | None, out: Path) -> str:
+def report(results: Results, against: str | None, out: Path) -> dict[str, TextTable]:
     """Write ``report.md`` and ``label_efficiency.png``.
 
     Args:
-        tables: the results.
+        results: rows and scores.
         against: the line that all others are compared with; None leaves the comparison out.
-        out: folder for both.
+        out: folder for both files.
 
     Returns:
-        The text.
+        The table of Dice of each label budget, by its title.
 
     Raises:
         ValueError: there are no results yet, or none of ``against``.
     """
-    if not len(tables.rows):
+    if not len(results.rows):
         raise ValueError(f"{out}: no results yet")
-    rows, scores = tables.rows.assign(line=line_names), tables.scores.assign(line=line_names)
+    rows, scores = (table.assign(line=line_names) for table in (results.rows, results.scores))
     if against is not None and against not in set(rows["line"]):
         raise ValueError(
             f"no results of {against!r} to compare with; there are "
             f"{', '.join(rows['line'].unique())}"
         )
-    text = []
-    for labels, here in rows.groupby("labels"):
-        found = scores[scores["labels"] == labels]
-        said = "all labels" if labels < 0 else f"{labels} labelled slices"
-        text += [f"## {said}", "", _summary(here, found), _comparison(found, against)]
-        text += [_unlabelled(here, found), _styles(here)]
-    text += ["## Table 1's form", ""]
-    for (labels, line), found in scores[scores["set"] == "test"].groupby(["labels", "line"]):
-        text += [f"### {line}, {labels} labelled slices", "", to_markdown(table_one(found))]
-    text += [_sources(rows)]
-    written = "\n".join(text)
-    write_atomically(out / "report.md", written)
+    summaries, parts = {}, []
+    for labels, budget_rows in rows.groupby("labels"):
+        budget_scores = scores[scores["labels"] == labels]
+        title = "All labels" if labels < 0 else f"{labels} labelled slices"
+        tables = {
+            **_summaries(budget_rows, budget_scores),
+            f"Difference from {against}": _comparison(budget_scores, against),
+            "Gain from unlabelled slices": _unlabelled(budget_rows, budget_scores),
+            **_styles(budget_rows),
+        }
+        summaries[title] = tables["Dice on slices with the lesion"]
+        parts += [f"## {title}\n", *_sections(tables)]
+    parts.append("## Scores in the form of the article's Table 1\n")
+    test = scores[scores["set"] == "test"]
+    for (labels, line), line_scores in test.groupby(["labels", "line"]):
+        parts.append(f"### {line}, {labels} labelled slices\n")
+        parts.append(to_markdown(table_one(line_scores)))
+    parts += ["## Provenance\n", _provenance(rows).markdown()]
+    write_atomically(out / "report.md", "\n".join(parts))
     save_figure(label_efficiency(_curves(scores)), out / "label_efficiency.png")
-    return written
+    return summaries
 
 
 def line_names(table: pd.DataFrame) -> pd.Series:
-    """What a line of the tables is called: the entry and how it was read."""
-    reading = table["reading"].where(table["reading"] == "", " (" + table["reading"] + ")")
-    return table["name"] + reading
+    """Return the name of each row's line: the entry, and the variant in brackets."""
+    variant = table["variant"].where(table["variant"] == "", " (" + table["variant"] + ")")
+    return table["name"] + variant
 
 
 def lesion_dice(scores: pd.DataFrame, by: str | Sequence[str] = "patient") -> pd.Series:
-    """Mean Dice of GGO and consolidation over the slices that have the lesion, by patient.
+    """Return the mean Dice of GGO and consolidation over the slices with the lesion, by patient.
 
-    A patient's is the mean over the lesions that it has of the mean over slices and runs.
+    For each patient, Dice of a lesion is averaged over slices and runs, then over the lesions.
 
     Args:
         scores: of one line, on the test patients.
-        by: the column to group by.
+        by: the column or columns to group by.
     """
-    present = scores[(scores["truth_pixels"] > 0) & scores["lesion"].isin(LESIONS)]
+    present = scores[(scores["truth_pixels"] > 0) & scores["lesion"].isin(LESION_GROUPS)]
     keys = [by] if isinstance(by, str) else list(by)
-    each = present.groupby([*keys, "lesion"])["f1"].mean()
-    return each.groupby(level=keys).mean()
+    by_lesion = present.groupby([*keys, "lesion"])["f1"].mean()
+    return by_lesion.groupby(level=keys).mean()
+
+
+def _sections(tables: Mapping[str, TextTable]) -> list[str]:
+    return [f"### {title}\n\n{table.markdown()}" for title, table in tables.items() if table.rows]
 
 
 def _present(scores: pd.DataFrame, lesion: str) -> pd.Series:
@@ -82,97 +94,110 @@ def _present(scores: pd.DataFrame, lesion: str) -> pd.Series:
 
 
 def _false_alarms(scores: pd.DataFrame, lesion: str) -> str:
-    """How many of the slices without the lesion are said to have it."""
+    """Count the slices without the lesion on which it is predicted."""
     absent = scores[(scores["lesion"] == lesion) & (scores["truth_pixels"] == 0)]
     return f"{(absent['predicted_pixels'] > 0).sum()} of {len(absent)}"
 
 
-def _summary(rows: pd.DataFrame, scores: pd.DataFrame) -> str:
-    """A row a line: Dice of slices that have the lesion, false alarms, distance, calibration."""
-    head = [
-        "method", "runs", "GGO", "consolidation", "mean of both, by patient (95 %)",
-        "false alarms GGO", "false alarms con.", "pooled GGO", "pooled consolidation",
-        "infection elsewhere", "HD95 GGO", "HD95 con.", "ECE GGO", "ECE con.", "Brier GGO",
-        "Brier con.", "s to train", "ms a slice", "GB",
-    ]  # fmt: skip
-    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
+def _summaries(rows: pd.DataFrame, scores: pd.DataFrame) -> dict[str, TextTable]:
+    """Return the tables with one row per line: Dice, errors, calibration and cost."""
+    dice, errors, calibration, cost = [], [], [], []
     for line, runs in rows.groupby("line", sort=False):
-        found = scores[scores["line"] == line]
-        test = found[found["set"] == "test"]
+        line_scores = scores[scores["line"] == line]
+        test = line_scores[line_scores["set"] == "test"]
         patients = lesion_dice(test)
         low, high = interval(patients.tolist())
-        pooled = [_pooled(test[test["lesion"] == lesion]) for lesion in LESIONS]
-        distances = [test[test["lesion"] == lesion]["hd95"].mean() for lesion in LESIONS]
-        elsewhere = found[(found["set"] == "elsewhere") & (found["truth_pixels"] > 0)]["f1"].mean()
-        calibrated = runs[["ece_ggo", "ece_con", "brier_ggo", "brier_con"]].mean()
-        lines.append(
+        dice.append(
             [
                 str(line),
                 str(len(runs)),
-                *(_number(_present(test, lesion).mean()) for lesion in LESIONS),
-                f"{_number(patients.mean())} ({_number(low)} to {_number(high)})",
-                *(_false_alarms(test, lesion) for lesion in LESIONS),
-                *map(_number, pooled),
-                _number(elsewhere),
-                *(f"{d:.1f}" for d in distances),
-                *map(_number, calibrated),
+                *(decimal(_present(test, lesion).mean()) for lesion in LESION_GROUPS),
+                f"{decimal(patients.mean())} ({decimal(low)} to {decimal(high)})",
+                decimal(_infection(line_scores).mean()),
+            ]
+        )
+        by_lesion = [test[test["lesion"] == lesion] for lesion in LESION_GROUPS]
+        errors.append(
+            [
+                str(line),
+                *(_false_alarms(test, lesion) for lesion in LESION_GROUPS),
+                *(decimal(_pooled(each)) for each in by_lesion),
+                *(f"{each['hd95'].mean():.1f}" for each in by_lesion),
+            ]
+        )
+        means = runs[["ece_ggo", "ece_con", "brier_ggo", "brier_con"]].mean()
+        calibration.append([str(line), *map(decimal, means)])
+        cost.append(
+            [
+                str(line),
                 f"{runs['seconds_training'].mean():.0f}",
                 f"{1000 * runs['seconds_a_slice'].mean():.0f}",
                 f"{runs['peak_gb'].max():.1f}",
             ]
         )
-    return _markdown(lines)
+    lesions = ["GGO", "consolidation"]
+    return {
+        "Dice on slices with the lesion": TextTable(
+            ["method", "runs", *lesions, "both, by patient (95 %)", "other-hospital infection"],
+            dice,
+        ),
+        "False alarms, pooled Dice, 95th percentile Hausdorff distance": TextTable(
+            ["method", *(f"{name} {x}" for name in ("false alarms", "pooled", "HD95")
+                         for x in lesions)],
+            errors,
+        ),
+        "Calibration inside the lung": TextTable(
+            ["method", *(f"{name} {x}" for name in ("ECE", "Brier") for x in lesions)], calibration
+        ),
+        "Cost": TextTable(["method", "training (s)", "ms per slice", "memory (GB)"], cost),
+    }  # fmt: skip
 
 
-def _comparison(scores: pd.DataFrame, against: str | None) -> str:
-    """Every line's difference from one, over patients, with Holm's correction over the lines."""
+def _comparison(scores: pd.DataFrame, against: str | None) -> TextTable:
+    """Compare every line with one line."""
     lines = dict(list(scores[scores["set"] == "test"].groupby("line", sort=False)))
     if against not in lines:
-        return ""
+        return TextTable([], [])
     other = lines.pop(against)
     compared = {str(line): _difference(part, other) for line, part in lines.items()}
     return _differences([f"minus {against}"], {line: [line] for line in compared}, compared)
 
 
-def _unlabelled(rows: pd.DataFrame, scores: pd.DataFrame) -> str:
-    """What unlabelled slices add to each line that was given some.
+def _unlabelled(rows: pd.DataFrame, scores: pd.DataFrame) -> TextTable:
+    """Compare each line with unlabelled slices with its counterpart without them.
 
-    Compared with the same method's line from the labels of that dataset alone, read alike; a peer,
-    which cannot do without unlabelled slices, with the U-Net that it is made of.
+    The counterpart is the line of the same method, variant and data, trained on labels alone; for a
+    semi-supervised method over the U-Net it is the U-Net.
     """
-    keys = ["method", "reading", "data"]
-    alone = rows[~rows["unlabelled"]].drop_duplicates(keys).set_index(keys)["line"]
+    keys = ["method", "variant", "data"]
+    supervised = rows[~rows["unlabelled"]].drop_duplicates(keys).set_index(keys)["line"]
     counterparts = {}
     for line, run in rows[rows["unlabelled"]].groupby("line", sort=False):
         method, *rest = run.iloc[0][keys]
         base = (method if method.startswith("stitchnet-") else "unet", *rest)
-        if base in alone.index:
-            counterparts[str(line)] = alone[base]
+        if base in supervised.index:
+            counterparts[str(line)] = supervised[base]
     lines = dict(list(scores.groupby("line", sort=False)))
     compared, cells = {}, {}
-    for line, other in counterparts.items():
-        one, two = ({k: v for k, v in lines[each].groupby("set")} for each in (line, other))
-        compared[line] = _difference(one["test"], two["test"])
-        found = [_infection(each) for each in (one, two)]
-        gains = (found[0] - found[1]).dropna()
-        seeds = " ".join(f"{gain:+.3f}" for gain in gains)
-        cells[line] = [line, other, f"{gains.mean():+.3f}: {seeds}" if len(gains) else "–"]
-    if not compared:
-        return ""
-    head = ["with unlabelled slices", "minus, without", "infection elsewhere: mean, by run"]
+    for line, counterpart in counterparts.items():
+        both = lines[line], lines[counterpart]
+        compared[line] = _difference(*(each[each["set"] == "test"] for each in both))
+        one, other = (_infection(each, RUN) for each in both)
+        gains = (one - other).dropna()
+        by_run = " ".join(f"{gain:+.3f}" for gain in gains)
+        cells[line] = [line, counterpart, f"{gains.mean():+.3f}: {by_run}" if len(gains) else "–"]
+    head = ["with unlabelled slices", "minus, without", "other hospital: mean, by run"]
     return _differences(head, cells, compared)
 
 
-def _infection(sets: Mapping[str, pd.DataFrame]) -> pd.Series:
-    """Mean Dice of infection elsewhere, by run."""
-    if "elsewhere" not in sets:
-        return pd.Series(dtype=float)
-    found = sets["elsewhere"]
-    return found[found["truth_pixels"] > 0].groupby(RUN)["f1"].mean()
+def _infection(scores: pd.DataFrame, by: Sequence[str] = ()) -> pd.Series:
+    """Return other-hospital infection Dice of slices with infection, averaged by columns if any."""
+    infected = scores[(scores["set"] == OTHER_HOSPITAL) & (scores["truth_pixels"] > 0)]
+    return infected.groupby(list(by))["f1"].mean() if by else infected["f1"]
 
 
 def _difference(one: pd.DataFrame, other: pd.DataFrame) -> dict[str, float]:
-    """Lesion Dice of two lines, patient by patient, in the runs that both have."""
+    """Compare the lesion Dice of two lines by patient, in the runs that both have."""
     runs = [pd.MultiIndex.from_frame(each[RUN]) for each in (one, other)]
     one, other = one[runs[0].isin(runs[1])], other[runs[1].isin(runs[0])]
     return paired(lesion_dice(one), lesion_dice(other))
@@ -180,46 +205,53 @@ def _difference(one: pd.DataFrame, other: pd.DataFrame) -> dict[str, float]:
 
 def _differences(
     head: list[str], cells: Mapping[str, list[str]], compared: Mapping[str, Mapping[str, float]]
-) -> str:
-    """A row a comparison: its cells, the difference, its interval and p after Holm's correction."""
+) -> TextTable:
+    """Return a row per comparison: its cells, the difference, its interval and Holm's p."""
     corrected = holm({line: c["p"] for line, c in compared.items()})
-    lines = [
-        [*head, "difference", "95 %", "p (Holm)", "patients"],
-        ["---", *["---:"] * (len(head) + 3)],
+    rows = [
+        [
+            *cells[line],
+            f"{c['difference']:+.3f}",
+            f"{c['low']:+.3f} to {c['high']:+.3f}",
+            f"{corrected[line]:.3f}",
+            str(c["patients"]),
+        ]
+        for line, c in compared.items()
     ]
-    for line, c in compared.items():
-        lines.append(
-            [
-                *cells[line],
-                f"{c['difference']:+.3f}",
-                f"{c['low']:+.3f} to {c['high']:+.3f}",
-                f"{corrected[line]:.3f}",
-                str(c["patients"]),
-            ]
+    return TextTable([*head, "difference", "95 %", "p (Holm)", "patients"], rows)
+
+
+def _styles(rows: pd.DataFrame) -> dict[str, TextTable]:
+    """Return the style metrics, one row per entry with styles."""
+    columns = [name for name in STYLE_METRICS if name in rows]
+    complete = rows.dropna(subset=columns).drop_duplicates(["name", "fold", "seed"])
+    if not columns or not len(complete):
+        return {}
+    entries = list(complete.groupby("name", sort=False))
+    titles = {
+        "kl_": "KL of each level (nats per pixel)",
+        "share_": "Share of each label inside the lung",
+        "": "Styles inside the lung",
+    }
+    tables, left = {}, columns
+    for prefix, title in titles.items():
+        group = [name for name in left if name.startswith(prefix)]
+        left = [name for name in left if name not in group]
+        tables[title] = TextTable(
+            ["entry", "runs", *(name.removeprefix(prefix).replace("_", " ") for name in group)],
+            [[str(n), str(len(runs)), *map(decimal, runs[group].mean())] for n, runs in entries],
         )
-    return _markdown(lines)
-
-
-def _styles(rows: pd.DataFrame) -> str:
-    """Whether styles differ and labels matter, a row an entry that has styles."""
-    columns = [name for name in STYLE_FIGURES if name in rows]
-    known = rows.dropna(subset=columns).drop_duplicates(["name", "fold", "seed"])
-    if not columns or not len(known):
-        return ""
-    lines = [["in the lung of test slices", "runs", *columns], ["---", *["---:"] * 14]]
-    for name, runs in known.groupby("name", sort=False):
-        lines.append([str(name), str(len(runs)), *map(_number, runs[columns].mean())])
-    return _markdown(lines)
+    return tables
 
 
 def _curves(scores: pd.DataFrame) -> pd.DataFrame:
-    """Lesion Dice against labelled slices: a row a line and budget, with its interval.
+    """Return lesion Dice against labelled slices: a row per line and budget, with its interval.
 
-    Without other decisions than the likeliest label where there is that, and without lines of a
-    single budget where others have more: they would hide the curves.
+    Other decisions than the likeliest label are left out if that is present, and lines with a
+    single budget if others have more.
     """
     test = scores[scores["set"] == "test"]
-    likeliest = test[~test["reading"].str.endswith("dice")]
+    likeliest = test[~test["variant"].str.endswith("dice")]
     test = likeliest if len(likeliest) else test
     budgets = test.groupby("line")["labels"].transform("nunique")
     test = test[budgets >= min(2, budgets.max())]
@@ -233,25 +265,18 @@ def _curves(scores: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(points)
 
 
-def _sources(rows: pd.DataFrame) -> str:
-    """Where the rows come from."""
-    seen = rows.groupby(["command", "commit", "machine"])["date"].agg(["min", "max", "count"])
-    lines = [["command", "commit", "machine", "from", "to", "rows"], ["---"] * 6]
-    for (command, commit, machine), when in seen.iterrows():
-        lines.append(
-            [f"`{command}`", commit, machine, when["min"], when["max"], str(when["count"])]
-        )
-    return f"## Where the figures come from\n\n{_markdown(lines)}"
+def _provenance(rows: pd.DataFrame) -> TextTable:
+    """Return the command, commit, machine and dates of the rows."""
+    dates = rows.groupby(["command", "commit", "machine"])["date"].agg(["min", "max", "count"])
+    return TextTable(
+        ["command", "commit", "machine", "from", "to", "rows"],
+        [
+            [f"`{command}`", commit, machine, row["min"], row["max"], str(row["count"])]
+            for (command, commit, machine), row in dates.iterrows()
+        ],
+    )
 
 
 def _pooled(scores: pd.DataFrame) -> float:
     pixels = scores["truth_pixels"].sum() + scores["predicted_pixels"].sum()
     return 2 * scores["common_pixels"].sum() / pixels if pixels else float("nan")
-
-
-def _number(value: float) -> str:
-    return "–" if pd.isna(value) else f"{value:.3f}".removeprefix("0")
-
-
-def _markdown(lines: list[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"

@@ -1,4 +1,4 @@
-"""What a benchmark compares, as data read from a YAML file."""
+"""The specification of a benchmark, read from a YAML file."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -6,31 +6,29 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict
 
 from pyro_stitchnet.evaluation.benchmark.methods import METHODS
+from pyro_stitchnet.posterior import ReadOutOptions
 from pyro_stitchnet.posterior.decision import Decision
-from pyro_stitchnet.posterior.views import VIEWS
 from pyro_stitchnet.presets import OptimiserConfig
-from pyro_stitchnet.training.config import Precision, check_keys, read_mapping
+from pyro_stitchnet.runtime.devices import Precision
+from pyro_stitchnet.training.config import check_keys, read_mapping, validated
 
 __all__ = ["Budget", "Entry", "Spec", "read_spec"]
 
 _STRICT = ConfigDict(extra="forbid")
 
 
-def _optimiser() -> OptimiserConfig:
-    return OptimiserConfig(learning_rate=1e-3, warmup=50, decay="cosine")
-
-
 @dataclass(frozen=True)
 class Entry:
-    """A line of the comparison.
+    """A method with its options: a line of the comparison.
 
     Attributes:
-        method: one of :data:`~pyro_stitchnet.evaluation.benchmark.methods.METHODS`.
-        unlabelled: whether it is given unlabelled slices; by default if the method uses them.
-        options: of the method; a list is of values to choose from on the validation fold.
+        method: a key of :data:`~pyro_stitchnet.evaluation.benchmark.methods.METHODS`.
+        unlabelled: whether it is trained on unlabelled slices too; by default if the method uses
+            them.
+        options: of the method. A list holds values to choose from on the validation fold.
     """
 
     __pydantic_config__ = _STRICT
@@ -40,21 +38,26 @@ class Entry:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def candidates(self) -> list[dict[str, Any]]:
-        """Every choice of one value for each option."""
+        """Return every combination of one value for each option."""
         values = [v if isinstance(v, list) else [v] for v in self.options.values()]
         return [dict(zip(self.options, chosen, strict=True)) for chosen in product(*values)]
+
+    @property
+    def uses_unlabelled(self) -> bool:
+        """Whether unlabelled slices are in its batches."""
+        return METHODS[self.method].unlabelled if self.unlabelled is None else self.unlabelled
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How many training slices keep their labels, and in how many folds the patients are tested.
+    """The number of labelled training slices, and the folds of patients.
 
     Attributes:
-        labels: slices with one label for every pixel; all where None.
-        folds: into which the patients are dealt; each is tested once for every seed.
-        tested: how many of them are, where not all.
-        validation: whether another fold is held out to choose weights and options by; without, its
-            patients train too, and the last weights are tested.
+        labels: training slices that keep a label for every pixel; all if None.
+        folds: number of folds of patients; each fold is the test fold once per seed.
+        tested: number of folds that are tested; all if None.
+        validation: whether a second fold selects weights and options. Without it, its patients are
+            trained on and the last weights are tested.
     """
 
     __pydantic_config__ = _STRICT
@@ -65,7 +68,7 @@ class Budget:
     validation: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse folds that are not there."""
+        """Check the number of tested folds."""
         if self.tested is not None and not 1 <= self.tested <= self.folds:
             raise ValueError(f"tested must be between 1 and {self.folds} folds, got {self.tested}")
 
@@ -76,23 +79,26 @@ class Spec:
 
     Attributes:
         data: a prepared dataset with labelled and unlabelled slices; split by patient.
-        entries: what is compared, by the names of the tables' rows.
+        entries: what is compared, by the names in the tables.
         budgets: of labels.
-        elsewhere: a prepared dataset of another hospital whose infection every model is tested on.
-        seeds: of the split, the labels kept, the start, the batches.
-        weights: MobileNetV2's start for every method that has one.
+        other_hospital: a prepared dataset of another hospital, on whose infection every model is
+            tested.
+        seeds: of the split, the kept labels, the initial weights and the batches.
+        weights: initial weights of MobileNetV2 for every method that contains one.
         steps: optimiser steps of every method.
-        labelled_per_batch: slices with labels in a batch.
-        unlabelled_per_batch: slices without, for the methods that use them.
-        affine: whether training slices are turned, scaled and sheared freely.
-        paste: share of labelled slices that get another one's lesions.
-        optimiser: of every method that does not say otherwise in its options.
-        validate_every: steps between two validations, by which the weights to test are chosen.
-        device: "auto" takes a GPU if there is one.
+        labelled_per_batch: labelled slices in a batch.
+        unlabelled_per_batch: unlabelled slices in a batch, for the methods that use them.
+        affine: whether training slices are rotated, scaled and sheared freely.
+        paste: share of labelled slices that get the lesions of another one.
+        optimiser: of every method whose options do not change it.
+        validate_every: steps between two validations, which choose the tested weights.
+        device: "auto" uses a GPU if there is one.
         precision: of the networks in training.
-        views: flips and quarter turns over which every method's answers are averaged in the test.
-        decisions: by each of which every method's probabilities become labels in the test, a line
-            of the tables each.
+        read_out: options of the test. ``samples`` and ``batch_size`` apply to StitchNets;
+            ``views``, ``least_patch`` and ``seed`` to every method. ``read_out`` and ``decision``
+            must be left out: a StitchNet is tested by q(y | x), or p(y | z) without a classifier,
+            and by p(y | x, z); every method is tested by all ``decisions``.
+        decisions: decisions from probabilities to labels, a line of the tables each.
     """
 
     __pydantic_config__ = _STRICT
@@ -100,7 +106,7 @@ class Spec:
     data: Path
     entries: Mapping[str, Entry]
     budgets: Sequence[Budget]
-    elsewhere: Path | None = None
+    other_hospital: Path | None = None
     seeds: Sequence[int] = (0,)
     weights: str | None = None
     steps: int = 800
@@ -108,15 +114,15 @@ class Spec:
     unlabelled_per_batch: int = 4
     affine: bool = False
     paste: float = 0.5
-    optimiser: OptimiserConfig = field(default_factory=_optimiser)
+    optimiser: OptimiserConfig = OptimiserConfig(learning_rate=1e-3, warmup=50, decay="cosine")
     validate_every: int = 100
     device: str = "auto"
     precision: Precision = "32"
-    views: int = 1
+    read_out: ReadOutOptions = ReadOutOptions()
     decisions: Sequence[Decision] = ("likeliest",)
 
     def __post_init__(self) -> None:
-        """Refuse what no run could do."""
+        """Check the entries and the ranges."""
         for name, entry in self.entries.items():
             if entry.method not in METHODS:
                 raise ValueError(
@@ -125,7 +131,7 @@ class Spec:
                 )
             if entry.unlabelled and not METHODS[entry.method].unlabelled:
                 raise ValueError(
-                    f"entries.{name}: {entry.method} has no use for unlabelled slices; leave out "
+                    f"entries.{name}: {entry.method} does not use unlabelled slices; leave out "
                     "`unlabelled`"
                 )
             if len(entry.candidates()) > 1 and not all(b.validation for b in self.budgets):
@@ -133,28 +139,30 @@ class Spec:
                     f"entries.{name}: options cannot be chosen where a budget has no validation; "
                     "give one value for each"
                 )
-        if not 1 <= self.views <= VIEWS:
-            raise ValueError(f"views must be between 1 and {VIEWS}, got {self.views}")
         numbers = (self.steps, self.labelled_per_batch, self.unlabelled_per_batch)
         if min(*numbers, self.validate_every) < 1 or not self.entries or not self.budgets:
-            raise ValueError("steps, slices a batch, entries and budgets must be at least 1")
+            raise ValueError(
+                "steps, slices per batch, validate_every, entries and budgets must be at least 1"
+            )
         if not self.decisions:
             raise ValueError("decisions must name at least one")
+        if self.read_out.read_out is not None or self.read_out.decision != "likeliest":
+            raise ValueError(
+                "read_out: leave out `read_out` and `decision`; several read-outs are tested, and "
+                "decisions are listed under `decisions`"
+            )
 
 
 def read_spec(path: Path) -> Spec:
-    """Read a benchmark's specification.
+    """Read the specification of a benchmark.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no YAML, or a key or value of it is wrong.
+        ValueError: it is not YAML, or a key or value is wrong.
     """
-    said = read_mapping(path)
-    check_keys(said, {f.name: None for f in fields(Spec)}, path)
-    try:
-        return TypeAdapter(Spec).validate_python(said)
-    except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()
-        )
-        raise ValueError(f"{path}: {wrong}") from None
+    values = read_mapping(path)
+    nested = {"optimiser": OptimiserConfig, "read_out": ReadOutOptions}
+    known: dict[str, Any] = {f.name: None for f in fields(Spec)}
+    known |= {name: {f.name: None for f in fields(kind)} for name, kind in nested.items()}
+    check_keys(values, known, path)
+    return validated(Spec, values, path)

@@ -1,1 +1,1 @@
-"""Metrics: numbers in, numbers out."""
+"""Metrics: pure functions of arrays and tables."""

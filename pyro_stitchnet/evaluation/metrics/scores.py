@@ -1,4 +1,4 @@
-"""How well a predicted segmentation overlaps the truth, image by image (eq. 1 of the article)."""
+"""Overlap of predicted and true segmentations, slice by slice (eq. 1 of the article)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,22 +7,32 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from pyro_stitchnet.labels import BACKGROUND, CONSOLIDATION, GGO, HEALTHY, LABELS
+from pyro_stitchnet.labels import BACKGROUND, CONSOLIDATION, GGO, HEALTHY, LABELS, LESIONS
 
-__all__ = ["GROUPS", "INFECTION", "LESIONS", "SCORES", "slice_scores"]
+__all__ = [
+    "ARTICLE_GROUPS",
+    "GROUPS",
+    "INFECTION",
+    "LESION_GROUPS",
+    "SCORES",
+    "slice_scores",
+]
 
-LESIONS: Mapping[str, tuple[int, ...]] = {
+ARTICLE_GROUPS: Mapping[str, tuple[int, ...]] = {
     "GGO": (GGO,),
     "CON": (CONSOLIDATION,),
     "Background": (BACKGROUND, HEALTHY),
 }
 """The article's three groups of labels, in its order."""
 
-INFECTION = "Infection"
-"""The row of a table for either lesion."""
+LESION_GROUPS = ("GGO", "CON")
+"""The names of the groups of a single lesion."""
 
-GROUPS = {**LESIONS, INFECTION: (GGO, CONSOLIDATION)}
-"""These, and either lesion, as datasets mark it that do not tell GGO from consolidation."""
+INFECTION = "Infection"
+"""The name of the group of both lesions."""
+
+GROUPS = {**ARTICLE_GROUPS, INFECTION: LESIONS}
+"""The groups of labels that are scored: the article's three, and both lesions together."""
 
 SCORES = ("iou", "f1", "recall", "precision")
 """The four ratios of eq. 1, as columns of `slice_scores`."""
@@ -35,21 +45,21 @@ def slice_scores(
     patients: Sequence[str] | None = None,
     groups: Sequence[str] = tuple(GROUPS),
 ) -> pd.DataFrame:
-    r"""Scores every slice for GGO, consolidation (CON), Background (or healthy), and Infection.
+    r"""Score every slice for GGO, consolidation (CON), Background (or healthy), and Infection.
 
     With T the true and P the predicted pixels of a group in a slice (Zammit et al. 2022, eq. 1)::
 
         IoU = |T ∩ P| / |T ∪ P|          F1 (= Dice) = 2 |T ∩ P| / (|T| + |P|)
         Recall = |T ∩ P| / |T|           Precision = |T ∩ P| / |P|
 
-    **Empty masks.** The article does not say what a slice scores when T or P is empty. Here eq. 1
-    is taken to the letter: a ratio 0/0 is undefined. It is NaN, it is left out of every mean, and
-    `pyro_stitchnet.evaluation.tables` counts how often that happens.
+    **Empty masks.** The article does not define the scores of a slice whose T or P is empty. Here a
+    ratio 0/0 is NaN and left out of every mean; `pyro_stitchnet.evaluation.tables` counts the
+    slices with a defined score.
 
     ===================================  =============  =========  =========
     slice                                IoU and F1     recall     precision
     ===================================  =============  =========  =========
-    T empty, P empty (rightly nothing)   undefined      undefined  undefined
+    T empty, P empty (true negative)    undefined      undefined  undefined
     T empty, P not (false alarm)         0              undefined  0
     P empty, T not (missed lesion)       0              0          undefined
     ===================================  =============  =========  =========
@@ -57,10 +67,10 @@ def slice_scores(
     Args:
         truth: Integer labels 0 to 3 of shape (N, H, W).
         predicted: The same, of the same shape. Tensors must be on the CPU.
-        names: One name a slice. By default "0", "1", ...
-        patients: One patient a slice. By default unknown (missing in the result).
-        groups: Which of `GROUPS` to score. Where the truth does not tell the lesions apart, only
-            `INFECTION` can be.
+        names: One name per slice. By default "0", "1", ...
+        patients: One patient per slice. By default unknown (missing in the result).
+        groups: Which of `GROUPS` to score. If the truth marks infection without separating GGO
+            from consolidation, only `INFECTION` can be scored.
 
     Returns:
         One row per slice and group, slice by slice, with the columns ``name``, ``patient``,
@@ -69,7 +79,7 @@ def slice_scores(
 
     Raises:
         ValueError: If the shapes differ or are not (N, H, W), if a label is outside 0 to 3, or if
-            there is not one name and one patient a slice.
+            the numbers of names and patients are not that of the slices.
         TypeError: If the labels are not integers.
 
     Examples:
@@ -77,24 +87,24 @@ def slice_scores(
         >>> scores[["lesion", "f1", "recall"]].round(2).values.tolist()
         [['GGO', 0.67, 0.5], ['CON', nan, nan], ['Background', 0.8, 1.0], ['Infection', 0.67, 0.5]]
     """
-    true, guess = _labels(truth, "truth"), _labels(predicted, "predicted")
-    if true.shape != guess.shape:
+    true_labels, predicted_labels = _labels(truth, "truth"), _labels(predicted, "predicted")
+    if true_labels.shape != predicted_labels.shape:
         raise ValueError(
-            f"truth has shape {true.shape} and predicted {guess.shape}; "
+            f"truth has shape {true_labels.shape} and predicted {predicted_labels.shape}; "
             "bring both to the same slices and the same grid"
         )
-    slices = len(true)
+    slices = len(true_labels)
     if names is None:
         names = [str(n) for n in range(slices)]
-    for what, given in (("names", names), ("patients", patients)):
-        if given is not None and len(given) != slices:
-            raise ValueError(f"{slices} slices but {len(given)} {what}; give one a slice")
+    for what, values in (("names", names), ("patients", patients)):
+        if values is not None and len(values) != slices:
+            raise ValueError(f"{slices} slices but {len(values)} {what}; give one per slice")
 
-    found = []
+    tables = []
     for lesion in groups:
-        t, p = np.isin(true, GROUPS[lesion]), np.isin(guess, GROUPS[lesion])
+        t, p = (np.isin(labels, GROUPS[lesion]) for labels in (true_labels, predicted_labels))
         t_pixels, p_pixels, common = (np.count_nonzero(m, axis=(1, 2)) for m in (t, p, t & p))
-        found.append(
+        tables.append(
             pd.DataFrame(
                 {
                     "name": list(names),
@@ -110,8 +120,8 @@ def slice_scores(
                 }
             )
         )
-    # A stable sort by position puts the rows of a slice together, in the order of the groups.
-    return pd.concat(found).sort_index(kind="stable").reset_index(drop=True)
+    # A stable sort by position groups the rows of a slice, in the order of the groups.
+    return pd.concat(tables).sort_index(kind="stable").reset_index(drop=True)
 
 
 def _ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> NDArray[np.float64]:

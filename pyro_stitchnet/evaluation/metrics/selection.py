@@ -1,4 +1,4 @@
-"""Whether doubt is where the errors are: its ROC, and what is gained by leaving doubt undecided."""
+"""Uncertainty as a predictor of errors: ROC curves and selective segmentation."""
 
 from collections.abc import Sequence
 
@@ -15,75 +15,74 @@ COVERAGES = (1.0, 0.99, 0.98, 0.95, 0.9, 0.8, 0.7, 0.5)
 
 
 def auroc(scores: Tensor, positive: Tensor) -> float:
-    """The probability that a positive scores higher than a negative, ties counting half.
+    """Return the area under the ROC curve: P(a positive scores above a negative), ties half.
 
     Args:
-        scores: of any shape.
-        positive: bool, of the same shape.
+        scores: any shape.
+        positive: bool, same shape.
 
     Returns:
-        The area under the receiver operating characteristic; NaN where one of the two kinds is
-        missing.
+        A number in [0, 1]; NaN without positives or without negatives.
     """
-    hits = positive.flatten().cpu()
-    n, m = int(hits.sum()), int((~hits).sum())
+    is_positive = positive.flatten().cpu()
+    n, m = int(is_positive.sum()), int((~is_positive).sum())
     if not n or not m:
         return float("nan")
     ranks = torch.from_numpy(rankdata(scores.flatten().cpu().double().numpy()))
-    return float((ranks[hits].sum() - n * (n + 1) / 2) / (n * m))
+    return float((ranks[is_positive].sum() - n * (n + 1) / 2) / (n * m))
 
 
-def error_auroc(doubt: Tensor, predicted: Tensor, truth: Tensor) -> dict[str, float]:
-    """Whether wrong pixels are doubted more than right ones.
+def error_auroc(uncertainty: Tensor, predicted: Tensor, truth: Tensor) -> dict[str, float]:
+    """Return how well uncertainty separates wrong pixels from right ones, as an ROC area.
 
     Args:
-        doubt: (N, H, W), the larger the less sure.
+        uncertainty: (N, H, W); larger is less certain.
         predicted: label maps (N, H, W).
         truth: label maps (N, H, W).
 
     Returns:
-        ``all``, over every pixel, and ``lung``, over those whose truth or prediction is lung.
+        ``all``, over all pixels, and ``lung``, over those whose true or predicted label is lung.
     """
     wrong = predicted != truth
     lung = (truth != BACKGROUND) | (predicted != BACKGROUND)
-    return {"all": auroc(doubt, wrong), "lung": auroc(doubt[lung], wrong[lung])}
+    return {"all": auroc(uncertainty, wrong), "lung": auroc(uncertainty[lung], wrong[lung])}
 
 
 def selective(
-    doubt: Tensor, predicted: Tensor, truth: Tensor, coverages: Sequence[float] = COVERAGES
+    uncertainty: Tensor, predicted: Tensor, truth: Tensor, coverages: Sequence[float] = COVERAGES
 ) -> pd.DataFrame:
-    """Dice of the infection over the pixels of the lung that are decided, the surest first.
+    """Return Dice of the infection over the most certain pixels of the lung, by coverage.
 
     Args:
-        doubt: (N, H, W), the larger the less sure.
+        uncertainty: (N, H, W); larger is less certain.
         predicted: label maps (N, H, W).
         truth: label maps (N, H, W).
-        coverages: shares of the lung's pixels (of truth or prediction) to decide.
+        coverages: shares of the lung's pixels (true or predicted) to keep.
 
     Returns:
-        A row a coverage: ``coverage``, ``dice`` (either lesion, pooled over pixels) and ``errors``
-        (the share of the decided pixels whose label is wrong).
+        One row per coverage: ``coverage``, ``dice`` (both lesions together, pooled over pixels) and
+        ``errors`` (the share of the kept pixels whose label is wrong).
 
     Raises:
         ValueError: no pixel is lung, or a coverage is not in (0, 1].
     """
     lung = (truth != BACKGROUND) | (predicted != BACKGROUND)
     if not lung.any():
-        raise ValueError("no pixel is lung: there is nothing to decide")
+        raise ValueError("no pixel is lung; give slices that show lung")
     if not all(0 < share <= 1 for share in coverages):
         raise ValueError(f"coverages must lie in (0, 1], got {list(coverages)}")
-    order = doubt[lung].argsort(stable=True)
+    order = uncertainty[lung].argsort(stable=True)
     p, t = predicted[lung][order], truth[lung][order]
     rows = []
     for share in coverages:
         kept = slice(0, max(1, round(share * len(p))))
-        ours, theirs = p[kept] >= GGO, t[kept] >= GGO
-        both = 2 * float((ours & theirs).sum())
-        sizes = float(ours.sum() + theirs.sum())
+        predicted_infection, infection = p[kept] >= GGO, t[kept] >= GGO
+        overlap = 2 * float((predicted_infection & infection).sum())
+        total = float(predicted_infection.sum() + infection.sum())
         rows.append(
             {
                 "coverage": share,
-                "dice": both / sizes if sizes else float("nan"),
+                "dice": overlap / total if total else float("nan"),
                 "errors": float((p[kept] != t[kept]).float().mean()),
             }
         )

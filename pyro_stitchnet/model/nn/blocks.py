@@ -26,7 +26,7 @@ BOTTLENECK_ABOVE = 64
 
 
 class ConvNormAct(nn.Sequential):
-    """A convolution that keeps the size, normalisation, ReLU."""
+    """A convolution that keeps the size, normalisation and ReLU."""
 
     def __init__(self, channels: int, f: int, kernel: int, norm_kind: str) -> None:
         super().__init__(
@@ -37,7 +37,7 @@ class ConvNormAct(nn.Sequential):
 
 
 def _pair(channels: int, f: int, norm_kind: str) -> list[nn.Module]:
-    """Two 3x3 convolutions to ``f`` channels with one activation between, or the bottleneck."""
+    """Two 3x3 convolutions to ``f`` channels with an activation between them, or a bottleneck."""
     if f <= BOTTLENECK_ABOVE:
         return [ConvNormAct(channels, f, 3, norm_kind), nn.Conv2d(f, f, 3, padding=1)]
     return [
@@ -61,12 +61,12 @@ class ResBlock(nn.Module):
 
 
 class Smooth(nn.Sequential):
-    """Two convolutions from ``channels`` to ``f``, three ResBlocks, normalisation, ReLU."""
+    """Two convolutions from ``channels`` to ``f``, three ResBlocks, normalisation and ReLU."""
 
     depth = 3
 
     def __init__(self, channels: int, f: int, norm_kind: str = "batch") -> None:
-        """Take the channels in, the channels out, the kind of normalisation."""
+        """Take the channels in, the channels out and the kind of normalisation."""
         super().__init__(
             *_pair(channels, f, norm_kind),
             *(ResBlock(f, norm_kind) for _ in range(self.depth)),
@@ -85,7 +85,7 @@ class Down(nn.Sequential):
     """``channels`` to fewer channels ``f``: 3x3, after a 1x1 above 64 channels."""
 
     def __init__(self, channels: int, f: int, norm_kind: str = "batch") -> None:
-        """Take the channels in, the channels out, the kind of normalisation."""
+        """Take the channels in, the channels out and the kind of normalisation."""
         if f <= BOTTLENECK_ABOVE:
             super().__init__(ConvNormAct(channels, f, 3, norm_kind))
         else:
@@ -98,7 +98,7 @@ class Up(ConvNormAct):
     """``channels`` to more channels ``f``: 3x3, or 1x1 above 64 channels."""
 
     def __init__(self, channels: int, f: int, norm_kind: str = "batch") -> None:
-        """Take the channels in, the channels out, the kind of normalisation."""
+        """Take the channels in, the channels out and the kind of normalisation."""
         super().__init__(channels, f, 3 if f <= BOTTLENECK_ABOVE else 1, norm_kind)
 
 
@@ -106,7 +106,7 @@ class Transpose(nn.Sequential):
     """Twice the size: a 4x4 transposed convolution of stride 2, in a bottleneck above 64."""
 
     def __init__(self, channels: int, f: int, norm_kind: str = "batch") -> None:
-        """Take the channels in, the channels out, the kind of normalisation."""
+        """Take the channels in, the channels out and the kind of normalisation."""
 
         def doubled(channels: int, f: int) -> list[nn.Module]:
             return [
@@ -129,15 +129,15 @@ class UpStep(nn.Sequential):
     """Fig. 5a: d_i (N, C, H, W) to d~_{i-1} (N, f, 2H, 2W)."""
 
     def __init__(self, channels: int, f: int, norm_kind: str = "batch") -> None:
-        """Take the channels in, the channels out, the kind of normalisation."""
+        """Take the channels in, the channels out and the kind of normalisation."""
         super().__init__(Transpose(channels, f, norm_kind), LightSmooth(f, f, norm_kind))
 
 
 class Crush(nn.Module):
     """Fig. 5b: d_i (N, f, H, W) to mean and log-variance of z_i, each (N, 1, H, W).
 
-    The SVAE's one module for both directions: applied to the encoder's d_i it gives the bottom-up
-    estimate, applied to the decoder's d~_i the prior p(z_i | z_{i+1}).
+    The SVAE applies one module in both directions: to the encoder's d_i for the bottom-up estimate,
+    and to the decoder's d~_i for the prior p(z_i | z_{i+1}).
     """
 
     def __init__(self, f: int, norm_kind: str = "batch") -> None:
@@ -155,7 +155,7 @@ class Crush(nn.Module):
         )
 
     def forward(self, d: Tensor, *, generating: bool) -> tuple[Tensor, Tensor]:
-        """Return mean and log-variance; ``generating`` says that ``d`` is the decoder's d~."""
+        """Return mean and log-variance; ``generating`` is True for the decoder's d~."""
         set_role(self, generating=generating)
         trunk = self.trunk(d)
         return self.mean(trunk), self.log_variance(trunk)
@@ -179,7 +179,7 @@ class Head(nn.Sequential):
     """Decoder features (N, C, H, W) to ``outputs`` maps of parameters (N, outputs, H, W)."""
 
     def __init__(self, channels: int, f: int, outputs: int, norm_kind: str = "batch") -> None:
-        """Take the channels in, the hidden channels, the maps out, the kind of normalisation."""
+        """Take the channels in, the hidden channels, the maps out and the kind of normalisation."""
         super().__init__(
             Down(channels, f, norm_kind),
             LightSmooth(f, f, norm_kind),
@@ -187,7 +187,7 @@ class Head(nn.Sequential):
         )
 
     def forward(self, features: Tensor, first: int | None = None) -> Tensor:
-        """Map ``features`` to all maps, or to the ``first`` ones, which costs less."""
+        """Map ``features`` to all maps, or only to the ``first`` ones, which takes less time."""
         down, smooth, last = self
         assert isinstance(last, nn.Conv2d)
         assert last.bias is not None

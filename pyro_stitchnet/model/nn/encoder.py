@@ -1,4 +1,4 @@
-"""The bottom-up half of the SVAE: torchvision's MobileNetV2 as a pyramid d1..d5 of one channel."""
+"""The bottom-up half of the SVAE: MobileNetV2 on grey slices, with features d1..d5."""
 
 import itertools
 import os
@@ -10,29 +10,29 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
 
+from pyro_stitchnet.model.config import Wiring
 from pyro_stitchnet.model.nn.blocks import Down, Up
 from pyro_stitchnet.model.nn.norm import BatchNorm2d
-from pyro_stitchnet.presets import Wiring
 
 __all__ = ["MobileNetPyramid", "load_imagenet_weights"]
 
 # Grey mean and standard deviation of ImageNet, the input that the published weights expect.
 GREY_MEAN, GREY_STD = 0.449, 0.226
 
-# Where each of the five parts ends, as (block of `features`, layers of that block's `conv`): the
-# last activation at each resolution, or, in the reference code's chain, an expansion inside a
-# block. There the fourth part ends inside block 11, whose identity connection is cut with it.
+# Ends of the five parts, as (block of `features`, number of layers of that block's `conv`): the
+# last activation at each resolution or, in the authors' program, an expansion inside a block. There
+# the fourth part ends inside block 11, which therefore loses its identity connection.
 PLAIN_ENDS = ((1, None), (3, None), (6, None), (13, None), (18, None))
 CHAIN_ENDS = ((2, 1), (4, 1), (7, 1), (12, 1), (18, None))
 
 
 class MobileNetPyramid(nn.Module):
-    """MobileNetV2 run on a one-channel slice, its activations projected to d1..d5 (Table 2).
+    """MobileNetV2 on a one-channel slice, its activations projected to d1..d5 (Table 2).
 
-    ``wiring="projected"`` is the article's: MobileNetV2 runs undisturbed and each of its
-    activations at 1/2, 1/4, ... 1/32 of the size is projected. ``wiring="in-chain"`` is the
-    reference code's: the projected d_n, brought back to MobileNetV2's width, feeds the next part,
-    so every d_n is a bottleneck.
+    With ``wiring="projected"``, the article's, MobileNetV2 is unchanged and each of its activations
+    at 1/2, 1/4, ... 1/32 of the size is projected. With ``wiring="in-chain"``, the authors'
+    program, the next part takes the projected d_n, mapped back to MobileNetV2's width, so that
+    every d_n is a bottleneck.
     """
 
     def __init__(
@@ -48,21 +48,22 @@ class MobileNetPyramid(nn.Module):
 
         Args:
             channels: channels of d1..d5.
-            wiring: ``"projected"`` or ``"in-chain"``.
-            weights: ``None`` for a random start, ``"imagenet"`` for torchvision's weights
-                (downloaded once), or the path of a state dict of ``mobilenet_v2().features``.
-            width: torchvision's width multiplier (only 1.0 has published weights).
-            norm_kind: normalisation of the projections, see :func:`pyro_stitchnet.model.nn.norm.norm`.
+            wiring: "projected" or "in-chain".
+            weights: None for random weights, "imagenet" for torchvision's (downloaded once), or the
+                path of a state dict of ``mobilenet_v2().features``.
+            width: torchvision's width multiplier; only 1.0 has published weights.
+            norm_kind: normalisation of the projections, see
+                :func:`~pyro_stitchnet.model.nn.norm.norm`.
 
         Raises:
-            ValueError: ``wiring`` is unknown, or ``weights`` with ``width`` other than 1.
-            FileNotFoundError: ``weights`` are not at hand; the message says how to get them.
+            ValueError: ``wiring`` is unknown, or there are ``weights`` and ``width`` is not 1.
+            FileNotFoundError: the weights are missing; the message has the remedy.
         """
         super().__init__()
         if wiring not in ("projected", "in-chain"):
             raise ValueError(f"wiring {wiring!r} is unknown; choose 'projected' or 'in-chain'")
         if len(channels) != 5:
-            raise ValueError(f"channels must name the widths of d1..d5, got {tuple(channels)}")
+            raise ValueError(f"channels must be the widths of d1..d5, got {tuple(channels)}")
         if weights is not None and width != 1.0:
             raise ValueError(
                 f"ImageNet weights exist for MobileNetV2 of width 1.0 only, not {width}; leave the "
@@ -100,10 +101,10 @@ def load_imagenet_weights(weights: str | os.PathLike[str]) -> Mapping[str, Tenso
     """Return the state dict of ``mobilenet_v2().features``.
 
     Args:
-        weights: ``"imagenet"`` for torchvision's file, or the path of such a state dict.
+        weights: "imagenet" for torchvision's file, or the path of such a state dict.
 
     Raises:
-        FileNotFoundError: the file is absent, or could not be downloaded.
+        FileNotFoundError: the file is missing or could not be downloaded.
         ValueError: the file is not a state dict of MobileNetV2's features.
     """
     if weights == "imagenet":
@@ -114,7 +115,7 @@ def load_imagenet_weights(weights: str | os.PathLike[str]) -> Mapping[str, Tenso
             raise FileNotFoundError(
                 f"the ImageNet weights could not be downloaded from {published.url} ({error}); "
                 "fetch that file on a machine with a network and pass its path as `weights` "
-                "(--weights PATH), or None for a random start"
+                "(--weights PATH), or None for random weights"
             ) from error
     else:
         path = Path(weights)
@@ -127,23 +128,26 @@ def load_imagenet_weights(weights: str | os.PathLike[str]) -> Mapping[str, Tenso
             state = torch.load(path, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
             raise ValueError(f"{path}: not a state dict that torch can load ({error})") from error
-    # torchvision's file holds the whole classifier; ours only its features.
+    # torchvision's file has the ImageNet classifier too.
     named = state if isinstance(state, Mapping) else {}
     features = {
         str(key).removeprefix("features."): value
         for key, value in named.items()
         if not str(key).startswith("classifier.")
     }
-    wanted = mobilenet_v2().features.state_dict()
-    if features.keys() != wanted.keys() or any(
-        getattr(features[key], "shape", None) != wanted[key].shape for key in wanted
+    expected = mobilenet_v2().features.state_dict()
+    if features.keys() != expected.keys() or any(
+        getattr(features[key], "shape", None) != expected[key].shape for key in expected
     ):
         raise ValueError(f"{weights}: not the weights of torchvision's mobilenet_v2().features")
     return features
 
 
 def _one_channel(stem: nn.Conv2d) -> nn.Conv2d:
-    """The stem for a grey slice: summed over colours, which equals repeating grey three times."""
+    """Return the stem for grey slices: its weights summed over the colours.
+
+    It computes what the colour stem computes for a grey slice repeated three times.
+    """
     grey = nn.Conv2d(1, stem.out_channels, 3, stride=2, padding=1, bias=False)
     with torch.no_grad():
         grey.weight.copy_(stem.weight.sum(1, keepdim=True))
@@ -151,12 +155,12 @@ def _one_channel(stem: nn.Conv2d) -> nn.Conv2d:
 
 
 def _cut(features: nn.Sequential, ends: Sequence[tuple[int, int | None]]) -> list[nn.Sequential]:
-    """Cut MobileNetV2 into consecutive parts at ``ends``."""
+    """Divide MobileNetV2 into consecutive parts at ``ends``."""
     layers: list[nn.Module] = []
     after: list[int] = []
     for index, block in enumerate(features):
         inside = [length for end, length in ends if end == index]
-        if inside and inside[0] is not None:  # this block is taken apart
+        if inside and inside[0] is not None:  # a part ends inside this block
             inner = block.get_submodule("conv")
             assert isinstance(inner, nn.Sequential)
             layers += [inner[: inside[0]], inner[inside[0] :]]
@@ -169,5 +173,5 @@ def _cut(features: nn.Sequential, ends: Sequence[tuple[int, int | None]]) -> lis
 
 
 def _channels_out(part: nn.Module) -> int:
-    """Channels of the last convolution of ``part``."""
+    """Return the output channels of the last convolution of ``part``."""
     return [m.out_channels for m in part.modules() if isinstance(m, nn.Conv2d)][-1]

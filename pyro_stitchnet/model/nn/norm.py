@@ -1,4 +1,4 @@
-"""Normalisation after a convolution: as in the article, or free of batch statistics."""
+"""Normalisation after a convolution: batch norm, as in the article, or group norm."""
 
 import math
 
@@ -11,9 +11,9 @@ __all__ = ["BatchNorm2d", "TwoRoleBatchNorm2d", "norm", "set_role"]
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """Batch norm over the batch of all training processes, on CPUs too.
+    """Batch norm over the batch of all training processes, on any device.
 
-    torch's ``SyncBatchNorm`` is for GPUs only.
+    torch's ``SyncBatchNorm`` runs on GPUs only.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -21,7 +21,7 @@ class BatchNorm2d(nn.BatchNorm2d):
         return self.normalise(x, self.running_mean, self.running_var)
 
     def normalise(self, x: Tensor, mean: Tensor | None, var: Tensor | None) -> Tensor:
-        """Normalise ``x`` and, in training, move the running statistics ``mean`` and ``var``."""
+        """Normalise ``x``; in training mode update the running statistics ``mean`` and ``var``."""
         if not self.training or processes() == 1:
             return nn.functional.batch_norm(
                 x, mean, var, self.weight, self.bias, self.training, self.momentum or 0.0, self.eps
@@ -40,11 +40,11 @@ class BatchNorm2d(nn.BatchNorm2d):
 
 
 class TwoRoleBatchNorm2d(BatchNorm2d):
-    """Batch norm whose running statistics are kept apart for inference and generation.
+    """Batch norm with separate running statistics for inference and generation.
 
-    The SVAE shares one module between the encoder's features and the decoder's. Their
-    distributions differ, so one pair of running statistics fits neither at evaluation. Weights are
-    shared as in the article; only the two running averages (buffers, not parameters) are separate.
+    The SVAE applies one module to the encoder's features and to the decoder's. Their distributions
+    differ, so that one pair of running statistics would fit neither in evaluation mode. All
+    parameters are shared, as in the article.
     """
 
     generating_mean: Tensor
@@ -58,7 +58,7 @@ class TwoRoleBatchNorm2d(BatchNorm2d):
         self.register_buffer("generating_var", torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise ``x`` (N, C, H, W) with the statistics of the current role."""
+        """Normalise ``x`` (N, C, H, W); the running statistics are those of the current role."""
         mean, var = (
             (self.generating_mean, self.generating_var)
             if self.generating
@@ -68,17 +68,17 @@ class TwoRoleBatchNorm2d(BatchNorm2d):
 
 
 def set_role(module: nn.Module, *, generating: bool) -> None:
-    """Choose which running statistics every :class:`TwoRoleBatchNorm2d` below ``module`` uses."""
+    """Choose the running statistics of every :class:`TwoRoleBatchNorm2d` in ``module``."""
     for child in module.modules():
         if isinstance(child, TwoRoleBatchNorm2d):
             child.generating = generating
 
 
 def norm(kind: str, channels: int) -> nn.Module:
-    """Return the normalisation ``kind`` for ``channels``: ``"batch"`` (the article) or ``"group"``.
+    """Return the normalisation ``kind`` for ``channels``: "batch" (the article) or "group".
 
-    Group norm takes groups of at least 4 channels, at most 8 groups; it has no running statistics,
-    so it behaves alike for any batch size, in training and at evaluation.
+    Group norm has at most 8 groups of at least 4 channels. It has no running statistics: its
+    results depend neither on the rest of the batch nor on the mode.
 
     Raises:
         ValueError: ``kind`` is unknown.

@@ -1,6 +1,6 @@
 "use strict";
 
-// The table of scans: sorting by a column, finding by name.
+// The table of scans: sorting by column, search by name.
 (() => {
   const table = document.getElementById("scans");
   const body = table.tBodies[0];
@@ -9,12 +9,12 @@
 
   function compare(a, b, column, sign) {
     const [x, y] = [a, b].map((row) => row.cells[column].dataset.value);
-    if (x === "" || y === "") return (x === "") - (y === ""); // what is unknown stays last
+    if (x === "" || y === "") return (x === "") - (y === ""); // missing values stay last
     return sign * (column === 0 ? names.compare(x, y) : x - y);
   }
 
   function sort(header) {
-    // Figures are most telling from the top, names from A.
+    // The first click sorts numbers from the largest, names from A.
     const first = header.cellIndex === 0 ? "ascending" : "descending";
     const other = first === "ascending" ? "descending" : "ascending";
     const order = header.ariaSort === first ? other : first;
@@ -32,9 +32,9 @@
   const find = document.getElementById("find");
   find.form.addEventListener("submit", (event) => event.preventDefault());
   find.addEventListener("input", () => {
-    const wanted = find.value.trim().toLowerCase();
+    const text = find.value.trim().toLowerCase();
     for (const row of rows) {
-      row.hidden = !row.cells[0].dataset.value.toLowerCase().includes(wanted);
+      row.hidden = !row.cells[0].dataset.value.toLowerCase().includes(text);
     }
     const left = rows.filter((row) => !row.hidden).length;
     document.getElementById("count").textContent = `${left} of ${rows.length} scans`;

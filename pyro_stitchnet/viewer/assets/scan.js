@@ -1,26 +1,26 @@
 "use strict";
 
-// The pictures of one scan: NiiVue draws them, this file connects it to the page's controls.
+// The images of one scan: NiiVue draws them, this file connects it to the page's controls.
 (async () => {
   const byId = (id) => document.getElementById(id);
   const page = JSON.parse(byId("viewer").textContent);
   const controls = byId("controls");
   const slider = byId("slice");
 
-  // From the lowest to the highest; each is loaded when it is first shown.
+  // From the bottom to the top; each layer is loaded when it is first shown.
   const ORDER = ["scan", "healthy", "uncertainty", "lesion_probability", "labels"];
   const GREY = page.layers.scan ? "scan" : "lesion_probability";
   const AXES = { axial: 2, coronal: 1, sagittal: 0, all: 2 }; // of the slider: x, y, z
   const VIEWS = { axial: 0, coronal: 1, sagittal: 2, all: 3 }; // NiiVue's numbers
   const ENDS = [["left", "right"], ["back", "front"], ["feet", "head"]]; // of x, y, z
   const LESIONS = [2, 3];
-  // Axial at the left, the others beside it: from the left, the top, width, height.
+  // Axial on the left, the others beside it. Positions: left, top, width, height.
   const ALL_THREE = [
     { sliceType: 0, position: [0, 0, 0.6, 1] },
     { sliceType: 1, position: [0.605, 0, 0.395, 0.495] },
     { sliceType: 2, position: [0.605, 0.505, 0.395, 0.495] },
   ];
-  // Colours of the maps: place in 0-255, red, green, blue.
+  // Colours of the maps: position in 0-255, red, green, blue.
   const RAMP = [
     [0, 60, 10, 100],
     [1, 60, 10, 100],
@@ -40,7 +40,7 @@
 
   const loaded = {}; // NiiVue's volumes, by layer
   let counts = []; // for each axis, for each slice: voxels of every lesion class
-  let place = [0, 0, 0]; // the crosshair's voxel, from the left, the back, the feet
+  let place = [0, 0, 0]; // voxel of the crosshair, from the left, the back, the feet
   let zoom = 1;
 
   const nv = new niivue.Niivue({
@@ -56,7 +56,7 @@
     crosshairWidthUnit: "mm",
     crosshairWidth: 0.8,
     crosshairGap: 8,
-    fontColor: [1, 0.55, 0, 1], // to be seen on black and on white
+    fontColor: [1, 0.55, 0, 1], // visible on black and on white
     fontMinPx: 16,
     loadingText: "",
     logLevel: "error",
@@ -87,17 +87,17 @@
           ...options,
           base64: byId(from.element).textContent.trim(),
         });
-    if (from.element) byId(from.element).remove(); // its memory
+    if (from.element) byId(from.element).remove(); // frees its memory
     if (layer === GREY) volume.colormap = "solid";
     if (layer === "labels") counts = count(volume);
     loaded[layer] = volume;
-    nv.addVolume(volume); // on top, and drawn
+    nv.addVolume(volume); // on top
     const at = ORDER.filter((each) => loaded[each]).indexOf(layer);
     if (nv.volumes[at] !== volume) nv.setVolume(volume, at);
     byId("status").textContent = "";
   }
 
-  // Voxels of the lesions in each slice along x, y, z.
+  // Lesion voxels per slice along x, y and z.
   function count(volume) {
     const [, nx, ny, nz] = volume.hdr.dims;
     const along = [nx, ny, nz].map((n) => Array.from({ length: n }, () => [0, 0]));
@@ -116,7 +116,7 @@
     return volume.permRAS.map((p) => (p < 0 ? along[-p - 1].reverse() : along[p - 1]));
   }
 
-  // The file's voxel at a voxel of the display, which runs from left, back and feet.
+  // The file's voxel of a displayed voxel, whose axes run from left, back and feet.
   function fileVoxel(at) {
     const voxel = [0, 0, 0];
     loaded[GREY].permRAS.forEach((p, axis) => {
@@ -143,8 +143,8 @@
     }
   }
 
-  // A voxel within the lesions, on the axial slice that has the most; the middle without any.
-  function worst() {
+  // A lesion voxel on the axial slice with the most lesion; without lesions, the centre.
+  function mostSevere() {
     const sums = counts[2].map(([ggo, dense]) => ggo + dense);
     const z = sums.indexOf(Math.max(...sums));
     const lesion = [];
@@ -161,9 +161,9 @@
 
   function sliceText(axis) {
     const [ggo, dense] = counts[axis][place[axis]];
-    const found = [ggo && "GGO", dense && "consolidation"].filter(Boolean).join(" and ");
-    const where = `Slice ${place[axis] + 1} of ${size(axis)}, from the ${ENDS[axis].join(" to the ")}`;
-    return `${where}${found ? `, with ${found}` : ", without lesions"}`;
+    const lesions = [ggo && "GGO", dense && "consolidation"].filter(Boolean).join(" and ");
+    const position = `Slice ${place[axis] + 1} of ${size(axis)}, from the ${ENDS[axis].join(" to the ")}`;
+    return `${position}${lesions ? `, with ${lesions}` : ", without lesions"}`;
   }
 
   const speak = later(() => {
@@ -179,7 +179,7 @@
     slider.setAttribute("aria-valuetext", sliceText(axis));
     byId("where").textContent = sliceText(axis);
     const mm = Array.from(location.mm).slice(0, 3);
-    const sides = ["LR", "PA", "IS"]; // of the negative and the positive end
+    const sides = ["LR", "PA", "IS"]; // negative and positive direction
     const position = mm.map((v, a) => `${number(Math.abs(v), 1)} ${sides[a][v < 0 ? 0 : 1]}`);
     const rows = [
       ...ORDER.filter((layer) => loaded[layer]).map((layer) => [
@@ -204,7 +204,7 @@
     speak();
   }
 
-  // Above the slider, how much of each slice is lesion; the taller part of a bar is GGO.
+  // Bars above the slider: the lesion voxels of each slice, stacked by class.
   function drawProfile() {
     const canvas = byId("profile");
     const scale = window.devicePixelRatio;
@@ -240,7 +240,7 @@
     return map;
   }
 
-  // Everything on the page as the controls say.
+  // Update the page to the state of the controls.
   async function show() {
     const share = (name) => (controls[name] ? Number(controls[name].value) / 100 : 0);
     const map = controls.map.value;
@@ -252,7 +252,7 @@
       if (layer === "scan" || layer === "healthy") [volume.cal_min, volume.cal_max] = [low, high];
       if (layer in RANGES && layer !== GREY) {
         volume.opacity = layer === map ? share("map-opacity") : 0;
-        volume.colormapType = 2; // colours from 0 on, and nothing below cal_min
+        volume.colormapType = 2; // colours start at 0; values below cal_min are hidden
         volume.cal_min = share("map-from") * volume.cal_max;
       }
     }
@@ -266,7 +266,7 @@
     byId("ramp-end").textContent = number(most, 2) + unit;
     byId("map-controls").hidden = !map;
     nv.updateGLVolume();
-    nv.createOnLocationChange(); // a volume that was loaded has a value there, too
+    nv.createOnLocationChange(); // adds the values of new volumes to the table
   }
 
   function showView() {
@@ -277,7 +277,7 @@
     nv.createOnLocationChange();
   }
 
-  // The crosshair stays where it is on the screen.
+  // Zoom about the crosshair, which keeps its position on the screen.
   function showZoom() {
     const [x, y, z] = nv.frac2mm(nv.scene.crosshairPos);
     const pan = nv.scene.pan2Dxyzmm;
@@ -288,7 +288,7 @@
 
   const keys = () => {
     const through = axisNow();
-    // In the picture: left, right, up and down; from the patient's right, and from the front.
+    // Axis and direction of right and up in the image, per viewing axis.
     const [across, up] = [[[1, 1], [2, 1]], [[0, -1], [2, 1]], [[0, -1], [1, 1]]][through];
     return {
       PageUp: () => moveAlong(through, 1),
@@ -303,14 +303,14 @@
   };
 
   function connect() {
-    const picture = byId("picture");
-    // NiiVue focuses the picture at every click; the page must not jump to it.
-    picture.focus = () => HTMLElement.prototype.focus.call(picture, { preventScroll: true });
-    // NiiVue's own keys are letters that nobody is told of: none of them reaches it.
+    const image = byId("image");
+    // NiiVue focuses the canvas at every click; the page must not scroll to it.
+    image.focus = () => HTMLElement.prototype.focus.call(image, { preventScroll: true });
+    // NiiVue's own keyboard shortcuts are disabled: users would trigger them by accident.
     for (const type of ["keydown", "keyup"]) {
-      picture.parentElement.addEventListener(type, (event) => event.stopPropagation(), true);
+      image.parentElement.addEventListener(type, (event) => event.stopPropagation(), true);
     }
-    picture.parentElement.addEventListener("keydown", (event) => {
+    image.parentElement.addEventListener("keydown", (event) => {
       const action = keys()[event.key];
       if (!action || event.ctrlKey || event.altKey || event.metaKey) return;
       event.preventDefault();
@@ -330,7 +330,7 @@
         nv.clearAllMeasurements();
         showZoom();
         showView();
-        moveTo(worst());
+        moveTo(mostSevere());
         soon();
       });
     });
@@ -341,7 +341,7 @@
     try {
       await action();
     } catch (error) {
-      byId("status").textContent = `The pictures cannot be shown: ${error.message}`;
+      byId("status").textContent = `The images cannot be shown: ${error.message}`;
     }
   }
 
@@ -353,23 +353,23 @@
 
   await guarded(async () => {
     if (!document.createElement("canvas").getContext("webgl2")) {
-      throw new Error("this browser offers no WebGL 2");
+      throw new Error("this browser does not support WebGL 2");
     }
     const columns = RAMP[0].map((_, column) => RAMP.map((node) => node[column]));
     const [I, R, G, B] = columns;
-    nv.addColormap("map", { I, R, G, B, A: I.map((at) => (at ? 255 : 0)) }); // 0 is not drawn
-    // NiiVue's own grey is half transparent, and would not cover what is below.
+    nv.addColormap("map", { I, R, G, B, A: I.map((at) => (at ? 255 : 0)) }); // 0 is transparent
+    // NiiVue's own grey is half transparent and would not hide the layers below.
     nv.addColormap("solid", { I: [0, 255], R: [0, 255], G: [0, 255], B: [0, 255], A: [255, 255] });
-    await nv.attachToCanvas(byId("picture"));
+    await nv.attachToCanvas(byId("image"));
     nv.setSliceType(VIEWS.axial);
     await load(GREY);
     await load("labels");
     nv.onLocationChange = showLocation;
     place = Array.from(nv.frac2vox(nv.scene.crosshairPos), Math.round);
     connect();
-    moveTo(worst());
+    moveTo(mostSevere());
     await show();
     document.documentElement.dataset.ready = "yes"; // for tests
   });
-  window.viewer = nv; // for whoever looks with the browser's tools, and for tests
+  window.viewer = nv; // for the browser's developer tools and for tests
 })();

@@ -1,4 +1,4 @@
-"""Batches: the order of the streams, what is known of their labels, going on, sharing."""
+"""Batches: the order and labels of the streams, resuming, and sharing among processes."""
 
 from collections import Counter
 from itertools import islice
@@ -14,7 +14,7 @@ SIZE = 64
 
 
 def numbered(n: int, first: int = 0) -> Slices:
-    """Labelled slices that tell their number: all pixels of slice i are i / 255."""
+    """Return labelled slices that can be identified: all pixels of slice i are i / 255."""
     numbers = torch.arange(first, first + n)
     return Slices(
         (numbers / 255).reshape(n, 1, 1).expand(n, SIZE, SIZE).clone(),
@@ -25,7 +25,7 @@ def numbered(n: int, first: int = 0) -> Slices:
 
 
 def lopsided() -> Slices:
-    """A picture that tells its labels, grey = label / 3, and that no turn or flip leaves alone."""
+    """Return a slice with grey = label / 3 that every turn and flip changes."""
     labels = torch.zeros(SIZE, SIZE, dtype=torch.int64)
     labels[4:40, 4:20] = 1
     labels[8:20, 24:60] = 2
@@ -47,7 +47,7 @@ def same(one: Batch, other: Batch) -> bool:
 
 
 def labels_of(batch: Batch) -> Tensor:
-    assert (batch.allowed.sum(-1) == 1).all(), "augmentation invented a set of labels"
+    assert (batch.allowed.sum(-1) == 1).all(), "augmentation made a new set of labels"
     return batch.allowed.int().argmax(-1)
 
 
@@ -63,8 +63,8 @@ def test_a_batch_holds_the_labelled_slices_first() -> None:
         assert [number >= 100 for number in numbers(batch)] == [False] * 2 + [True] * 3
 
 
-def test_sets_of_labels_take_turns_with_labels() -> None:
-    """However many there are, every second labelled slice has one label for every pixel."""
+def test_partially_labelled_slices_alternate_with_labelled_ones() -> None:
+    """Every second slice of the labelled stream is fully labelled, however few there are."""
     few, many = numbered(3), numbered(30, first=100)
     slices = Slices(
         torch.cat([few.images, many.images]),
@@ -124,7 +124,7 @@ def test_one_seed_gives_one_sequence() -> None:
     assert not all(same(a, b) for a, b in zip(one, other, strict=True))
 
 
-def test_the_global_generator_is_neither_asked_nor_moved() -> None:
+def test_the_global_generator_is_neither_read_nor_changed() -> None:
     def drawn(seed: int) -> tuple[list[Batch], Tensor]:
         torch.manual_seed(seed)
         stream = TwoStreams(numbered(9), lopsided(), (2, 1), strong_views=1).batches()
@@ -136,7 +136,7 @@ def test_the_global_generator_is_neither_asked_nor_moved() -> None:
     assert torch.equal(after, torch.rand(1))
 
 
-def test_the_streams_are_shuffled_apart() -> None:
+def test_the_streams_are_shuffled_independently() -> None:
     batches = islice(TwoStreams(numbered(9), numbered(9), (1, 1), augment=False).batches(), 9)
     pairs = [numbers(batch) for batch in batches]
     assert any(a != b for a, b in pairs)
@@ -150,7 +150,7 @@ def streams() -> TwoStreams:
     return TwoStreams(numbered(5), lopsided(), (2, 1), seed=3, strong_views=2)
 
 
-def test_batches_go_on_where_they_stopped(streams: TwoStreams) -> None:
+def test_batches_resume_at_a_number(streams: TwoStreams) -> None:
     whole = list(islice(streams.batches(), 12))
     for first in (0, 1, 7):
         rest = islice(streams.batches(first=first), 12 - first)
@@ -181,7 +181,7 @@ def test_a_batch_moves_to_a_device() -> None:
     assert batch.x.device.type == batch.allowed.device.type == "meta"
 
 
-def test_strong_views_show_the_weak_view_with_other_grey_values() -> None:
+def test_strong_views_change_only_grey_values() -> None:
     batch = TwoStreams(lopsided(), None, (40, 0), strong_views=2)[0]
     assert batch.strong.shape == (2, 40, SIZE, SIZE)
     assert batch.strong.min() >= 0
@@ -189,7 +189,7 @@ def test_strong_views_show_the_weak_view_with_other_grey_values() -> None:
     changed = (batch.strong != batch.x).flatten(2).any(-1)
     assert changed.float().mean() > 0.6
     assert (batch.strong[0] != batch.strong[1]).flatten(1).any(1).float().mean() > 0.6
-    for view in batch.strong:  # in the same place: as alike as grey values alone can make them
+    for view in batch.strong:  # no pixel moves
         for x, y in zip(batch.x, view, strict=True):
             assert torch.corrcoef(torch.stack([x.flatten(), y.flatten()]))[0, 1] > 0.8
 
@@ -204,32 +204,32 @@ def test_without_strong_views_there_are_none() -> None:
 @pytest.mark.parametrize(
     ("per_batch", "message"),
     [
-        ((1, 1), "is to hold 1 unlabelled slices, but there are none"),
+        ((1, 1), "must hold 1 unlabelled slices, but there are none"),
         ((0, 0), "a batch holds no slices: give labelled or unlabelled ones"),
         ((-1, 1), "cannot hold -1 labelled slices"),
         ((2, -2), "cannot hold -2 unlabelled slices"),
     ],
 )
 @pytest.mark.parametrize("missing", [None, numbered(1).take([])])
-def test_batches_that_cannot_be_made(
+def test_impossible_batches_are_refused(
     per_batch: tuple[int, int], message: str, missing: Slices | None
 ) -> None:
     with pytest.raises(ValueError, match=message):
         TwoStreams(numbered(3), missing, per_batch)
 
 
-def test_no_labelled_slices() -> None:
-    with pytest.raises(ValueError, match="is to hold 2 labelled slices, but there are none"):
+def test_missing_labelled_slices_are_refused() -> None:
+    with pytest.raises(ValueError, match="must hold 2 labelled slices, but there are none"):
         TwoStreams(None, numbered(3), (2, 1))
 
 
 @pytest.mark.parametrize("rank", [-1, 2])
-def test_a_process_that_is_none_of_them(rank: int) -> None:
+def test_a_rank_out_of_range_is_refused(rank: int) -> None:
     with pytest.raises(ValueError, match=f"rank must be between 0 and 1, got {rank}"):
         TwoStreams(numbered(3), None, (2, 0), rank=rank, processes=2)
 
 
-def test_fewer_strong_views_than_none() -> None:
+def test_a_negative_number_of_strong_views_is_refused() -> None:
     with pytest.raises(ValueError, match="cannot hold -1 strong views"):
         TwoStreams(numbered(3), None, (2, 0), strong_views=-1)
 
@@ -244,17 +244,17 @@ def test_without_augmentation_slices_come_as_they_are() -> None:
     assert torch.equal(labels_of(batch), whole.labels())
 
 
-def test_picture_and_labels_move_together() -> None:
+def test_image_and_labels_move_together() -> None:
     batch = TwoStreams(lopsided(), None, (40, 0))[0]
     assert len({tuple(x.flatten().tolist()) for x in batch.x}) > 10
-    # But for borders between labels, where a cropped picture is interpolated.
+    # Except at borders between labels, where a cropped image is interpolated.
     agree = ((batch.x - labels_of(batch) / 3).abs() < 1e-5).flatten(1).float().mean(1)
     assert agree.min() > 0.8
 
 
 def test_augmented_slices_stay_in_range_and_the_originals_unchanged() -> None:
     noise = Slices(
-        torch.rand(4, SIZE, SIZE).round(),  # black and white: any overshoot would show
+        torch.rand(4, SIZE, SIZE).round(),  # black and white, so that overshoots are visible
         (1 << torch.randint(4, (4, SIZE, SIZE))).byte(),
         [f"{i}.png" for i in range(4)],
         ["p"] * 4,
@@ -269,7 +269,7 @@ def test_augmented_slices_stay_in_range_and_the_originals_unchanged() -> None:
 
 
 def test_lesions_are_pasted_among_labelled_slices_alone() -> None:
-    """As often as asked, from the labelled stream, the picture and its labels together."""
+    """With the given probability, from the labelled stream, image and labels together."""
     lung = Slices(
         torch.full((1, SIZE, SIZE), 1 / 3), torch.full((1, SIZE, SIZE), 2).byte(), ["b"], ["b"]
     )

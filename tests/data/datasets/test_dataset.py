@@ -1,4 +1,4 @@
-"""A prepared dataset: what is stored comes back, and what is damaged is named."""
+"""A prepared dataset: stored slices come back, and damaged files are named."""
 
 import json
 import pickle
@@ -24,14 +24,14 @@ def rows(shard: int, n: int) -> pd.DataFrame:
     return pd.DataFrame({**table, "shard": [shard] * n, "row": range(n)})
 
 
-def pictures(shard: int, n: int) -> np.ndarray:
-    """Grey values and label sets."""
+def stored(shard: int, n: int) -> np.ndarray:
+    """Return grey values and label sets."""
     return np.random.default_rng(shard).integers(1, 256, (n, 2, SIZE, SIZE)).astype(np.uint8)
 
 
 def write(folder: Path, shard: int, n: int) -> None:
     nothing = pd.DataFrame(columns=["scan", "reason"])
-    write_shard(folder, shard, pictures(shard, n), rows(shard, n), nothing)
+    write_shard(folder, shard, stored(shard, n), rows(shard, n), nothing)
 
 
 @pytest.fixture
@@ -47,14 +47,14 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_what_is_stored_comes_back(folder: Path) -> None:
+def test_stored_slices_come_back(folder: Path) -> None:
     dataset = Dataset(folder)
     assert (len(dataset), dataset.size) == (5, SIZE)
     for i, (shard, row) in enumerate([(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]):
         image, sets = dataset[i]
         assert image.dtype == torch.float32
         assert sets.dtype == torch.uint8
-        grey, bits = torch.from_numpy(pictures(shard, 3 - shard)[row])
+        grey, bits = torch.from_numpy(stored(shard, 3 - shard)[row])
         assert torch.equal(image, grey.float() / 255)
         assert torch.equal(sets, bits)
     assert dataset.names[3] == "slice 1 0"
@@ -72,12 +72,12 @@ def test_part_of_a_dataset_stays_on_disk_until_loaded(folder: Path) -> None:
     assert nothing.images.shape == (0, SIZE, SIZE)
 
 
-def test_datasets_go_to_worker_processes(folder: Path) -> None:
+def test_a_dataset_can_be_pickled(folder: Path) -> None:
     dataset = Dataset(folder)
     image, _ = dataset[0]
     again = pickle.loads(pickle.dumps(dataset))
     assert torch.equal(again[0][0], image)
-    assert len(pickle.dumps(dataset)) < 20_000, "pictures travel with it"
+    assert len(pickle.dumps(dataset)) < 20_000, "slices are pickled with it"
 
 
 def test_patients_keep_their_leading_zeros(folder: Path) -> None:
@@ -87,7 +87,7 @@ def test_patients_keep_their_leading_zeros(folder: Path) -> None:
     assert set(Dataset(folder).patients) == {"007"}
 
 
-def test_an_unfinished_dataset_is_told_to_go_on(folder: Path) -> None:
+def test_an_unfinished_dataset_is_refused_with_a_remedy(folder: Path) -> None:
     (folder / "dataset.json").unlink()
     with pytest.raises(FileNotFoundError, match="interrupted; run the same"):
         Dataset(folder)
@@ -121,11 +121,11 @@ def test_a_damaged_shard_is_named(folder: Path) -> None:
         dataset[3]
 
 
-def test_a_dataset_made_anew_is_read_anew(folder: Path) -> None:
+def test_a_new_dataset_in_the_same_folder_is_read_again(folder: Path) -> None:
     before = Dataset(folder)[3][1]
     shutil.rmtree(folder / "shards" / "00001")
     nothing = pd.DataFrame(columns=["scan", "reason"])
-    write_shard(folder, 1, pictures(7, 2), rows(1, 2), nothing)
+    write_shard(folder, 1, stored(7, 2), rows(1, 2), nothing)
     after = Dataset(folder)[3][1]
-    assert torch.equal(after, torch.from_numpy(pictures(7, 2)[0, 1]))
+    assert torch.equal(after, torch.from_numpy(stored(7, 2)[0, 1]))
     assert not torch.equal(after, before)

@@ -1,4 +1,4 @@
-"""The manifest of any mix of scans: each stored slice once, and all that it says of one is so."""
+"""The manifest of any mix of scans lists each stored slice once, with correct entries."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +17,9 @@ from pyro_stitchnet.data.preprocessing.steps import Preprocessing
 from pyro_stitchnet.labels import ALL_LABELS, LABEL_RULES
 
 SIZE = 32
-LABELLED_AS = ("", *LABEL_RULES)  # by no mask, or by a mask of a rule
+RULES = ("", *LABEL_RULES)  # "": no mask
 
-# As hand-written tables have them, and as nobody would.
+# Texts that tables often misread.
 ODD = [
     "NA",
     "nan",
@@ -43,15 +43,15 @@ TEXTS = st.sampled_from(ODD) | st.text(
 
 @dataclass(frozen=True)
 class Made:
-    """A scan to write, and what must become of it.
+    """A scan to write, and its expected entries.
 
     Attributes:
         name: of its file.
-        patient: whose it is.
-        study: which of theirs.
-        rule: by which its mask is read; "" without a mask.
-        values: of the mask, a column of each slice for each in turn.
-        slices: how many; 0 is a picture.
+        patient: of the scan.
+        study: of the patient.
+        rule: labelling rule of its mask; "" without a mask.
+        values: of the mask, in stripes.
+        slices: number of slices of a volume; 0 for an image file.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Made:
     slices: int
 
     def grey(self) -> np.ndarray:
-        """Slices that no other scan has, (n, S, S), from black to white."""
+        """Return slices that no other scan has, (n, S, S), from black to white."""
         seed = list(self.name.encode())
         shape = (max(self.slices, 1), SIZE, SIZE)
         grey = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
@@ -70,19 +70,19 @@ class Made:
         return grey
 
     def mask(self) -> np.ndarray:
-        """Its values in stripes."""
+        """Return the mask, its values in stripes."""
         stripes = np.resize(np.array(self.values, np.uint8), SIZE)
         return np.broadcast_to(stripes, self.grey().shape)
 
     def bits(self) -> np.ndarray:
-        """The label sets that the mask tells."""
+        """Return the label sets of the mask."""
         if not self.rule:
             return np.full(self.grey().shape, ALL_LABELS)
         table = [sum(1 << k for k in LABEL_RULES[self.rule].get(v, ())) for v in range(4)]
         return np.array(table)[self.mask()]
 
     def slice_names(self) -> list[str]:
-        """What its slices are called."""
+        """Return the names of its slices."""
         n = len(self.grey())
         return [self.name] if n == 1 else [f"{self.name}/{k:04d}" for k in range(n)]
 
@@ -102,7 +102,7 @@ class Made:
 def mixes(draw: st.DrawFn) -> list[Made]:
     mix = []
     for stem in draw(st.lists(TEXTS, min_size=1, max_size=6, unique=True)):
-        rule, slices = draw(st.sampled_from(LABELLED_AS)), draw(st.integers(0, 3))
+        rule, slices = draw(st.sampled_from(RULES)), draw(st.integers(0, 3))
         values = draw(st.lists(st.sampled_from(list(LABEL_RULES.get(rule, (0,)))), min_size=1))
         name = stem + (".npy" if slices else ".png")
         patient, study = draw(TEXTS), draw(TEXTS | st.just(""))
@@ -111,7 +111,7 @@ def mixes(draw: st.DrawFn) -> list[Made]:
 
 
 def prepared(mix: list[Made], root: Path) -> Dataset:
-    """Write the scans, a folder a rule, and prepare them all."""
+    """Write the scans, a folder for each rule, and prepare them all."""
     folders = []
     for rule in sorted({scan.rule for scan in mix}):
         here = root / f"by rule {rule}"
@@ -128,7 +128,7 @@ def prepared(mix: list[Made], root: Path) -> Dataset:
 
 @settings(derandomize=True, deadline=None, max_examples=40)
 @given(mix=mixes())
-def test_each_slice_is_there_once_and_what_the_manifest_says_of_it_is_so(
+def test_each_slice_is_listed_once_with_correct_entries(
     tmp_path_factory: pytest.TempPathFactory, mix: list[Made]
 ) -> None:
     dataset = prepared(mix, tmp_path_factory.mktemp("mix"))
@@ -162,7 +162,7 @@ def test_each_slice_is_there_once_and_what_the_manifest_says_of_it_is_so(
 
 @settings(derandomize=True, deadline=None, max_examples=15)
 @given(mix=mixes())
-def test_written_and_read_again_it_is_the_same(
+def test_a_manifest_survives_writing_and_reading(
     tmp_path_factory: pytest.TempPathFactory, mix: list[Made]
 ) -> None:
     dataset = prepared(mix, tmp_path_factory.mktemp("mix"))

@@ -1,4 +1,4 @@
-"""What a mask's values become, and what the manifest says of each slice."""
+"""The label sets of a mask's values, and the manifest's entries for each slice."""
 
 import json
 from collections.abc import Callable
@@ -17,11 +17,11 @@ from pyro_stitchnet.labels import ALL_LABELS, LABEL_RULES
 
 
 @pytest.mark.parametrize("rule", LABEL_RULES)
-def test_a_rule_says_what_values_allow(
-    picture_folder: Callable[..., Path], prepared: Callable[..., Dataset], tmp_path: Path, rule: str
+def test_a_rule_maps_values_to_labels(
+    image_folder: Callable[..., Path], prepared: Callable[..., Dataset], tmp_path: Path, rule: str
 ) -> None:
     values = sorted(LABEL_RULES[rule])
-    folder = picture_folder(tmp_path / "in", values)
+    folder = image_folder(tmp_path / "in", values)
     _, sets = prepared(f"{folder}@{rule}", out=tmp_path / "out")[0]
     for value in values:
         row = np.flatnonzero(np.asarray(Image.open(folder / "masks" / "a.png"))[:, 0] == value)[0]
@@ -30,25 +30,25 @@ def test_a_rule_says_what_values_allow(
 
 
 @pytest.mark.parametrize(
-    ("how", "masks", "cautious"),
+    ("suffix", "masks", "cautious"),
     [("", True, True), ("@folder", True, True), ("@full", True, False), ("", False, False)],
 )
-def test_a_rule_is_cautioned_of_only_where_it_was_assumed(
-    picture_folder: Callable[..., Path],
+def test_there_is_a_caution_only_where_the_rule_was_assumed(
+    image_folder: Callable[..., Path],
     prepared: Callable[..., Dataset],
     tmp_path: Path,
-    how: str,
+    suffix: str,
     masks: bool,
     cautious: bool,
 ) -> None:
-    folder = picture_folder(tmp_path / "in", [0, 1])
+    folder = image_folder(tmp_path / "in", [0, 1])
     if not masks:
         (folder / "masks" / "a.png").unlink()
-    dataset = prepared(f"{folder}{how}", out=tmp_path / "out")
+    dataset = prepared(f"{folder}{suffix}", out=tmp_path / "out")
     assert ("rule 'full'" in dataset.about["sources"]["folder"]["caution"]) == cautious
 
 
-def test_what_the_house_writes_is_prepared(
+def test_a_written_folder_comes_back(
     prepared: Callable[..., Dataset], tmp_path: Path
 ) -> None:
     made = phantom_slices(3, 2, size=64)
@@ -65,12 +65,12 @@ def test_what_the_house_writes_is_prepared(
     assert loaded.patients == list(made.take(order).patients)
 
 
-def test_the_manifest_says_what_each_slice_has(
-    picture_folder: Callable[..., Path], prepared: Callable[..., Dataset], tmp_path: Path
+def test_the_manifest_lists_the_labels_of_each_slice(
+    image_folder: Callable[..., Path], prepared: Callable[..., Dataset], tmp_path: Path
 ) -> None:
-    picture_folder(tmp_path / "full", [0, 1, 3], names=("a.png", "b.png"))
-    picture_folder(tmp_path / "part", [0, 1, 2], names=("c.png",))
-    made = picture_folder(tmp_path / "none", [0], names=("d.png",))
+    image_folder(tmp_path / "full", [0, 1, 3], names=("a.png", "b.png"))
+    image_folder(tmp_path / "part", [0, 1, 2], names=("c.png",))
+    made = image_folder(tmp_path / "none", [0], names=("d.png",))
     (made / "masks" / "d.png").unlink()
     dataset = prepared(
         tmp_path / "full", f"{tmp_path / 'part'}@infection", tmp_path / "none", out=tmp_path / "out"
@@ -85,7 +85,7 @@ def test_the_manifest_says_what_each_slice_has(
     assert table["file"]["a.png"] == str(tmp_path / "full" / "images" / "a.png")
 
 
-def test_a_slice_that_is_labelled_in_part_counts_as_labelled(
+def test_a_partially_labelled_slice_counts_as_labelled(
     prepared: Callable[..., Dataset], tmp_path: Path
 ) -> None:
     for path in ("imagesTr/a_0000.png", "labelsTr/a.png"):
@@ -100,7 +100,7 @@ def test_a_slice_that_is_labelled_in_part_counts_as_labelled(
     assert not row["complete"]
 
 
-def test_volumes_give_a_row_a_slice(
+def test_volumes_give_a_row_for_each_slice(
     volume_folder: Callable[..., Path], prepared: Callable[..., Dataset], tmp_path: Path
 ) -> None:
     dataset = prepared(volume_folder(tmp_path / "in", 2), out=tmp_path / "out")

@@ -1,4 +1,4 @@
-"""What cannot be prepared is named with a remedy, or left out."""
+"""Scans that cannot be prepared are named with a remedy, or skipped."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -49,19 +49,19 @@ def test_a_scan_that_cannot_be_used_is_named_with_a_remedy_or_skipped(
     assert skipped["reason"].str.fullmatch(rf"{path}: .*{words}.*").all()
 
 
-def test_a_mask_with_a_strange_value_is_named(
-    picture_folder: Callable[..., Path], prepared: Callable[..., Dataset], tmp_path: Path
+def test_a_mask_with_an_unknown_value_is_named(
+    image_folder: Callable[..., Path], prepared: Callable[..., Dataset], tmp_path: Path
 ) -> None:
-    folder = picture_folder(tmp_path / "in", [0, 1, 7])
+    folder = image_folder(tmp_path / "in", [0, 1, 7])
     with pytest.raises(ValueError, match=r"masks/a\.png: the mask holds \[7\].*FOLDER@RULE"):
         prepared(folder, out=tmp_path / "out")
     assert not (tmp_path / "out" / "dataset.json").exists()
 
 
-def test_bad_scans_stop_or_are_listed(
-    picture_folder: Callable[..., Path], prepared: Callable[..., Dataset], tmp_path: Path
+def test_bad_images_stop_or_are_listed(
+    image_folder: Callable[..., Path], prepared: Callable[..., Dataset], tmp_path: Path
 ) -> None:
-    folder = picture_folder(tmp_path / "in", [0, 1], names=("a.png", "b.png", "c.png"))
+    folder = image_folder(tmp_path / "in", [0, 1], names=("a.png", "b.png", "c.png"))
     good = (folder / "images" / "b.png").read_bytes()
     (folder / "images" / "b.png").write_bytes(good[:40])
     with pytest.raises(ValueError, match=r"b\.png"):
@@ -71,40 +71,40 @@ def test_bad_scans_stop_or_are_listed(
     skipped = pd.read_csv(tmp_path / "lenient" / "skipped.csv")
     assert skipped["scan"].tolist() == ["b.png"]
     assert "b.png" in skipped["reason"][0]
-    # Mended, the strict preparation goes on where it stopped.
+    # With the file restored, the strict preparation resumes.
     (folder / "images" / "b.png").write_bytes(good)
     assert prepared(folder, out=tmp_path / "strict").names == ["a.png", "b.png", "c.png"]
 
 
-def test_a_strict_preparation_goes_on_leniently(
-    picture_folder: Callable[..., Path], prepared: Callable[..., Dataset], tmp_path: Path
+def test_a_strict_preparation_can_resume_with_skip_bad(
+    image_folder: Callable[..., Path], prepared: Callable[..., Dataset], tmp_path: Path
 ) -> None:
-    folder = picture_folder(tmp_path / "in", [0, 1], names=("a.png", "b.png"))
+    folder = image_folder(tmp_path / "in", [0, 1], names=("a.png", "b.png"))
     (folder / "images" / "b.png").write_bytes(b"")
     with pytest.raises(ValueError, match=r"b\.png"):
         prepared(folder, out=tmp_path / "out")
     assert prepared(folder, out=tmp_path / "out", skip_bad=True).names == ["a.png"]
 
 
-def test_nothing_left_is_refused(
-    picture_folder: Callable[..., Path], prepared: Callable[..., Dataset], tmp_path: Path
+def test_a_dataset_without_slices_is_refused(
+    image_folder: Callable[..., Path], prepared: Callable[..., Dataset], tmp_path: Path
 ) -> None:
-    folder = picture_folder(tmp_path / "in", [7])
+    folder = image_folder(tmp_path / "in", [7])
     with pytest.raises(ValueError, match=r"no slice is left, see .*skipped\.csv"):
         prepared(folder, out=tmp_path / "out", skip_bad=True)
 
 
-def test_two_scans_of_one_name_are_refused(
-    picture_folder: Callable[..., Path], tmp_path: Path
+def test_two_scans_of_the_same_name_are_refused(
+    image_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
-    one, other = (picture_folder(tmp_path / name, [0, 1]) for name in ("one", "other"))
+    one, other = (image_folder(tmp_path / name, [0, 1]) for name in ("one", "other"))
     with pytest.raises(ValueError, match=r"other/images/a\.png: .*same name 'a\.png' as .*one"):
         find_jobs([str(one), str(other)])
     with pytest.raises(ValueError, match=r"one/images/a\.png: is given twice"):
         find_jobs([str(one), f"{one}@full"])
 
 
-def test_two_slices_of_one_name_are_refused(
+def test_two_slices_of_the_same_name_are_refused(
     prepared: Callable[..., Dataset], tmp_path: Path
 ) -> None:
     """Slice 3 of the scan ct_lesion_seg/12 and the scan ct_lesion_seg/12/0003."""
@@ -120,7 +120,7 @@ def test_two_slices_of_one_name_are_refused(
     assert not (tmp_path / "out" / "dataset.json").exists()
 
 
-def test_no_folder_and_no_scan_are_refused(tmp_path: Path) -> None:
+def test_a_call_without_folder_or_scan_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="name at least one"):
         find_jobs([])
     (tmp_path / "notes.txt").touch()
@@ -139,22 +139,22 @@ def test_no_such_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["full", "folder"])
-def test_a_folder_may_be_called_like_a_rule_or_a_source(
-    picture_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+def test_a_folder_may_have_the_name_of_a_rule_or_source(
+    image_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    picture_folder(tmp_path / name, [0, 1])
+    image_folder(tmp_path / name, [0, 1])
     monkeypatch.chdir(tmp_path)
     assert [job.file.parent.name for job in find_jobs([name])] == ["images"]
 
 
 @pytest.mark.parametrize("workers", [0, -3])
-def test_no_workers_are_refused(
-    picture_folder: Callable[..., Path],
+def test_fewer_than_one_worker_are_refused(
+    image_folder: Callable[..., Path],
     prepared: Callable[..., Dataset],
     tmp_path: Path,
     workers: int,
 ) -> None:
-    folder = picture_folder(tmp_path / "in", [0, 1])
+    folder = image_folder(tmp_path / "in", [0, 1])
     with pytest.raises(ValueError, match=f"workers must be at least 1, got {workers}"):
         prepared(folder, out=tmp_path / "out", workers=workers)
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""A shard: Zarr and we read the same from it, and no damage passes for a slice."""
+"""Shards are read as by Zarr, and any damage is detected."""
 
 import pickle
 import shutil
@@ -33,8 +33,8 @@ def rows(shard: int, n: int) -> pd.DataFrame:
     return pd.DataFrame({**table, "shard": [shard] * n, "row": range(n)})
 
 
-def pictures(shard: int, n: int) -> np.ndarray:
-    """Grey values and label sets."""
+def stored(shard: int, n: int) -> np.ndarray:
+    """Return grey values and label sets."""
     return np.random.default_rng(shard).integers(1, 256, (n, 2, SIZE, SIZE)).astype(np.uint8)
 
 
@@ -46,31 +46,31 @@ def write(folder: Path, shard: int, slices: np.ndarray) -> Path:
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a shard of three slices, only to be read."""
+    """A folder with a shard of three slices; read-only."""
     folder = tmp_path_factory.mktemp("original")
     (folder / "shards").mkdir()
-    write(folder, 0, pictures(0, 3))
+    write(folder, 0, stored(0, 3))
     return folder
 
 
 @pytest.fixture
 def folder(original: Path, tmp_path: Path) -> Path:
-    """A copy of it."""
+    """A copy of ``original`` to modify."""
     return shutil.copytree(original, tmp_path / "copy")
 
 
-def test_zarr_reads_what_is_written_and_so_do_we(original: Path) -> None:
+def test_slices_are_read_as_by_zarr(original: Path) -> None:
     array = zarr.open_group(original / "shards" / "00000", mode="r")["slices"]
     assert isinstance(array, zarr.Array)
-    assert (np.asarray(array[:]) == pictures(0, 3)).all()
+    assert (np.asarray(array[:]) == stored(0, 3)).all()
     shard = Shard(original, 0)
     for row in (2, 0, 1, 2):
-        assert (shard[row] == pictures(0, 3)[row]).all()
+        assert (shard[row] == stored(0, 3)[row]).all()
 
 
 @pytest.mark.parametrize("codec", [ZstdCodec(level=5, checksum=False), ZstdCodec(level=19)])
-def test_how_hard_it_was_compressed_does_not_matter(tmp_path: Path, codec: ZstdCodec) -> None:
-    whole = pictures(1, 2)
+def test_any_level_of_compression_is_read(tmp_path: Path, codec: ZstdCodec) -> None:
+    whole = stored(1, 2)
     zarr.create_group(tmp_path / "shards" / "00000").create_array(
         "slices", shape=whole.shape, dtype="uint8", chunks=(1, *whole.shape[1:]),
         shards=whole.shape, compressors=codec,
@@ -78,14 +78,14 @@ def test_how_hard_it_was_compressed_does_not_matter(tmp_path: Path, codec: ZstdC
     assert (Shard(tmp_path, 0)[1] == whole[1]).all()
 
 
-def test_a_shard_goes_to_other_processes(original: Path) -> None:
+def test_a_shard_can_be_pickled(original: Path) -> None:
     shard = pickle.loads(pickle.dumps(Shard(original, 0)))
-    assert (shard[1] == pictures(0, 3)[1]).all()
+    assert (shard[1] == stored(0, 3)[1]).all()
 
 
 def test_the_bytes_are_the_same_each_time(original: Path, tmp_path: Path) -> None:
     (tmp_path / "shards").mkdir()
-    again = write(tmp_path, 0, pictures(0, 3))
+    again = write(tmp_path, 0, stored(0, 3))
     for path in again.rglob("*"):
         twin = original / path.relative_to(tmp_path)
         assert path.is_dir() or path.read_bytes() == twin.read_bytes()
@@ -95,8 +95,8 @@ def test_the_bytes_are_the_same_each_time(original: Path, tmp_path: Path) -> Non
 
 
 @settings(derandomize=True, deadline=None, max_examples=200)
-@given(bit=st.one_of(st.integers(0), st.integers(-8 * 80, -1)))  # anywhere; in the table at the end
-def test_no_damaged_bit_passes_for_a_slice(
+@given(bit=st.one_of(st.integers(0), st.integers(-8 * 80, -1)))  # anywhere, or in the index at the end
+def test_every_damaged_bit_is_detected(
     bit: int, original: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = shutil.copytree(original, tmp_path_factory.mktemp("damaged") / "copy")
@@ -119,7 +119,7 @@ def test_a_shard_cut_short_is_named(folder: Path, kept: float) -> None:
 
 
 @pytest.mark.parametrize("gone", [".", "slices/zarr.json", "slices/c"])
-def test_a_shard_of_which_files_are_gone_is_named(folder: Path, gone: str) -> None:
+def test_a_shard_with_missing_files_is_named(folder: Path, gone: str) -> None:
     path = folder / "shards" / "00000" / gone
     path.unlink() if path.is_file() else shutil.rmtree(path)
     with pytest.raises(ValueError, match=r"00000: damaged \(.*No such file.*prepare again"):
@@ -133,9 +133,9 @@ def test_a_shard_with_another_description_is_named(folder: Path, text: str) -> N
         Shard(folder, 0)
 
 
-def test_a_slice_that_was_never_written_is_missing(tmp_path: Path) -> None:
-    slices = pictures(0, 3)
-    slices[1] = 0  # Zarr leaves out what holds but zeros
+def test_a_slice_that_was_not_written_is_missing(tmp_path: Path) -> None:
+    slices = stored(0, 3)
+    slices[1] = 0  # Zarr does not store chunks of zeros
     (tmp_path / "shards").mkdir()
     write(tmp_path, 0, slices)
     shard = Shard(tmp_path, 0)
@@ -149,27 +149,27 @@ def test_a_slice_that_was_never_written_is_missing(tmp_path: Path) -> None:
 # --- Writing --------------------------------------------------------------------------------------
 
 
-def test_a_shard_is_whole_or_not_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shard_is_written_atomically(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(pd.DataFrame, "to_csv", full)
     with pytest.raises(OSError, match="No space left"):
-        write(folder, 2, pictures(2, 2))
+        write(folder, 2, stored(2, 2))
     monkeypatch.undo()
     assert [p.name for p in (folder / "shards").iterdir()] == ["00000"]
     assert list(finished_shards(folder)) == [0]
 
 
-def test_a_shard_that_is_there_is_kept(folder: Path) -> None:
+def test_an_existing_shard_is_kept(folder: Path) -> None:
     path = folder / "shards" / "00000"
     before = {p: p.read_bytes() for p in path.rglob("*") if p.is_file()}
-    write(folder, 0, pictures(7, 1))
+    write(folder, 0, stored(7, 1))
     assert {p: p.read_bytes() for p in path.rglob("*") if p.is_file()} == before
     assert len(list((folder / "shards").iterdir())) == 1
 
 
-def test_skipped_scans_are_kept_with_their_shard(folder: Path) -> None:
+def test_skipped_scans_are_stored_with_their_shard(folder: Path) -> None:
     skipped = pd.DataFrame({"scan": ["007"], "reason": ["a, b"]})
-    write_shard(folder, 2, pictures(2, 0), rows(2, 0), skipped)
+    write_shard(folder, 2, stored(2, 0), rows(2, 0), skipped)
     assert finished_shards(folder, SKIPPED)[2].to_dict("list") == skipped.to_dict("list")

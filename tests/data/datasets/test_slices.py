@@ -1,4 +1,4 @@
-"""Slices in memory, and written as a folder; reading it again is test_prepare's."""
+"""Slices in memory, and written as a folder; test_prepare reads such a folder."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ SIZE = 32
 
 
 def slices(n: int = 3, size: int = SIZE, *, start: int = 0) -> Slices:
-    """Random labelled slices of n patients, grey in whole 8-bit levels."""
+    """Return random labelled slices of n patients, grey values in 8-bit levels."""
     numbers = range(start, start + n)
     return Slices(
         torch.randint(256, (n, size, size)).float() / 255,
@@ -50,15 +50,15 @@ def test_labels_undoes_the_bits() -> None:
     assert torch.equal(whole.labels(), labels)
 
 
-@pytest.mark.parametrize("strange", [bits(GGO, CONSOLIDATION), ALL_LABELS, 0])
-def test_labels_of_a_partly_labelled_slice_name_it(strange: int) -> None:
+@pytest.mark.parametrize("bits_of_pixel", [bits(GGO, CONSOLIDATION), ALL_LABELS, 0])
+def test_labels_of_a_partially_labelled_slice_are_refused(bits_of_pixel: int) -> None:
     whole = slices()
-    whole.label_sets[1, 5, 7] = strange
+    whole.label_sets[1, 5, 7] = bits_of_pixel
     with pytest.raises(ValueError, match=r"slice_1\.png: not labelled .* the rule 'full'"):
         whole.labels()
 
 
-def test_take_keeps_what_belongs_together() -> None:
+def test_take_keeps_images_labels_names_and_patients_together() -> None:
     whole = slices(4)
     some = whole.take([3, 1])
     assert len(some) == 2
@@ -70,7 +70,7 @@ def test_take_keeps_what_belongs_together() -> None:
     assert torch.equal(some.label_sets, whole.label_sets[[3, 1]])
 
 
-def test_a_slice_is_its_picture_and_its_sets() -> None:
+def test_a_slice_is_its_image_and_its_sets() -> None:
     whole = slices()
     image, sets = whole[1]
     assert torch.equal(image, whole.images[1])
@@ -103,7 +103,7 @@ def test_masks_may_be_left_out(tmp_path: Path) -> None:
     assert len(list((tmp_path / "images").iterdir())) == 3
 
 
-def test_partly_labelled_slices_are_not_written(tmp_path: Path) -> None:
+def test_partially_labelled_slices_are_not_written(tmp_path: Path) -> None:
     whole = slices()
     whole.label_sets[0, 0, 0] = bits(GGO, CONSOLIDATION)
     with pytest.raises(ValueError, match=r"slice_0\.png: not labelled"):

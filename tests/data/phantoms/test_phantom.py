@@ -1,4 +1,4 @@
-"""The phantom is what the tests of everything else stand on, so its promises are held here."""
+"""Properties of the phantoms, on which many other tests depend."""
 
 from dataclasses import fields
 from itertools import pairwise
@@ -49,7 +49,7 @@ def test_shapes_types_and_ranges(size: int) -> None:
         assert set(np.unique(phantom.labels)) <= {BACKGROUND, HEALTHY, GGO, CONSOLIDATION}
 
 
-def test_slices_are_named_and_rise_from_the_bases() -> None:
+def test_slices_have_patients_and_rise_from_the_bases() -> None:
     cut = list(phantoms([7, 2], 4))
     assert [p.patient for p in cut] == ["phantom_0007"] * 4 + ["phantom_0002"] * 4
     assert [p.height for p in cut] == [0.125, 0.375, 0.625, 0.875] * 2
@@ -115,13 +115,13 @@ def test_intensities_rise_from_healthy_to_ggo_to_consolidation(population: list[
 
 def test_ggo_keeps_the_vessels_and_consolidation_hides_them(population: list[Phantom]) -> None:
     def kept(label: int) -> float:
-        """The share of a vessel's contrast in ``healthy`` that is left in ``image``."""
+        """Return the share of a vessel's contrast in ``healthy`` that ``image`` keeps."""
         left = []
         for phantom in population:
             inside = phantom.labels == label
             detail = [a - gaussian_filter(a, 3.0) for a in (phantom.image, phantom.healthy)]
             vessel = inside & (detail[1] > 0.1)
-            # A healthy edge of the lung is no vessel.
+            # The edge of the lung is no vessel.
             vessel &= ~binary_dilation(phantom.labels == BACKGROUND, iterations=4)
             if vessel.sum() > 5:
                 plain = inside & (np.abs(detail[1]) < 0.05)
@@ -161,8 +161,8 @@ def test_healthy_differs_only_where_a_lesion_has_influence(population: list[Phan
         changed, inside = difference != 0, lesions(phantom)
         assert changed[inside].mean() > 0.97
         assert difference[inside].mean() > 0.04
-        # The scanner's blur carries a change twelve pixels at most: beyond, not one bit differs,
-        # but for the bases, where slivers of lung are too thin to be labelled as lung.
+        # Blur spreads a change by twelve pixels at most; beyond, all bits are equal, except at the
+        # bases, where slivers of lung are too thin to be labelled as lung.
         if phantom.height > 0.2:
             assert not changed[~maximum_filter(phantom.labels != BACKGROUND, 27)].any()
         seen = maximum_filter(np.abs(difference) > 0.01, 27)
@@ -195,7 +195,7 @@ def test_population_shares() -> None:
     assert np.quantile(ill, 0.95) < 0.45
     assert 0.08 < np.median(ill) < 0.25
     assert 1.7 < count[:, GGO].sum() / count[:, CONSOLIDATION].sum() < 3.5
-    # Ten patients with two slices each hold both lesions, whichever ten they are.
+    # Any ten patients with two slices each have both lesions.
     for ten in count.reshape(10, 10, 3, 4)[:, :, :2]:
         assert (ten.sum((0, 1))[GGO:] > 20).all()
 
@@ -224,4 +224,4 @@ def test_phantom_slices_are_the_same_population() -> None:
     np.testing.assert_array_equal(whole.labels().numpy(), np.stack([p.labels for p in cut]))
     assert list(whole.patients) == [p.patient for p in cut]
     assert len(set(whole.names)) == len(cut)
-    assert all(name.endswith(".png") for name in whole.names)  # as `write_folder` asks for
+    assert all(name.endswith(".png") for name in whole.names)  # as in `write_folder`

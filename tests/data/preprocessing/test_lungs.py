@@ -1,4 +1,4 @@
-"""The lung field: on phantoms, on what holds no lung, and through the optional lungmask."""
+"""The lung field: on phantoms, on images without lungs, and by the optional lungmask."""
 
 import sys
 import warnings
@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 from skimage.morphology import convex_hull_image
 
-from pyro_stitchnet.data.phantoms.phantom import WINDOW, Phantom, phantom_patient, phantoms
+from pyro_stitchnet.data.phantoms.phantom import PHANTOM_WINDOW, Phantom, phantom_patient, phantoms
 from pyro_stitchnet.data.preprocessing import lungs
 from pyro_stitchnet.data.preprocessing.lungs import LUNG_SEGMENTERS, classical_lungs, lungmask_lungs
 
@@ -31,12 +31,12 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def hounsfield(image: np.ndarray) -> np.ndarray:
-    low, high = WINDOW
+    low, high = PHANTOM_WINDOW
     units: np.ndarray = image * (high - low) + low
     return units
 
 
-# --- How good -------------------------------------------------------------------------------------
+# --- Quality --------------------------------------------------------------------------------------
 
 
 def test_lungs_of_phantoms_are_found() -> None:
@@ -52,7 +52,7 @@ def test_most_of_the_lesions_stays_inside() -> None:
     assert np.mean(kept) > 0.85
 
 
-def test_consolidation_on_the_chest_wall_is_brought_in() -> None:
+def test_consolidation_on_the_chest_wall_is_included() -> None:
     y, x = np.mgrid[-1:1:160j, -1:1:160j]
     lung = ((np.abs(x) - 0.45) / 0.38) ** 2 + (y / 0.7) ** 2 < 1
     lesion = lung & (np.hypot(x - 0.83, y) < 0.25)
@@ -75,9 +75,9 @@ def test_trachea_and_bowel_gas_are_left_out_but_the_small_hole_is_filled() -> No
     assert found[nodule].all()
 
 
-def test_what_the_border_of_the_picture_cuts_is_no_hole() -> None:
+def test_gaps_at_the_image_border_are_no_holes() -> None:
     lung = np.ones((50, 80), bool)
-    lung[20:26, 36:44] = False  # a hole, in the middle, where no wall is continued
+    lung[20:26, 36:44] = False  # a hole in the middle, away from the wall
     lung[:12, 32:48] = lung[-12:, 32:48] = False  # spine and sternum
     found = lungs._with_lesions(lung, (1.0, 1.0))
     assert found[20:26, 36:44].all()
@@ -85,11 +85,11 @@ def test_what_the_border_of_the_picture_cuts_is_no_hole() -> None:
     assert not found[-6:, 38:42].any()
 
 
-# --- What must not matter -------------------------------------------------------------------------
+# --- Invariances ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("phantom", PHANTOMS[1::6])
-def test_left_and_right_may_be_exchanged(phantom: Phantom) -> None:
+def test_a_mirrored_slice_gives_a_mirrored_field(phantom: Phantom) -> None:
     mirrored = field(phantom.image[:, ::-1])[:, ::-1]
     assert dice(mirrored, field(phantom.image)) > 0.98
 
@@ -112,7 +112,7 @@ def test_a_slice_alone_is_as_in_its_volume(patient: int) -> None:
 
 @given(hnp.arrays(bool, hnp.array_shapes(min_dims=3, max_dims=3, max_side=12)))
 @settings(derandomize=True, deadline=None)
-def test_parts_met_slice_by_slice_are_those_of_the_volume(masks: np.ndarray) -> None:
+def test_parts_found_slice_by_slice_equal_those_of_the_volume(masks: np.ndarray) -> None:
     parts, n = ndimage.label(masks)
     sizes = np.bincount(parts.ravel(), minlength=n + 1)
     sizes[0] = 0
@@ -130,7 +130,7 @@ def test_half_the_spacing_on_twice_the_pixels_is_the_same() -> None:
 
 @given(hnp.arrays(bool, (5, 7)), st.integers(1, 9), st.integers(2, 60))
 @settings(derandomize=True, deadline=None)
-def test_only_the_part_in_reach_is_worked_on(blocks: np.ndarray, side: int, around: int) -> None:
+def test_the_computed_region_contains_all_changes(blocks: np.ndarray, side: int, around: int) -> None:
     lung = np.pad(blocks.repeat(side, 0).repeat(side, 1), around)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lungs, "_reach", lambda lung: np.s_[:, :])
@@ -138,7 +138,7 @@ def test_only_the_part_in_reach_is_worked_on(blocks: np.ndarray, side: int, arou
     assert np.array_equal(lungs._with_lesions(lung, (2.0, 1.5)), expected)
 
 
-def test_the_input_is_left_as_it_was() -> None:
+def test_the_input_does_not_change() -> None:
     image = PHANTOMS[0].image.copy()
     field(image)
     assert np.array_equal(image, PHANTOMS[0].image)
@@ -149,9 +149,9 @@ def test_the_input_is_left_as_it_was() -> None:
 
 @given(hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=30)))
 @settings(derandomize=True, deadline=None)
-def test_the_hull_is_that_of_another_library(mask: np.ndarray) -> None:
+def test_the_hull_equals_that_of_scikit_image(mask: np.ndarray) -> None:
     mask[0, 0] = mask[-1, 0] = mask[0, -1] = True
-    if min(mask.shape) == 1:  # there it finds none
+    if min(mask.shape) == 1:  # scikit-image finds no hull of a line
         assert lungs._hull(mask).all()
     else:
         assert np.array_equal(lungs._hull(mask), convex_hull_image(mask, offset_coordinates=False))
@@ -188,7 +188,7 @@ def test_one_grey_value_has_no_lungs(value: float) -> None:
     st.booleans(),
 )
 @settings(derandomize=True, deadline=None)
-def test_any_small_picture_gives_a_field_of_its_shape(slices: np.ndarray, units: bool) -> None:
+def test_any_small_image_gives_a_field_of_its_shape(slices: np.ndarray, units: bool) -> None:
     given_units = hounsfield(slices) if units else slices
     found = classical_lungs(given_units, (3.0, 9.0, 8.0), hounsfield=units)
     assert found.shape == slices.shape
@@ -212,7 +212,7 @@ def test_a_lung_of_one_pixel_is_a_lung() -> None:
         ((1, 8, 8), (1.0, 0.0, 1.0), "spacing must be three lengths"),
     ],
 )
-def test_what_is_no_volume_is_refused(
+def test_invalid_shapes_are_refused(
     name: str, shape: tuple[int, ...], spacing: tuple[float, ...], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
@@ -223,7 +223,7 @@ def test_what_is_no_volume_is_refused(
 
 
 class Inferer:
-    """Stands in for lungmask's: every voxel below -500 HU is left lung, of label 2."""
+    """A stand-in for lungmask's: every voxel below -500 HU is left lung, label 2."""
 
     made = 0
 
@@ -250,7 +250,7 @@ def lungmask(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
 
 
 @pytest.mark.usefixtures("lungmask")
-def test_lungmask_is_given_hounsfield_units_and_answers_with_both_lungs() -> None:
+def test_lungmask_gets_hounsfield_units_and_returns_both_lungs() -> None:
     units = np.array([[[-1000, -501, -499, 40]]], np.int16)
     expected = [[[True, True, False, False]]]
     assert lungmask_lungs(units, UNKNOWN, hounsfield=True).tolist() == expected
@@ -265,11 +265,11 @@ def test_lungmask_loads_its_weights_once() -> None:
     assert Inferer.made == 1
 
 
-def test_importing_lungmask_leaves_our_warnings_on(
+def test_importing_lungmask_does_not_change_the_warning_filters(
     lungmask: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def quiet(name: str) -> ModuleType:
-        warnings.filterwarnings("ignore", category=UserWarning)  # what the real one does
+        warnings.filterwarnings("ignore", category=UserWarning)  # as lungmask does
         return lungmask
 
     monkeypatch.setattr(lungs, "import_module", quiet)
@@ -293,5 +293,5 @@ def test_without_weights_the_remedy_is_named(
         raise OSError("no route to host")
 
     monkeypatch.setattr(lungmask, "LMInferer", offline)
-    with pytest.raises(ValueError, match=r"weights cannot be had \(no route to host\).*online"):
+    with pytest.raises(ValueError, match=r"weights cannot be loaded \(no route to host\).*online"):
         lungmask_lungs(np.zeros((1, 8, 8)), UNKNOWN, hounsfield=True)

@@ -1,4 +1,4 @@
-"""Discs: against every distance computed, and what opening and closing promise."""
+"""Morphology with discs, compared with brute force, and properties of opening and closing."""
 
 import numpy as np
 import pytest
@@ -13,11 +13,11 @@ careful = settings(derandomize=True, deadline=None)
 
 masks = arrays.arrays(bool, arrays.array_shapes(min_dims=2, max_dims=2, max_side=12))
 radii = st.sampled_from([0.0, 0.5, 1.0, 1.4, 2.0, 2.5, 5.0, 40.0])
-pixels = st.tuples(*[st.sampled_from([0.5, 0.75, 1.0, 3.0])] * 2)  # ties are exact in binary
+pixels = st.tuples(*[st.sampled_from([0.5, 0.75, 1.0, 3.0])] * 2)  # exact in binary
 
 
 def near(mask: np.ndarray, radius: float, pixel: tuple[float, ...]) -> np.ndarray:
-    """Pixels at most a radius from one of the mask, by brute force."""
+    """Return the pixels at most a radius from the mask, by brute force."""
     if not mask.any():
         return mask
     centres = np.argwhere(np.ones_like(mask)) * pixel
@@ -26,7 +26,7 @@ def near(mask: np.ndarray, radius: float, pixel: tuple[float, ...]) -> np.ndarra
 
 @careful
 @given(masks, radii, pixels)
-def test_a_disc_reaches_what_is_within_its_radius(
+def test_a_disc_covers_the_pixels_within_its_radius(
     mask: np.ndarray, radius: float, pixel: tuple[float, float]
 ) -> None:
     before = mask.copy()
@@ -37,7 +37,7 @@ def test_a_disc_reaches_what_is_within_its_radius(
 
 @careful
 @given(masks, radii, pixels)
-def test_opening_takes_and_closing_adds_once(
+def test_opening_shrinks_closing_grows_and_both_are_idempotent(
     mask: np.ndarray, radius: float, pixel: tuple[float, float]
 ) -> None:
     less, more = opened(mask, radius, pixel), closed(mask, radius, pixel)
@@ -48,7 +48,7 @@ def test_opening_takes_and_closing_adds_once(
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (7, 1), (0, 3)])
-def test_pictures_smaller_than_the_disc_are_no_exception(shape: tuple[int, int]) -> None:
+def test_masks_smaller_than_the_disc(shape: tuple[int, int]) -> None:
     assert dilated(np.zeros(shape, bool), 9.0, (1.0, 1.0)).shape == shape
     assert dilated(np.ones(shape, bool), 9.0, (1.0, 1.0)).all()
     assert eroded(np.ones(shape, bool), 9.0, (1.0, 1.0)).all()

@@ -1,4 +1,4 @@
-"""A prediction must land on the voxels that it is about: the way there and back, to the voxel."""
+"""Preprocessing, and the exact way back to the voxels of the scan."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,35 +11,37 @@ from hypothesis.extra import numpy as arrays
 
 from pyro_stitchnet.data.phantoms.phantom import phantom_slices
 from pyro_stitchnet.data.preprocessing.steps import (
-    Grid,
+    Placement,
+    PreparedSlice,
     Preprocessing,
-    Slice,
     crop,
     open_and_close,
     pad_to_square,
     resize,
+    to_bytes,
     window,
     zero_outside,
 )
-from pyro_stitchnet.data.scans.volume import Volume, axial_affine
+from pyro_stitchnet.data.scans.stack import Stack
+from pyro_stitchnet.data.scans.volume import Volume, axial_affine, to_axial
 from pyro_stitchnet.labels import ALL_LABELS
 
 careful = settings(derandomize=True, deadline=None, max_examples=60)
 
 
-def new_slice(height: int, width: int, lung: np.ndarray | None = None) -> Slice:
+def new_slice(height: int, width: int, lung: np.ndarray | None = None) -> PreparedSlice:
     rng = np.random.default_rng(height * 1000 + width)
-    return Slice(
+    return PreparedSlice(
         rng.random((height, width), np.float32),
         (1 << rng.integers(0, 4, (height, width))).astype(np.uint8),
         np.ones((height, width), bool) if lung is None else lung,
-        Grid(height, width),
+        Placement(height, width),
     )
 
 
 @st.composite
-def slices(draw: st.DrawFn) -> Slice:
-    """Any slice with some lung."""
+def slices(draw: st.DrawFn) -> PreparedSlice:
+    """Slices with at least one pixel of lung."""
     height, width = draw(st.integers(1, 40)), draw(st.integers(1, 40))
     lung = draw(arrays.arrays(bool, (height, width)))
     lung[draw(st.integers(0, height - 1)), draw(st.integers(0, width - 1))] = True
@@ -48,7 +50,7 @@ def slices(draw: st.DrawFn) -> Slice:
 
 @careful
 @given(slices(), st.integers(0, 5))
-def test_crop_and_padding_come_back_exactly(before: Slice, margin: int) -> None:
+def test_crop_and_padding_come_back_exactly(before: PreparedSlice, margin: int) -> None:
     after = pad_to_square(crop(before, margin))
     assert after.image.shape[0] == after.image.shape[1]
     rows, columns = (np.flatnonzero(before.lung.any(axis)) for axis in (1, 0))
@@ -56,41 +58,41 @@ def test_crop_and_padding_come_back_exactly(before: Slice, margin: int) -> None:
         max(rows[0] - margin, 0) : rows[-1] + 1 + margin,
         max(columns[0] - margin, 0) : columns[-1] + 1 + margin,
     ]
-    assert (after.grid.back(after.label_sets, outside=99)[box] == before.label_sets[box]).all()
-    assert (after.grid.back(after.image, outside=9)[box] == before.image[box]).all()
+    assert (after.placement.back(after.label_sets, outside=99)[box] == before.label_sets[box]).all()
+    assert (after.placement.back(after.image, outside=9)[box] == before.image[box]).all()
 
 
 @careful
 @given(slices(), st.sampled_from([32, 64]))
-def test_enlarged_labels_come_back_exactly(before: Slice, size: int) -> None:
+def test_enlarged_labels_come_back_exactly(before: PreparedSlice, size: int) -> None:
     after = resize(pad_to_square(before), size)
     assert after.image.shape == (size, size)
     if size >= max(before.image.shape):
-        assert (after.grid.back(after.label_sets) == before.label_sets).all()
+        assert (after.placement.back(after.label_sets) == before.label_sets).all()
 
 
 @careful
 @given(st.integers(33, 90), st.integers(33, 90), st.integers(0, 30))
-def test_every_pixel_gets_what_the_picture_says_at_its_centre(
+def test_every_pixel_gets_the_value_at_its_centre(
     height: int, width: int, edge: int
 ) -> None:
     lung = np.zeros((height, width), bool)
     lung[edge:, edge // 2 :] = True
     after = resize(pad_to_square(crop(new_slice(height, width, lung), 0)), 32)
-    grid, picture = after.grid, np.arange(32 * 32).reshape(32, 32)
-    back = grid.back(picture, outside=-1)
+    place, image = after.placement, np.arange(32 * 32).reshape(32, 32)
+    back = place.back(image, outside=-1)
     for r in range(height):
         for c in range(width):
-            row, column = (r + 0.5 - grid.top) / grid.pixel, (c + 0.5 - grid.left) / grid.pixel
+            row, column = (r + 0.5 - place.top) / place.pixel, (c + 0.5 - place.left) / place.pixel
             inside = 0 <= row < 32 and 0 <= column < 32
-            assert back[r, c] == (picture[int(row), int(column)] if inside else -1)
+            assert back[r, c] == (image[int(row), int(column)] if inside else -1)
 
 
 def test_probabilities_come_back_smoothly() -> None:
     ramp = np.linspace(0, 1, 64, dtype=np.float32)[None].repeat(64, 0)
     before = replace(new_slice(64, 64), image=ramp)
     after = resize(before, 32)
-    back = after.grid.back(after.image, order=1)
+    back = after.placement.back(after.image, order=1)
     assert np.abs(back - ramp)[:, 2:-2].max() < 0.01
     assert back.dtype == np.float32
 
@@ -100,7 +102,7 @@ def test_crop_stops_at_the_border_and_keeps_the_margin() -> None:
     lung[5:8, 0:4] = True
     after = crop(new_slice(20, 30, lung), 3)
     assert after.image.shape == (9, 7)
-    assert (after.grid.top, after.grid.left) == (2, 0)
+    assert (after.placement.top, after.placement.left) == (2, 0)
 
 
 def test_padding_is_background_but_unlabelled_slices_stay_unlabelled() -> None:
@@ -131,7 +133,7 @@ def test_opening_drops_specks_and_closing_fills_gaps() -> None:
     smooth = open_and_close(lung, (5.0, 1.0, 1.0), 2, 2)
     assert smooth[0, 30, 30]
     assert not smooth[0, 3, 3]
-    assert (smooth != lung).sum() <= 2 + 4 * 4  # but for the corners nothing else changes
+    assert (smooth != lung).sum() <= 2 + 4 * 4  # otherwise only corners change
     full = np.ones((1, 5, 5), bool)
     assert open_and_close(full, (1.0, 1.0, 1.0), 2, 2).all()
     assert not open_and_close(~full, (1.0, 1.0, 1.0), 2, 2).any()
@@ -155,14 +157,14 @@ def phantom_volume(hounsfield: bool) -> tuple[Volume, np.ndarray]:
 @pytest.mark.parametrize("hounsfield", [True, False])
 def test_a_scan_becomes_slices_around_the_lung(hounsfield: bool) -> None:
     volume, sets = phantom_volume(hounsfield)
-    made = list(Preprocessing(size=64, zero_outside=True)(volume, sets))
+    made = list(Preprocessing(size=64, zero_outside=True).slices(Stack.of(volume), sets))
     assert made
-    for picture in made:
-        assert picture.image.shape == (64, 64)
-        assert picture.image.dtype == np.float32
-        assert 0 <= picture.image.min() <= picture.image.max() <= 1
-        truth = sets[picture.index] > 1
-        kept = picture.grid.back(np.ones((64, 64), bool))
+    for one in made:
+        assert one.image.shape == (64, 64)
+        assert one.image.dtype == np.float32
+        assert 0 <= one.image.min() <= one.image.max() <= 1
+        truth = sets[one.index] > 1
+        kept = one.placement.back(np.ones((64, 64), bool))
         assert (kept & truth).sum() > 0.9 * truth.sum()
 
 
@@ -172,62 +174,84 @@ def test_turned_scans_give_the_same_slices() -> None:
     flip[1, 3] = volume.voxels.shape[1] - 1
     turned = replace(volume, voxels=volume.voxels[:, ::-1], affine=volume.affine @ flip)
     preprocessing = Preprocessing(size=64)
-    for a, b in zip(preprocessing(volume, sets), preprocessing(turned, sets[:, ::-1]), strict=True):
+    slices = preprocessing.slices(Stack.of(volume), sets)
+    turned_sets = to_axial(sets[:, ::-1], turned.affine)
+    for a, b in zip(slices, preprocessing.slices(Stack.of(turned), turned_sets), strict=True):
         assert (a.image == b.image).all()
         assert (a.label_sets == b.label_sets).all()
-        assert a.grid == b.grid
+        assert a.placement == b.placement
 
 
 def test_slices_without_neighbours_are_segmented_one_by_one() -> None:
     volume, sets = phantom_volume(True)
     alone = [
-        next(Preprocessing(size=64)(replace(volume, voxels=v[None]), s[None]))
+        next(Preprocessing(size=64).slices(Stack.of(replace(volume, voxels=v[None])), s[None]))
         for v, s in zip(volume.voxels, sets, strict=True)
     ]
-    apart = list(Preprocessing(size=64)(volume, sets, stacked=False))
-    assert [p.grid for p in apart] == [p.grid for p in alone]
+    apart = list(Preprocessing(size=64).slices(Stack.of(volume), sets, stacked=False))
+    assert [p.placement for p in apart] == [p.placement for p in alone]
 
 
 def test_slices_without_lung_are_left_out() -> None:
     volume, sets = phantom_volume(True)
     volume.voxels[1] = -1000
     volume.voxels[1, 40:50, 40:50] = 40
-    found = [picture.index for picture in Preprocessing(size=64)(volume, sets, stacked=False)]
-    assert found == [0, 2, 3]
+    slices = Preprocessing(size=64).slices(Stack.of(volume), sets, stacked=False)
+    assert [one.index for one in slices] == [0, 2, 3]
 
 
-def test_lungs_none_takes_the_whole_picture() -> None:
+def test_lungs_none_takes_the_whole_image() -> None:
     volume, sets = phantom_volume(False)
-    made = list(Preprocessing(size=96, lungs="none")(volume, sets))
-    assert [picture.index for picture in made] == [0, 1, 2, 3]
-    for picture in made:
-        assert (picture.image == volume.voxels[picture.index]).all()
-        assert (picture.label_sets == sets[picture.index]).all()
+    made = list(Preprocessing(size=96, lungs="none").slices(Stack.of(volume), sets))
+    assert [one.index for one in made] == [0, 1, 2, 3]
+    for one in made:
+        assert (one.image == volume.voxels[one.index]).all()
+        assert (one.label_sets == sets[one.index]).all()
 
 
 @pytest.mark.parametrize(
     ("voxels", "white"), [(np.array([0.0, 0.7]), 1), ([0, 200], 255), ([0, 9000], 65535)]
 )
-def test_white_of_grey_values_is_that_of_their_kind(voxels: np.ndarray, white: float) -> None:
+def test_white_depends_on_the_largest_grey_value(voxels: np.ndarray, white: float) -> None:
     whole = np.zeros((1, 32, 32), np.float32)
     whole[0, 0, :2] = voxels
     volume = Volume(whole, axial_affine(), False, Path("grey"))
-    made = next(Preprocessing(size=32, lungs="none")(volume, np.ones((1, 32, 32), np.uint8)))
+    made = next(Preprocessing(size=32, lungs="none").slices(Stack.of(volume)))
     assert made.image[0, 1] == pytest.approx(voxels[1] / white)
 
 
-def test_values_below_zero_are_scaled_between_the_least_and_the_largest() -> None:
+def test_values_below_zero_are_scaled_from_the_smallest_to_the_largest() -> None:
     whole = np.linspace(-3, 5, 32 * 32, dtype=np.float32).reshape(1, 32, 32)
     volume = Volume(whole, axial_affine(), False, Path("grey"))
-    made = next(Preprocessing(size=32, lungs="none")(volume, np.ones((1, 32, 32), np.uint8)))
+    made = next(Preprocessing(size=32, lungs="none").slices(Stack.of(volume)))
     assert (made.image.min(), made.image.max()) == (0, 1)
 
 
-@pytest.mark.parametrize(("value", "message"), [(np.nan, "no number"), (7.0, "all its voxels")])
-def test_useless_voxels_are_refused_by_name(value: float, message: str) -> None:
+@pytest.mark.parametrize(("value", "message"), [(np.nan, "not a number"), (7.0, "all its voxels")])
+def test_voxels_without_content_are_refused_by_name(value: float, message: str) -> None:
     volume = Volume(np.full((1, 32, 32), value), axial_affine(), False, Path("bad.npy"))
     with pytest.raises(ValueError, match=rf"^bad\.npy.*{message}"):
-        next(Preprocessing(size=32)(volume, np.ones((1, 32, 32), np.uint8)))
+        next(Preprocessing(size=32).slices(Stack.of(volume)))
+
+
+def test_without_label_sets_every_pixel_is_unlabelled() -> None:
+    volume, _ = phantom_volume(True)
+    stack = Stack.of(volume)
+    unlabelled = np.full(volume.voxels.shape, ALL_LABELS, np.uint8)
+    slices = Preprocessing(size=64).slices(stack)
+    for a, b in zip(slices, Preprocessing(size=64).slices(stack, unlabelled), strict=True):
+        assert (a.label_sets == ALL_LABELS).all()
+        assert (a.label_sets == b.label_sets).all()
+        assert (a.image == b.image).all()
+
+
+@careful
+@given(arrays.arrays(np.float32, (3, 4), elements=st.floats(0, 1, width=32)))
+def test_bytes_are_the_nearest_of_256_levels(image: np.ndarray) -> None:
+    stored = to_bytes(image)
+    assert stored.dtype == np.uint8
+    assert np.abs(stored / 255.0 - image).max() <= 0.5 / 255 + 1e-6
+    assert (to_bytes((stored / 255).astype(np.float32)) == stored).all()
 
 
 @pytest.mark.parametrize(

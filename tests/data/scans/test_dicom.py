@@ -1,4 +1,4 @@
-"""Folders of DICOM files: which series they hold, and what a bad one is told."""
+"""Folders of DICOM files: listing and choice of series, and errors."""
 
 import re
 from collections.abc import Callable
@@ -12,19 +12,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
-from pyro_stitchnet.data.scans.dicom import Series, list_series, read_series
+from pyro_stitchnet.data.scans.dicom import Series, list_series, open_series
+from pyro_stitchnet.data.scans.volume import Volume
 
 Write = Callable[..., Path]
 
-SHAPE = (5, 6, 4)  # slices, rows, columns; three lengths, so that no exchange goes unseen
+SHAPE = (5, 6, 4)  # slices, rows, columns; different, so that exchanged axes are detected
 
-# Stored values all different, so that a value tells its voxel.
+# Stored values are unique, so that a value identifies its voxel.
 STORED = np.random.default_rng(0).permutation(np.prod(SHAPE)).reshape(SHAPE).astype(np.int16)
+
+
+def read(path: Path, uid: str | None = None) -> Volume:
+    return open_series(path, uid).volume()
 
 
 def refused(path: Path, *words: str, begins: Path | None = None, uid: str | None = None) -> None:
     with pytest.raises(ValueError, match="^" + re.escape(f"{begins or path}: ")) as caught:
-        read_series(path, uid)
+        read(path, uid)
     for word in words:
         assert word in str(caught.value)
 
@@ -49,7 +54,7 @@ def files(folder: Path, names: str) -> tuple[Path, ...]:
     return tuple(folder / f"{name}.dcm" for name in names)
 
 
-def test_what_is_no_slice_of_a_scan_is_passed_over(
+def test_files_that_are_no_slices_are_ignored(
     tmp_path: Path, write_slice: Write, write_series: Write
 ) -> None:
     write_series(tmp_path, STORED)
@@ -63,20 +68,20 @@ def test_what_is_no_slice_of_a_scan_is_passed_over(
     report.SOPClassUID, report.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.88.11", "1.2.6"
     report.save_as(tmp_path / "report.dcm", enforce_file_format=True)
     (tmp_path / "notes.txt").write_text("no DICOM")
-    (tmp_path / "._a.dcm").write_bytes(b"no DICOM, either")
+    (tmp_path / "._a.dcm").write_bytes(b"no DICOM")
     write_slice(tmp_path / "below" / "f.dcm", STORED[0], SeriesInstanceUID="1.2.8")
-    write_slice(tmp_path / "below" / "g.dcm", STORED[0])  # the same series' UID
+    write_slice(tmp_path / "below" / "g.dcm", STORED[0])  # of the same UID
     (series,) = list_series(tmp_path)
     assert series.files == files(tmp_path, "abcde")
-    assert read_series(tmp_path).voxels.shape == (4, 6, 5)
+    assert read(tmp_path).voxels.shape == (4, 6, 5)
     refused(tmp_path, "holds no series 1.2.8", uid="1.2.8")
 
 
-def test_a_secondary_capture_with_a_place_in_the_patient_is_a_slice(
+def test_a_secondary_capture_with_a_position_is_a_slice(
     tmp_path: Path, write_series: Write
 ) -> None:
     write_series(tmp_path, STORED, SOPClassUID=SecondaryCaptureImageStorage)
-    assert np.array_equal(read_series(tmp_path).voxels, STORED.T - 1024)
+    assert np.array_equal(read(tmp_path).voxels, STORED.T - 1024)
 
 
 def test_of_several_series_one_is_chosen(tmp_path: Path, write_series: Write) -> None:
@@ -85,13 +90,13 @@ def test_of_several_series_one_is_chosen(tmp_path: Path, write_series: Write) ->
     words = ("2 CT series", "a folder of its own", "series=", "1.2.3: CT, Lung, 5 slices")
     refused(tmp_path, *words, "1.2.9: CT, no description, 1 slice")
     refused(tmp_path, "no series 8.8", "1.2.3: CT, Lung, 5 slices", uid="8.8")
-    assert read_series(tmp_path, "1.2.3").voxels.shape == (4, 6, 5)
-    assert read_series(tmp_path, "1.2.9").voxels.shape == (4, 6, 1)
+    assert read(tmp_path, "1.2.3").voxels.shape == (4, 6, 5)
+    assert read(tmp_path, "1.2.9").voxels.shape == (4, 6, 1)
     write_series(tmp_path, STORED[:2], names=("x", "y"), SeriesInstanceUID=None)
-    assert read_series(tmp_path, "").voxels.shape == (4, 6, 2)
+    assert read(tmp_path, "").voxels.shape == (4, 6, 2)
 
 
-def test_a_flaw_of_one_series_is_none_of_another(
+def test_an_invalid_series_does_not_affect_the_others(
     tmp_path: Path, write_slice: Write, write_series: Write
 ) -> None:
     write_series(tmp_path, STORED)
@@ -103,42 +108,43 @@ def test_a_flaw_of_one_series_is_none_of_another(
     for uid, tags in flaws.items():
         write_slice(tmp_path / uid, STORED[0], SeriesInstanceUID=uid, **tags)
     assert [series.uid for series in list_series(tmp_path)] == [*flaws, "1.2.3"]
-    assert read_series(tmp_path, "1.2.3").voxels.shape == (4, 6, 5)
+    assert read(tmp_path, "1.2.3").voxels.shape == (4, 6, 5)
     for uid, words in zip(flaws, ("PixelSpacing", "many frames", "unreadable"), strict=True):
         refused(tmp_path, words, begins=tmp_path / uid, uid=uid)
 
 
-def test_the_one_ct_series_is_read_whatever_else_there_is(
+def test_the_only_ct_series_is_read(
     tmp_path: Path, write_slice: Write, write_series: Write
 ) -> None:
     write_series(tmp_path, STORED, Modality=None)
     write_slice(tmp_path / "mr", STORED[0], SeriesInstanceUID="1.2.5", Modality="MR")
-    volume = read_series(tmp_path)
+    volume = read(tmp_path)
     assert volume.voxels.shape == (4, 6, 5)
-    assert (volume.patient, volume.study, volume.source) == ("P7", "1.2", tmp_path)
+    assert (volume.study, volume.source) == ("1.2", tmp_path)
 
 
-def test_what_files_leave_out_is_empty(tmp_path: Path, write_series: Write) -> None:
+def test_missing_texts_are_empty(tmp_path: Path, write_series: Write) -> None:
     write_series(tmp_path, STORED, PatientID=None, StudyInstanceUID=None, SeriesInstanceUID=None)
-    volume = read_series(tmp_path)
-    assert (volume.patient, volume.study) == ("", "")
+    (series,) = list_series(tmp_path)
+    assert (series.uid, series.patient, series.study) == ("", "", "")
+    assert read(tmp_path).study == ""
 
 
-def test_nothing_to_read(tmp_path: Path, write_slice: Write) -> None:
+def test_a_path_without_a_ct_series_is_refused(tmp_path: Path, write_slice: Write) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere: missing; give a DICOM folder"):
         list_series(tmp_path / "nowhere")
     (tmp_path / "a.png").write_bytes(b"no DICOM")
     refused(tmp_path, "holds no DICOM slices", "of another format, the file")
     write_slice(tmp_path / "below" / "ct", STORED[0])
-    refused(tmp_path, "holds no DICOM slices", "folders below do not count", "itself")
+    refused(tmp_path, "holds no DICOM slices", "files in subfolders do not count", "itself")
     write_slice(tmp_path / "mr", STORED[0], Modality="MR")
     refused(tmp_path, "no CT series", "1.2.3: MR, no description, 1 slice")
 
 
 def test_a_truncated_slice_is_never_left_out(tmp_path: Path, write_series: Write) -> None:
-    """Wherever it ends: an empty file, too, is one that was not copied."""
+    """At any length; an empty file is a slice that was not copied."""
     write_series(tmp_path, STORED)
-    file = tmp_path / "c.dcm"  # the topmost: without it nothing would be seen to lack
+    file = tmp_path / "c.dcm"  # the topmost slice, whose absence leaves no gap
     content = file.read_bytes()
     for length in range(0, len(content), 7):
         file.write_bytes(content[:length])
@@ -158,7 +164,7 @@ def test_a_damaged_file_is_read_or_refused_by_name(
         content[at] = value
     file.write_bytes(content[: data.draw(where | st.just(len(content)))])
     try:
-        told = f"{read_series(file).source}: "
+        message = f"{read(file).source}: "
     except ValueError as error:
-        told = str(error)
-    assert told.startswith(f"{file}: ")
+        message = str(error)
+    assert message.startswith(f"{file}: ")

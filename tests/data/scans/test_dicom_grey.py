@@ -11,14 +11,19 @@ import SimpleITK as sitk
 from pydicom.uid import ImplicitVRLittleEndian, JPEG2000Lossless, JPEGLossless, JPEGLosslessSV1
 
 from pyro_stitchnet.data.scans.common import looks_hounsfield
-from pyro_stitchnet.data.scans.dicom import read_series
+from pyro_stitchnet.data.scans.dicom import open_series
+from pyro_stitchnet.data.scans.volume import Volume
 
 Write = Callable[..., Path]
 
-SHAPE = (5, 6, 4)  # slices, rows, columns; three lengths, so that no exchange goes unseen
+SHAPE = (5, 6, 4)  # slices, rows, columns; different, so that exchanged axes are detected
 
-# Stored values all different, so that a value tells its voxel.
+# Stored values are unique, so that a value identifies its voxel.
 STORED = np.random.default_rng(0).permutation(np.prod(SHAPE)).reshape(SHAPE).astype(np.int16)
+
+
+def read(path: Path) -> Volume:
+    return open_series(path).volume()
 
 
 def test_each_slice_has_its_own_rescaling(tmp_path: Path, write_slice: Write) -> None:
@@ -27,14 +32,14 @@ def test_each_slice_has_its_own_rescaling(tmp_path: Path, write_slice: Write) ->
         name = tmp_path / f"{k}.dcm"
         write_slice(name, STORED[k], RescaleSlope=slope, RescaleIntercept=intercept, **place)
     expected = np.stack([STORED[0] - 1024, STORED[1] * 0.5 - 1000.25, STORED[2] * 2.0])
-    assert np.array_equal(read_series(tmp_path).voxels, expected.T)
+    assert np.array_equal(read(tmp_path).voxels, expected.T)
 
 
 @pytest.mark.parametrize("dtype", [np.int16, np.uint16])
 def test_stored_values_keep_their_sign(tmp_path: Path, dtype: type, write_slice: Write) -> None:
     extremes: np.ndarray = np.array([[np.iinfo(dtype).min, np.iinfo(dtype).max]], dtype)
     write_slice(tmp_path / "a.dcm", extremes, RescaleIntercept=0)
-    assert np.array_equal(read_series(tmp_path).voxels[..., 0].T, extremes)
+    assert np.array_equal(read(tmp_path).voxels[..., 0].T, extremes)
 
 
 @pytest.mark.parametrize(
@@ -58,19 +63,19 @@ def test_padding_is_air(
         dataset.add_new(tag, "US" if wrapped else "SS", value % 65536 if wrapped else value)
     dataset.save_as(tmp_path / "a.dcm")
     expected = np.where(np.isin(stored, air), -1024, stored + 10)
-    assert np.array_equal(read_series(tmp_path).voxels[..., 0].T, expected)
+    assert np.array_equal(read(tmp_path).voxels[..., 0].T, expected)
 
 
 @pytest.mark.parametrize(
     ("low", "intercept", "hounsfield"),
     [(0, -1024, True), (0, 0, True), (-201, None, True), (-200, None, False)],
 )
-def test_units_without_a_rescaling_go_by_the_lowest_value(
+def test_units_without_rescaling_depend_on_the_lowest_value(
     tmp_path: Path, low: int, intercept: int | None, hounsfield: bool, write_series: Write
 ) -> None:
     stored = np.array([[low, 500]], np.int16)
     rescale: dict[str, Any] = {"RescaleIntercept": intercept, "RescaleSlope": None}
-    volume = read_series(write_series(tmp_path, stored[None], **rescale))
+    volume = read(write_series(tmp_path, stored[None], **rescale))
     assert volume.hounsfield is hounsfield
     assert np.array_equal(volume.voxels[..., 0].T, stored + (intercept or 0))
 
@@ -80,14 +85,14 @@ def test_hounsfield_units_reach_below_minus_200(value: float, expected: bool) ->
     assert looks_hounsfield(np.array([0, value])) is expected
 
 
-def test_implicit_types_are_read(tmp_path: Path, write_series: Write) -> None:
+def test_implicit_value_representations_are_read(tmp_path: Path, write_series: Write) -> None:
     write_series(tmp_path, STORED, PixelPaddingValue=-5, PixelPaddingRangeLimit=5)
     for file in tmp_path.iterdir():
         dataset = pydicom.dcmread(file)
         dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
         dataset.save_as(file, implicit_vr=True, little_endian=True)
-    expected = np.where(STORED <= 5, -1024, STORED - 1024)  # the padding's sign is not forgotten
-    assert np.array_equal(read_series(tmp_path).voxels, expected.T)
+    expected = np.where(STORED <= 5, -1024, STORED - 1024)  # -5 keeps its sign
+    assert np.array_equal(read(tmp_path).voxels, expected.T)
 
 
 NOISE = np.random.default_rng(0).integers(-1024, 3000, (1, 64, 64)).astype(np.int16)
@@ -115,14 +120,14 @@ def write_compressed(file: Path, compressor: str) -> Path:
 @pytest.mark.parametrize("compressor", COMPRESSORS)
 def test_compressed_pixels_are_read(tmp_path: Path, compressor: str) -> None:
     file = write_compressed(tmp_path / "a.dcm", compressor)
-    assert np.array_equal(read_series(file).voxels, NOISE.T)
+    assert np.array_equal(read(file).voxels, NOISE.T)
 
 
 @pytest.mark.parametrize("compressor", COMPRESSORS)
 def test_truncated_compressed_pixels_are_refused(tmp_path: Path, compressor: str) -> None:
     file = write_compressed(tmp_path / "a.dcm", compressor)
     content = file.read_bytes()
-    for lost in (len(content) // 2, 100, 9):  # the last 8 close the pixels
+    for lost in (len(content) // 2, 100, 9):  # the last 8 bytes end the pixels
         file.write_bytes(content[:-lost])
         with pytest.raises(ValueError, match=r"a\.dcm: unreadable .* fetch the file again"):
-            read_series(file)
+            read(file)

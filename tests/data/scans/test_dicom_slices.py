@@ -1,4 +1,4 @@
-"""Where the voxels of a series lie in the patient, and slices that do not fit together."""
+"""The places of a series' voxels in the patient, and slices that do not fit together."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -16,33 +16,38 @@ from pydicom.uid import EnhancedCTImageStorage
 from scipy.spatial.transform import Rotation
 
 from pyro_stitchnet.data.scans.common import LPS_TO_RAS
-from pyro_stitchnet.data.scans.dicom import read_series
+from pyro_stitchnet.data.scans.dicom import open_series
+from pyro_stitchnet.data.scans.volume import Volume
 
 Write = Callable[..., Path]
 
 AXIAL = (1, 0, 0, 0, 1, 0)
 SAGITTAL = (0, 1, 0, 0, 0, -1)
-SHAPE = (5, 6, 4)  # slices, rows, columns; three lengths, so that no exchange goes unseen
+SHAPE = (5, 6, 4)  # slices, rows, columns; different, so that exchanged axes are detected
 
-# Stored values all different, so that a value tells its voxel.
+# Stored values are unique, so that a value identifies its voxel.
 STORED = np.random.default_rng(0).permutation(np.prod(SHAPE)).reshape(SHAPE).astype(np.int16)
+
+
+def read(path: Path, uid: str | None = None) -> Volume:
+    return open_series(path, uid).volume()
 
 
 def refused(path: Path, *words: str, begins: Path | None = None, uid: str | None = None) -> None:
     with pytest.raises(ValueError, match="^" + re.escape(f"{begins or path}: ")) as caught:
-        read_series(path, uid)
+        read(path, uid)
     for word in words:
         assert word in str(caught.value)
 
 
-def assert_every_voxel_lies_where_its_header_says(folder: Path) -> None:
+def assert_places_follow_the_headers(folder: Path) -> None:
     """Equation C.7.6.2.1-1 of the DICOM standard, pixel by pixel."""
-    volume = read_series(folder)
-    found = {
+    volume = read(folder)
+    places = {
         value: apply_affine(volume.affine, index)
         for index, value in np.ndenumerate(volume.voxels + 1024)
     }
-    assert len(found) == STORED.size
+    assert len(places) == STORED.size
     for file in folder.iterdir():
         header = pydicom.dcmread(file)
         position = np.array(header.ImagePositionPatient)
@@ -51,7 +56,7 @@ def assert_every_voxel_lies_where_its_header_says(folder: Path) -> None:
         for (row, column), value in np.ndenumerate(header.pixel_array):
             lps = position + along_row * between_columns * column
             lps = lps + down_column * between_rows * row
-            np.testing.assert_allclose(found[value], lps * [-1, -1, 1], atol=1e-4)
+            np.testing.assert_allclose(places[value], lps * [-1, -1, 1], atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -66,30 +71,30 @@ def assert_every_voxel_lies_where_its_header_says(folder: Path) -> None:
         (AXIAL, (0, 0.7, 2.4)),  # a tilted gantry
     ],
 )
-def test_every_voxel_lies_where_its_header_says(
+def test_places_of_voxels_follow_the_headers(
     tmp_path: Path, orientation: Sequence[float], step: Sequence[float], write_series: Write
 ) -> None:
     write_series(tmp_path, STORED, step=step, ImageOrientationPatient=list(orientation))
-    assert_every_voxel_lies_where_its_header_says(tmp_path)
+    assert_places_follow_the_headers(tmp_path)
 
 
 @settings(derandomize=True, deadline=None, max_examples=5)
 @given(seed=st.integers(0, 2**32 - 1), sign=st.sampled_from([-1, 1]))
-def test_every_voxel_of_an_oblique_series_lies_where_its_header_says(
+def test_places_of_voxels_follow_the_headers_of_an_oblique_series(
     tmp_path_factory: pytest.TempPathFactory, seed: int, sign: int, write_series: Write
 ) -> None:
     turn = Rotation.random(rng=seed).as_matrix().round(9)
     folder = tmp_path_factory.mktemp("oblique")
     orientation = [*turn[:, 0], *turn[:, 1]]
     write_series(folder, STORED, step=sign * 2.5 * turn[:, 2], ImageOrientationPatient=orientation)
-    assert_every_voxel_lies_where_its_header_says(folder)
+    assert_places_follow_the_headers(folder)
 
 
 def test_axes_are_columns_rows_and_slices_along_the_normal(
     tmp_path: Path, write_series: Write
 ) -> None:
-    up = read_series(write_series(tmp_path / "up", STORED))
-    down = read_series(write_series(tmp_path / "down", STORED, step=(0, 0, -2.5)))
+    up = read(write_series(tmp_path / "up", STORED))
+    down = read(write_series(tmp_path / "down", STORED, step=(0, 0, -2.5)))
     assert up.voxels.shape == (4, 6, 5)
     assert up.voxels.dtype == np.float32
     assert up.spacing == (0.5, 0.75, 2.5)
@@ -104,7 +109,7 @@ def test_simpleitk_reads_the_same(tmp_path: Path, write_series: Write) -> None:
     write_series(tmp_path, STORED, step=2.5 * turn[:, 2], ImageOrientationPatient=orientation)
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(tmp_path)))
-    image, volume = reader.Execute(), read_series(tmp_path)
+    image, volume = reader.Execute(), read(tmp_path)
     assert np.array_equal(sitk.GetArrayFromImage(image).T, volume.voxels)
     origin, index = image.GetOrigin(), (1, 2, 3)
     for where, point in (((0, 0, 0), origin), (index, image.TransformIndexToPhysicalPoint(index))):
@@ -112,9 +117,9 @@ def test_simpleitk_reads_the_same(tmp_path: Path, write_series: Write) -> None:
         np.testing.assert_allclose(apply_affine(volume.affine, where), ras, atol=1e-4)
 
 
-def test_one_file_is_one_slice_as_thick_as_it_says(tmp_path: Path, write_series: Write) -> None:
+def test_one_file_is_one_slice_of_its_thickness(tmp_path: Path, write_series: Write) -> None:
     write_series(tmp_path, STORED)
-    volume = read_series(tmp_path / "b.dcm")
+    volume = read(tmp_path / "b.dcm")
     assert np.array_equal(volume.voxels[..., 0], STORED[1].T - 1024)
     assert volume.spacing == (0.5, 0.75, 2.5)
     assert volume.source == tmp_path / "b.dcm"
@@ -122,7 +127,7 @@ def test_one_file_is_one_slice_as_thick_as_it_says(tmp_path: Path, write_series:
 
 def test_without_positions_slices_follow_their_numbers(tmp_path: Path, write_series: Write) -> None:
     write_series(tmp_path, STORED, ImagePositionPatient=None, ImageOrientationPatient=None)
-    volume = read_series(tmp_path)
+    volume = read(tmp_path)
     assert np.array_equal(volume.voxels, STORED.T - 1024)
     assert volume.spacing == (0.5, 0.75, 2.5)
     assert np.array_equal(volume.axial(), STORED - 1024)
@@ -130,11 +135,11 @@ def test_without_positions_slices_follow_their_numbers(tmp_path: Path, write_ser
 
 def test_without_positions_slices_may_overlap(tmp_path: Path, write_series: Write) -> None:
     write_series(tmp_path, STORED, ImagePositionPatient=None, SpacingBetweenSlices=-2)
-    assert read_series(tmp_path).spacing == (0.5, 0.75, 2)
+    assert read(tmp_path).spacing == (0.5, 0.75, 2)
 
 
 @pytest.mark.parametrize("tag", ["InstanceNumber", "SliceThickness"])
-def test_slices_without_any_place_are_refused(
+def test_slices_without_position_or_number_are_refused(
     tmp_path: Path, tag: str, write_series: Write
 ) -> None:
     tags: dict[str, Any] = {"ImagePositionPatient": None, tag: None}
@@ -153,7 +158,7 @@ def test_some_slices_without_a_position_are_refused(
     write_series(tmp_path, STORED)
     write_slice(tmp_path / "z.dcm", STORED[0], ImagePositionPatient=None, InstanceNumber=9)
     with pytest.raises(ValueError, match="all slices need ImagePositionPatient"):
-        read_series(tmp_path)
+        read(tmp_path)
 
 
 # --- Slices that do not fit -----------------------------------------------------------------------
@@ -166,13 +171,13 @@ def test_a_missing_slice_is_named(tmp_path: Path, write_series: Write) -> None:
     refused(tmp_path, words, "slices are missing", "fetch", begins=tmp_path / "b.dcm")
 
 
-def test_slices_at_one_place_are_named(tmp_path: Path, write_series: Write) -> None:
+def test_slices_at_the_same_place_are_named(tmp_path: Path, write_series: Write) -> None:
     write_series(tmp_path, STORED)
     (tmp_path / "f.dcm").write_bytes((tmp_path / "e.dcm").read_bytes())
     refused(tmp_path, "lies where e.dcm lies; keep one", begins=tmp_path / "f.dcm")
 
 
-def test_a_slice_aside_of_the_others_is_refused(
+def test_a_slice_shifted_sideways_is_refused(
     tmp_path: Path, write_slice: Write, write_series: Write
 ) -> None:
     write_series(tmp_path, STORED)
@@ -181,11 +186,11 @@ def test_a_slice_aside_of_the_others_is_refused(
     refused(tmp_path, "unevenly spaced", begins=tmp_path / "a.dcm")
 
 
-def test_rounded_positions_are_no_gap(tmp_path: Path, write_slice: Write) -> None:
-    for k, picture in enumerate(STORED):
+def test_rounded_positions_are_accepted(tmp_path: Path, write_slice: Write) -> None:
+    for k, stored in enumerate(STORED):
         place = {"ImagePositionPatient": [0, 0, round(k * 0.625, 2)]}
-        write_slice(tmp_path / f"{k}.dcm", picture, **place)
-    assert read_series(tmp_path).spacing[2] == pytest.approx(0.625)
+        write_slice(tmp_path / f"{k}.dcm", stored, **place)
+    assert read(tmp_path).spacing[2] == pytest.approx(0.625)
 
 
 @pytest.mark.parametrize(
@@ -216,6 +221,14 @@ def test_a_slice_that_does_not_fit_is_named(
     refused(tmp_path, words, begins=tmp_path / "c.dcm")
 
 
-def test_crooked_directions_are_refused(tmp_path: Path, write_series: Write) -> None:
+def test_directions_that_are_not_perpendicular_are_refused(tmp_path: Path, write_series: Write) -> None:
     write_series(tmp_path, STORED, ImageOrientationPatient=[1, 0, 0, 0.6, 0.8, 0])
     refused(tmp_path, "no pair of perpendicular unit vectors", begins=tmp_path / "e.dcm")
+
+
+@pytest.mark.parametrize("spacing", [[0, 0.5], [0.75, -0.5]])
+def test_a_pixel_spacing_that_is_not_positive_is_refused(
+    tmp_path: Path, spacing: list[float], write_series: Write
+) -> None:
+    write_series(tmp_path, STORED, PixelSpacing=spacing)
+    refused(tmp_path, "must be positive", "mend its tags", begins=tmp_path / "e.dcm")

@@ -1,4 +1,4 @@
-"""Scans from every format, and what a bad file is told."""
+"""Scans of every format, and errors of bad files."""
 
 import gzip
 import re
@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from pyro_stitchnet.data.scans.readers import read_mask, read_volume
+from pyro_stitchnet.data.scans.masks import read_mask
+from pyro_stitchnet.data.scans.readers import read_volume
+from pyro_stitchnet.data.scans.stack import Stack
 from pyro_stitchnet.data.scans.volume import Volume, axial_affine
 
 Write = Callable[..., Path]
@@ -36,27 +38,28 @@ def random_affine(seed: int) -> np.ndarray:
     return affine
 
 
-def refused(path: Path, *words: str, like: Volume | None = None) -> None:
+def refused(path: Path, *words: str) -> None:
     with pytest.raises(ValueError, match="^" + re.escape(f"{path}: ")) as caught:
-        read_volume(path) if like is None else read_mask(path, like=like)
+        read_volume(path)
     for word in words:
         assert word in str(caught.value)
 
 
-def test_a_true_series_equals_its_nrrd(samples: Path) -> None:
+def test_a_real_series_equals_its_nrrd(samples: Path) -> None:
     dicom = read_volume(samples / "cip_ct64_dicom")
     nrrd = read_volume(samples / "ct-64.nrrd")
     assert np.array_equal(dicom.voxels, nrrd.voxels)
     assert dicom.voxels.shape == (64, 64, 79)
     assert (dicom.voxels.min(), dicom.voxels.max()) == (-1007, 1095)
-    # DICOM's texts are rounded to 0.001 mm at the origin and 0.00001 mm between slices.
+    # DICOM's decimal strings are rounded to 0.001 mm at the origin, 0.00001 mm between slices.
     np.testing.assert_allclose(dicom.affine, nrrd.affine, atol=5e-4)
     assert dicom.hounsfield
     assert nrrd.hounsfield
-    assert (dicom.patient, nrrd.patient) == ("123456", "")
+    assert dicom.study
+    assert nrrd.study == ""
 
 
-def test_true_slices_with_few_tags_are_read(samples: Path) -> None:
+def test_real_slices_with_few_tags_are_read(samples: Path) -> None:
     volume = read_volume(samples / "lungmask_dicom")
     assert volume.voxels.shape == (512, 512, 2)
     assert volume.spacing == (0.625, 0.625, 1)
@@ -76,19 +79,19 @@ def test_voxels_and_affine_come_back(
     assert volume.voxels.dtype == np.float32
     np.testing.assert_allclose(volume.affine, affine, atol=1e-3)
     assert (volume.hounsfield, volume.source) == (True, path)
-    assert (volume.patient, volume.study) == ("", "")
+    assert volume.study == ""
 
 
 def test_nifti_values_are_rescaled(tmp_path: Path) -> None:
     image = nib.Nifti1Image(HU, np.eye(4))
     image.header.set_slope_inter(0.5, 10)
     nib.save(image, tmp_path / "a.nii")
-    # nibabel writes the numbers as they are, and what they are to be scaled by.
+    # nibabel writes the numbers unchanged, and the scaling into the header.
     assert np.array_equal(read_volume(tmp_path / "a.nii").voxels, HU * 0.5 + 10)
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nrrd", ".mha"])
-def test_axes_of_length_1_are_made_or_left_out(tmp_path: Path, suffix: str) -> None:
+def test_axes_of_length_1_are_added_or_dropped(tmp_path: Path, suffix: str) -> None:
     path, flat = tmp_path / f"a{suffix}", HU[..., 0]
     for array in (flat, HU[..., None]):
         if suffix == ".nii":
@@ -102,14 +105,14 @@ def test_axes_of_length_1_are_made_or_left_out(tmp_path: Path, suffix: str) -> N
 
 @pytest.mark.parametrize("suffix", [".nii", ".nrrd", ".mha"])
 def test_several_time_points_or_channels_are_refused(tmp_path: Path, suffix: str) -> None:
-    path, films = tmp_path / f"a{suffix}", np.stack([HU, HU], -1)
+    path, series = tmp_path / f"a{suffix}", np.stack([HU, HU], -1)
     if suffix == ".nii":
-        nib.save(nib.Nifti1Image(films, np.eye(4)), path)
+        nib.save(nib.Nifti1Image(series, np.eye(4)), path)
     else:
-        sitk.WriteImage(sitk.GetImageFromArray(films.T, isVector=False), path)
+        sitk.WriteImage(sitk.GetImageFromArray(series.T, isVector=False), path)
     refused(path, "give one channel and one time point")
     if suffix != ".nii":
-        sitk.WriteImage(sitk.GetImageFromArray(films, isVector=True), path)
+        sitk.WriteImage(sitk.GetImageFromArray(series, isVector=True), path)
         refused(path, "several channels")
 
 
@@ -125,16 +128,16 @@ def test_arrays_are_slices(tmp_path: Path, dtype: type) -> None:
 
 
 @pytest.mark.parametrize("array", [np.array([["x"]]), np.array([[1j]]), np.zeros((2, 2), "M8[s]")])
-def test_arrays_of_anything_but_numbers_are_refused(tmp_path: Path, array: np.ndarray) -> None:
+def test_arrays_without_numbers_are_refused(tmp_path: Path, array: np.ndarray) -> None:
     np.save(tmp_path / "a.npy", array)
     refused(tmp_path / "a.npy", "an array of", "save an array of numbers")
 
 
-def test_masks_garbage_and_objects_are_no_arrays_of_grey_values(tmp_path: Path) -> None:
+def test_bool_objects_and_other_files_are_no_arrays_of_grey_values(tmp_path: Path) -> None:
     path = tmp_path / "a.npy"
     np.save(path, HU > 0)
     refused(path, "an array of bool is a mask, not a scan")
-    like = Volume(HU.astype(np.float32), axial_affine(), True, Path("scan"))
+    like = Stack.of(Volume(HU.astype(np.float32), axial_affine(), True, Path("scan")))
     assert np.array_equal(read_mask(path, like=like), HU > 0)
     np.save(path, np.array([None, 1]))
     refused(path, "objects", "save an array of numbers")
@@ -145,7 +148,7 @@ def test_masks_garbage_and_objects_are_no_arrays_of_grey_values(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_an_array_outlives_its_file(tmp_path: Path, dtype: type) -> None:
+def test_a_volume_is_a_copy_of_its_file(tmp_path: Path, dtype: type) -> None:
     np.save(tmp_path / "a.npy", HU.astype(dtype))
     volume = read_volume(tmp_path / "a.npy")
     np.save(tmp_path / "a.npy", np.zeros_like(HU, dtype))
@@ -154,7 +157,7 @@ def test_an_array_outlives_its_file(tmp_path: Path, dtype: type) -> None:
 
 @pytest.mark.parametrize("suffix", [".nii", ".npy", ".mha"])
 @pytest.mark.parametrize(("low", "hounsfield"), [(-201, True), (-200, False), (0, False)])
-def test_units_go_by_the_lowest_value(
+def test_units_depend_on_the_lowest_value(
     tmp_path: Path, suffix: str, low: int, hounsfield: bool, write_volume: Write
 ) -> None:
     values = np.array([[[low, 900]]], np.int16)
@@ -163,12 +166,12 @@ def test_units_go_by_the_lowest_value(
     assert read_volume(path).hounsfield is hounsfield
 
 
-@pytest.mark.parametrize("strange", [np.nan, np.inf])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_values_that_are_no_numbers_are_refused(
-    tmp_path: Path, strange: float, write_volume: Write
+    tmp_path: Path, value: float, write_volume: Write
 ) -> None:
     values = HU.astype(np.float32)
-    values[1, 2, 3] = strange
+    values[1, 2, 3] = value
     refused(write_volume(tmp_path / "a.nii", values, np.eye(4)), "infinite or not a number", "air")
     np.save(tmp_path / "a.npy", np.full((1, 2, 2), 1e300))  # beyond float32
     refused(tmp_path / "a.npy", "infinite or not a number")
@@ -203,7 +206,7 @@ def test_only_dicom_has_series(tmp_path: Path, write_volume: Write) -> None:
 
 
 def make(path: Path, write_volume: Write) -> Path:
-    """A good file of the format that its name tells."""
+    """Write a valid file of the format of its name."""
     if path.suffix in (".png", ".jpg"):
         Image.fromarray(GREY).save(path)
     elif path.suffix == ".npy":
@@ -223,7 +226,7 @@ def test_a_damaged_file_is_read_or_refused_by_name(
     data: st.DataObject,
 ) -> None:
     path = make(tmp_path_factory.getbasetemp() / f"damaged{suffix}", write_volume)
-    like, packed = read_volume(path), suffix.endswith(".gz")
+    like, packed = Stack.of(read_volume(path)), suffix.endswith(".gz")
     content = bytearray(gzip.decompress(path.read_bytes()) if packed else path.read_bytes())
     where = st.integers(0, len(content) - 1)
     for at, value in data.draw(st.lists(st.tuples(where, st.integers(0, 255)), max_size=4)):
@@ -233,10 +236,10 @@ def test_a_damaged_file_is_read_or_refused_by_name(
     for read in (lambda: read_volume(path), lambda: read_mask(path, like=like)):
         try:
             read()
-            told = f"{path}: "
+            message = f"{path}: "
         except ValueError as error:
-            told = str(error)
-        assert told.startswith(f"{path}: ")
+            message = str(error)
+        assert message.startswith(f"{path}: ")
 
 
 @pytest.mark.parametrize("suffix", [*NIFTI, ".nrrd", ".mha", ".png", ".npy"])

@@ -1,11 +1,13 @@
-"""Scans read slice by slice are those read whole."""
+"""Scans streamed slice by slice equal scans read whole, to the bit."""
 
 from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 
 from pyro_stitchnet.data.scans.readers import read_volume
 from pyro_stitchnet.data.scans.stack import Spool, Stack
@@ -21,15 +23,13 @@ AFFINES = {
 }
 
 
-def same(one: Stack, other: Stack) -> bool:
-    assert (one.shape, one.spacing, one.hounsfield) == (
-        other.shape,
-        other.spacing,
-        other.hounsfield,
-    )
-    assert one.range == pytest.approx(other.range)
-    assert np.array_equal(one.affine, other.affine)
-    return np.allclose(np.stack(list(one.slices)), np.asarray(other.slices), atol=1e-4)
+def assert_same(one: Stack, other: Stack) -> None:
+    for field in fields(Stack):
+        a, b = getattr(one, field.name), getattr(other, field.name)
+        if field.name == "slices":
+            a, b = np.stack(list(a)), np.stack(list(b))
+            assert a.dtype == b.dtype == np.float32
+        assert np.array_equal(a, b), field.name
 
 
 @pytest.mark.parametrize("name", AFFINES)
@@ -37,21 +37,22 @@ def same(one: Stack, other: Stack) -> bool:
 def test_volumes(write_volume: Callable[..., Path], tmp_path: Path, name: str, ending: str) -> None:
     hu = np.random.default_rng(0).integers(-1000, 400, (6, 7, 5)).astype(np.int16)
     path = write_volume(tmp_path / f"v{ending}", hu, AFFINES[name])
-    read = read_stack(path, tmp_path / "spool")
-    assert same(read, Stack.of(read_volume(path)))
+    stack = read_stack(path, tmp_path / "spool")
+    assert_same(stack, Stack.of(read_volume(path)))
+    assert_same(stack, read_stack(path))
     streamed = ending != ".mha" and name != "sagittal"
-    assert isinstance(read.slices, Spool) == streamed
-    assert not read.files
+    assert isinstance(stack.slices, Spool) == streamed
+    assert not stack.files
 
 
-def test_scaled_numbers_of_a_nifti(tmp_path: Path) -> None:
-    image = nib.Nifti1Image(np.arange(60, dtype=np.int16).reshape(3, 4, 5), AFFINES["RAS"])
-    image.header.set_slope_inter(2.5, -1000)
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.float64])
+def test_scaled_numbers_of_a_nifti(tmp_path: Path, dtype: type) -> None:
+    numbers = np.random.default_rng(0).integers(0, 256, (3, 4, 5)).astype(dtype)
+    image = nib.Nifti1Image(numbers, AFFINES["RAS"])
+    image.header.set_slope_inter(0.37, -1000.1)
     nib.save(image, tmp_path / "v.nii.gz")
-    assert same(
-        read_stack(tmp_path / "v.nii.gz", tmp_path / "spool"),
-        Stack.of(read_volume(tmp_path / "v.nii.gz")),
-    )
+    whole = read_volume(tmp_path / "v.nii.gz")
+    assert_same(read_stack(tmp_path / "v.nii.gz", tmp_path / "spool"), Stack.of(whole))
 
 
 @pytest.mark.parametrize("step", [(0, 0, 2.5), (0, 0, -2.5)])
@@ -63,16 +64,57 @@ def test_dicom_series(
         step = (0, step[2], 0)
     stored = np.random.default_rng(0).integers(0, 1400, (5, 6, 7)).astype(np.uint16)
     folder = write_series(tmp_path / "s", stored, step, ImageOrientationPatient=turn)
-    read = read_stack(folder, tmp_path / "spool")
-    assert same(read, Stack.of(read_volume(folder)))
-    assert len(read.files) == 5
+    stack = read_stack(folder, tmp_path / "spool")
+    assert isinstance(stack.slices, Spool) == (not turn[5])
+    assert_same(stack, replace(Stack.of(read_volume(folder)), files=stack.files))
+    assert stack.study == "1.2"
+    assert len(stack.files) == 5
     # The files are in the order of the grid's last axis.
-    grid = from_axial(np.stack(list(read.slices)), read.affine)
-    first = ["d", "b", "e", "a", "c"].index(read.files[0].stem)
+    grid = from_axial(np.stack(list(stack.slices)), stack.affine)
+    first = ["d", "b", "e", "a", "c"].index(stack.files[0].stem)
     assert np.array_equal(grid[:, :, 0].T, stored[first] - 1024.0)
 
 
-def test_numbers_that_are_none_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("intercept", "hounsfield"), [(0, True), (None, False)])
+def test_units_of_a_dicom_series_without_low_values(
+    write_series: Callable[..., Path],
+    tmp_path: Path,
+    intercept: int | None,
+    hounsfield: bool,
+) -> None:
+    """A RescaleIntercept makes grey values Hounsfield units, also where none is below -200."""
+    stored = np.arange(60).reshape(3, 4, 5).astype(np.uint16)
+    folder = write_series(tmp_path / "s", stored, RescaleIntercept=intercept)
+    stack = read_stack(folder, tmp_path / "spool")
+    assert stack.hounsfield == hounsfield
+    assert_same(stack, replace(Stack.of(read_volume(folder)), files=stack.files))
+
+
+def test_images(tmp_path: Path) -> None:
+    grey = np.random.default_rng(0).integers(0, 256, (3, 6, 7)).astype(np.uint8)
+    paths = [tmp_path / f"{c}.png" for c in "cab"]
+    for path, one in zip(paths, grey, strict=True):
+        Image.fromarray(one).save(path)
+    stack = read_stack(paths, tmp_path / "spool")
+    assert isinstance(stack.slices, Spool)
+    assert_same(stack, Stack.of(read_volume(paths)))
+    assert np.array_equal(np.stack(list(stack.slices)), grey)
+    assert_same(read_stack(paths[0], tmp_path / "spool"), Stack.of(read_volume(paths[0])))
+
+
+def test_a_series_of_a_format_without_series_is_refused(tmp_path: Path) -> None:
+    nib.save(nib.Nifti1Image(np.zeros((3, 4, 5), np.int16), np.eye(4)), tmp_path / "v.nii")
+    with pytest.raises(ValueError, match=r"v\.nii: only DICOM has series"):
+        read_stack(tmp_path / "v.nii", tmp_path / "spool", series="1.2")
+
+
+def test_a_missing_scan_is_named(tmp_path: Path) -> None:
+    for path in (tmp_path / "a.nii.gz", tmp_path / "series", [tmp_path / "a.png"]):
+        with pytest.raises(FileNotFoundError, match="missing; give a scan's file, folder or imag"):
+            read_stack(path, tmp_path / "spool")
+
+
+def test_values_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     voxels = np.zeros((3, 4, 5), np.float32)
     voxels[1, 2, 3] = np.nan
     nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / "v.nii")

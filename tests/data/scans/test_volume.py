@@ -1,4 +1,4 @@
-"""Where a voxel lies must not depend on the order in which a file stores it."""
+"""The place of a voxel does not depend on the order in which its file stores it."""
 
 import itertools
 from pathlib import Path
@@ -6,13 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pyro_stitchnet.data.scans.volume import Volume, axial_affine, from_axial, to_axial
+from pyro_stitchnet.data.scans.volume import (
+    Volume,
+    axial_affine,
+    axial_spacing,
+    from_axial,
+    to_axial,
+)
 
 SPACING = (1.0, 2.0, 3.0)
 
 
 def every_orientation() -> list[np.ndarray]:
-    """All 48 ways to lay a grid's axes along those of the patient."""
+    """Return the affines of all 48 orientations of a grid."""
     affines = []
     for order in itertools.permutations(range(3)):
         for signs in itertools.product([1, -1], repeat=3):
@@ -29,18 +35,18 @@ def test_axial_slices_run_feet_to_head_front_to_back_right_to_left(affine: np.nd
     places = np.moveaxis(np.indices(shape), 0, -1) @ affine[:3, :3].T  # mm, RAS+
     left, front, head = (to_axial(places[..., axis], affine) for axis in range(3))
     volume = Volume(grid, affine, True, Path("scan"))
-    between, row, column = volume.axial_spacing()
+    between, row, column = axial_spacing(affine)
     assert np.diff(head, axis=0) == pytest.approx(between)
     assert np.diff(front, axis=1) == pytest.approx(-row)
     assert np.diff(left, axis=2) == pytest.approx(-column)
     assert (from_axial(volume.axial(), affine) == grid).all()
 
 
-def test_axial_affine_turns_nothing() -> None:
+def test_an_axial_affine_leaves_a_grid_as_it_is() -> None:
     grid = np.arange(24).reshape(2, 3, 4)
     volume = Volume(grid, axial_affine(SPACING), True, Path("scan"))
     assert (volume.axial() == grid).all()
-    assert volume.spacing == volume.axial_spacing() == SPACING
+    assert volume.spacing == axial_spacing(volume.affine) == SPACING
 
 
 def test_an_oblique_scan_is_shown_along_its_own_axes() -> None:
@@ -61,6 +67,6 @@ def test_an_oblique_scan_is_shown_along_its_own_axes() -> None:
         (np.zeros((2, 2, 2)), np.diag([1.0, 0, 1, 1]), "singular"),
     ],
 )
-def test_no_volume_is_refused_by_name(voxels: np.ndarray, affine: np.ndarray, message: str) -> None:
+def test_an_invalid_volume_is_refused_by_name(voxels: np.ndarray, affine: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=rf"^scan\.nii.*{message}"):
         Volume(voxels, affine, True, Path("scan.nii"))

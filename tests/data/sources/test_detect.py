@@ -1,4 +1,4 @@
-"""Which source a folder is of. Each source's own test holds that its folder is detected."""
+"""Detection of a folder's source; the tests of each source check that its folder is detected."""
 
 import errno
 import os
@@ -10,7 +10,7 @@ from pyro_stitchnet.data.sources import SOURCES, detect
 from pyro_stitchnet.labels import LABELS
 
 
-def test_an_unknown_layout_is_told_all_known_ones(tmp_path: Path) -> None:
+def test_the_error_for_an_unknown_layout_lists_the_known_ones(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     with pytest.raises(ValueError, match="has none of the known layouts") as caught:
         detect(tmp_path)
@@ -21,7 +21,7 @@ def test_an_unknown_layout_is_told_all_known_ones(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.npy", "p1/a.PNG", "p1/a.jpg"])
-def test_bare_arrays_and_pictures_are_told_who_reads_them(tmp_path: Path, name: str) -> None:
+def test_arrays_and_images_without_an_index_are_refused_with_a_remedy(tmp_path: Path, name: str) -> None:
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).touch()
     with pytest.raises(ValueError, match=r"layout 'folder' only.*index\.csv") as caught:
@@ -37,7 +37,7 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 def test_a_folder_that_may_not_be_read_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Root may read anywhere, so this is denied by a stand-in for the system's call."""
+    """A stand-in for the system call denies access, since root may read anywhere."""
 
     def deny(path: Path) -> list[str]:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
@@ -55,13 +55,13 @@ def test_a_damaged_dataset_is_not_taken_for_a_plain_folder(tmp_path: Path, landm
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_every_source_says_what_it_is(name: str) -> None:
+def test_every_source_is_described(name: str) -> None:
     source = SOURCES[name]
     assert source.name == name
     assert source.title
     assert source.layout
     assert source.landmarks
-    assert all(labels < set(range(len(LABELS))) for labels in source.meanings.values())
+    assert all(labels < set(range(len(LABELS))) for labels in source.rule.values())
     public = bool(source.homepage)
     assert bool(source.licence) == bool(source.citation) == public
     assert public or not source.archives

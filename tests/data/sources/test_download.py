@@ -1,4 +1,4 @@
-"""Downloading from a server of our own: checksums, broken downloads, unsafe archives."""
+"""Downloads from a local server: checksums, broken downloads, unsafe archives."""
 
 import hashlib
 import io
@@ -19,16 +19,16 @@ from pyro_stitchnet.data.sources.download import download
 
 @dataclass
 class Server:
-    """Files by name, and what was asked for."""
+    """Files by name, and the requests."""
 
     address: str = ""
     content: dict[str, bytes] = field(default_factory=dict)
-    asked: list[str] = field(default_factory=list)
-    broken: int = 0  # so many answers end half-way
+    requests: list[str] = field(default_factory=list)
+    broken: int = 0  # responses that end half-way
 
 
 def packed(**members: str) -> bytes:
-    """A zip archive of these members."""
+    """Return a zip archive of these members."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, text in members.items():
@@ -45,7 +45,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             name = self.path.strip("/")
-            state.asked.append(name)
+            state.requests.append(name)
             if name not in state.content:
                 self.send_error(404)
                 return
@@ -76,7 +76,7 @@ def offer(
     checksums: dict[str, str] | None = None,
     **contents: bytes,
 ) -> None:
-    """Make the source "test" of archives NAME.zip, served with these contents."""
+    """Register a source "test" of archives NAME.zip, served with these contents."""
     archives = []
     for name, content in contents.items():
         server.content[f"{name}.zip"] = content
@@ -87,17 +87,17 @@ def offer(
         title="A test",
         layout="",
         landmarks=(),
-        meanings={},
+        rule={},
         find=lambda folder: iter(()),
         licence="CC0",
-        citation="Nobody 1999",
+        citation="Author 1999",
         homepage="http://example.org",
         archives=tuple(archives),
     )
     monkeypatch.setitem(SOURCES, "test", source)
 
 
-def test_archives_become_folders_and_nothing_else_is_left(
+def test_archives_become_folders_without_leftovers(
     server: Server,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -111,7 +111,7 @@ def test_archives_become_folders_and_nothing_else_is_left(
     assert (out / "images" / "a.txt").read_text() == "one"
     assert (out / "images" / "sub" / "b.txt").read_text() == "two"
     assert sorted(path.name for path in out.iterdir()) == ["images", "masks"]
-    assert "Licence: CC0\nPlease cite: Nobody 1999" in capsys.readouterr().out
+    assert "Licence: CC0\nPlease cite: Author 1999" in capsys.readouterr().out
 
 
 def test_a_second_call_downloads_nothing(
@@ -119,12 +119,12 @@ def test_a_second_call_downloads_nothing(
 ) -> None:
     offer(server, monkeypatch, images=packed(a="1"))
     first = download("test", tmp_path)
-    assert server.asked == ["images.zip"]
+    assert server.requests == ["images.zip"]
     assert download("test", tmp_path) == first
-    assert server.asked == ["images.zip"]
+    assert server.requests == ["images.zip"]
 
 
-def test_a_download_broken_off_goes_on_with_what_is_missing(
+def test_an_interrupted_download_resumes_with_the_missing_archives(
     server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     offer(server, monkeypatch, images=packed(a="1"), masks=packed(a="2"))
@@ -135,42 +135,42 @@ def test_a_download_broken_off_goes_on_with_what_is_missing(
         download("test", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["images"]
     server.content["masks.zip"] = masks
-    server.asked.clear()
+    server.requests.clear()
     download("test", tmp_path)
-    assert server.asked == ["masks.zip"]
+    assert server.requests == ["masks.zip"]
     assert (tmp_path / "masks" / "a").read_text() == "2"
 
 
-def test_an_answer_that_ends_half_way_is_asked_for_again(
+def test_a_truncated_response_is_requested_again(
     server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     offer(server, monkeypatch, images=packed(a="1" * 1000))
     server.broken = 1
     download("test", tmp_path)
-    assert server.asked == ["images.zip"] * 2
+    assert server.requests == ["images.zip"] * 2
     assert (tmp_path / "images" / "a").read_text() == "1" * 1000
 
 
-def test_a_wrong_checksum_is_refused_and_nothing_kept(
+def test_a_wrong_checksum_is_refused_and_nothing_is_kept(
     server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     offer(server, monkeypatch, {"images": f"md5:{'0' * 32}"}, images=packed(a="1"))
     with pytest.raises(
         ValueError,
-        match=r"images\.zip: what http.* has not the checksum .*put images\.zip from http://example",
+        match=r"images\.zip: the file from http.* a wrong checksum .*put images\.zip from http://ex",
     ):
         download("test", tmp_path)
     assert list(tmp_path.iterdir()) == []
-    assert len(server.asked) == 1 + module.RETRIES
+    assert len(server.requests) == 1 + module.RETRIES
 
 
-def test_an_archive_put_there_by_hand_is_taken(
+def test_an_archive_from_another_download_is_used(
     server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     offer(server, monkeypatch, images=packed(a="1"))
     (tmp_path / "images.zip").write_bytes(server.content.pop("images.zip"))
     download("test", tmp_path)
-    assert server.asked == []
+    assert server.requests == []
     assert (tmp_path / "images" / "a").read_text() == "1"
 
 
@@ -186,7 +186,7 @@ def test_an_archive_that_would_write_outside_is_refused(
     assert not list(tmp_path.rglob("*evil*"))
 
 
-def test_what_is_no_archive_is_refused(
+def test_a_file_that_is_no_archive_is_refused(
     server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     offer(server, monkeypatch, images=b"no zip")
@@ -200,10 +200,10 @@ def test_what_is_no_archive_is_refused(
     [
         ("nothing", "nothing: unknown source; choose one of .*zenodo"),
         ("mosmed", "mosmed: cannot be downloaded; get it at https://mosmed"),
-        ("folder", "folder: cannot be downloaded; it is your own folder"),
+        ("folder", "folder: cannot be downloaded; it is your own data"),
     ],
 )
-def test_what_cannot_be_downloaded_is_told_where_it_is(
+def test_the_error_for_other_data_names_their_place(
     tmp_path: Path, name: str, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
@@ -211,14 +211,14 @@ def test_what_cannot_be_downloaded_is_told_where_it_is(
     assert not (tmp_path / "out").exists()
 
 
-def test_zenodo_tells_the_checksums_of_its_files(
+def test_checksums_come_from_zenodo(
     server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     archives = SOURCES["zenodo"].archives
     content = {archive.file: packed(**{"x.nii.gz": archive.file}) for archive in archives}
 
     class Repository:
-        """Zenodo's answers, the files being on the test's server."""
+        """A stand-in for Zenodo, whose files are on the local server."""
 
         def populate_registry(self, shelf: pooch.Pooch) -> None:
             for file, data in content.items():
@@ -227,29 +227,29 @@ def test_zenodo_tells_the_checksums_of_its_files(
         def download_url(self, file_name: str) -> str:
             return server.address + file_name
 
-    asked = []
+    dois = []
 
     def repository(doi: str, **_: object) -> Repository:
-        asked.append(doi.strip("/"))
+        dois.append(doi.strip("/"))
         return Repository()
 
     monkeypatch.setattr("pooch.core.doi_to_repository", repository)
     monkeypatch.setattr("pooch.downloaders.doi_to_repository", repository)
     server.content.update(content)
     first, second = download("zenodo", tmp_path)
-    assert set(asked) == {"10.5281/zenodo.3757476"}
+    assert set(dois) == {"10.5281/zenodo.3757476"}
     assert (first / "x.nii.gz").read_text() == "COVID-19-CT-Seg_20cases.zip"
     assert (second / "x.nii.gz").read_text() == "Lung_and_Infection_Mask.zip"
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyError])
-def test_a_silent_zenodo_is_told_of(
+def test_missing_checksums_are_an_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: type[Exception]
 ) -> None:
-    def silent(doi: str, **_: object) -> None:
+    def without_files(doi: str, **_: object) -> None:
         raise error("no files")
 
-    monkeypatch.setattr("pooch.core.doi_to_repository", silent)
-    with pytest.raises(ConnectionError, match=r"doi:10\.5281/zenodo\.3757476/ does not tell its"):
+    monkeypatch.setattr("pooch.core.doi_to_repository", without_files)
+    with pytest.raises(ConnectionError, match=r"doi:10\.5281/zenodo\.3757476/ does not list its"):
         download("zenodo", tmp_path)
     assert list(tmp_path.iterdir()) == []

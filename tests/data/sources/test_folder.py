@@ -1,4 +1,4 @@
-"""The house's own layout, and tables that users write."""
+"""The package's own layout, and tables that users write."""
 
 import errno
 import os
@@ -19,18 +19,18 @@ SHARED = Path(
 )
 
 
-def picture(path: Path) -> None:
+def write_image(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(path)
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Three pictures of two patients, two of them labelled, one in a folder."""
+    """Three images of two patients, two of them labelled, one in a subfolder."""
     for path in ("images/a.png", "images/b.png", "images/sub/c.png"):
-        picture(tmp_path / path)
+        write_image(tmp_path / path)
     for path in ("masks/a.png", "masks/sub/c.png"):
-        picture(tmp_path / path)
+        write_image(tmp_path / path)
     (tmp_path / "index.csv").write_text(
         "patient,file,slice,study\n007,b.png,2,s1\n007,a.png,1,\n8,sub/c.png,1,s2\n"
     )
@@ -58,26 +58,26 @@ def test_an_image_without_a_mask_is_unlabelled(root: Path) -> None:
     assert masks["sub/c.png"] == root / "masks" / "sub" / "c.png"
 
 
-def test_what_the_house_writes_is_found(tmp_path: Path) -> None:
+def test_a_written_folder_is_found(tmp_path: Path) -> None:
     sets = torch.ones(2, 32, 32, dtype=torch.uint8)
     written = Slices(torch.zeros(2, 32, 32), sets, ["a.png", "b.png"], ["p", "q"])
     write_folder(written, tmp_path)
     scans = list(FOLDER.find(tmp_path))
     assert [(scan.name, scan.patient) for scan in scans] == [("a.png", "p"), ("b.png", "q")]
     assert all(scan.mask is not None for scan in scans)
-    assert FOLDER.meanings == {0: {0}, 1: {1}, 2: {2}, 3: {3}}
+    assert FOLDER.rule == {0: {0}, 1: {1}, 2: {2}, 3: {3}}
 
 
-def test_a_mask_that_no_row_claims_is_named(root: Path) -> None:
+def test_a_mask_without_a_row_is_named(root: Path) -> None:
     (root / "masks" / "a.png").rename(root / "masks" / "A_mask.png")
     with pytest.raises(FileNotFoundError, match=r"masks/A_mask\.png: is the mask of no file in"):
         list(FOLDER.find(root))
 
 
-def test_masks_that_may_not_be_looked_at_are_not_passed_over(
+def test_masks_without_read_access_are_not_ignored(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Root may look anywhere, so this is denied by a stand-in for the system's call."""
+    """A stand-in for the system call denies access, since root may read anywhere."""
     stat = os.stat
 
     def deny(path: Path, **options: object) -> os.stat_result:
@@ -86,7 +86,7 @@ def test_masks_that_may_not_be_looked_at_are_not_passed_over(
         return stat(path, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(os, "stat", deny)
-    monkeypatch.setattr(Path, "rglob", lambda *_: iter(()))  # it passes them over
+    monkeypatch.setattr(Path, "rglob", lambda *_: iter(()))  # it ignores them
     with pytest.raises(PermissionError, match=r"masks/a\.png"):
         list(FOLDER.find(root))
 
@@ -115,12 +115,12 @@ def test_the_development_data_are_found(part: str, slices: int, masks: int) -> N
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("file\na.png\n", "no column patient, but file; name it so, or add it"),
-        ("a.png,p1\n", r"no column file nor patient, but a\.png, p1; name"),
-        ("File,Patient\na.png,p1\n", "no column file nor patient, but File, Patient; name it so"),
-        ("file;patient\na.png;p1\n", "semicolons part its columns; save it with commas"),
-        ("file;patient\na.png;Doe, J\n", "semicolons part its columns; save it with commas"),
-        ("file\tpatient\na.png\tp1\n", "tabs part its columns; save it with commas"),
+        ("file\na.png\n", "no column patient, but file; rename or add a column"),
+        ("a.png,p1\n", r"no column file nor patient, but a\.png, p1; rename"),
+        ("File,Patient\na.png,p1\n", "no column file nor patient, but File, Patient; rename"),
+        ("file;patient\na.png;p1\n", "semicolons separate its columns; save it with commas"),
+        ("file;patient\na.png;Doe, J\n", "semicolons separate its columns; save it with commas"),
+        ("file\tpatient\na.png\tp1\n", "tabs separate its columns; save it with commas"),
         ("file,patient\na,1.png,p1\n", 'the rows have more cells .* in "quotation marks"'),
         ("file,patient\na.png,p1\n a.png ,p2\n", r"a\.png is listed twice; remove one row"),
         ("file,patient\n", "has no rows; list every file"),
@@ -146,7 +146,7 @@ def test_a_table_that_is_not_text_is_refused(tmp_path: Path) -> None:
         read_table(path, ("file", "patient"))
 
 
-def test_spaces_around_cells_make_no_other_patient(tmp_path: Path) -> None:
+def test_spaces_around_cells_are_cut(tmp_path: Path) -> None:
     path = tmp_path / "index.csv"
     path.write_text('\ufefffile, patient ,study\na.png,007\nb.png, 007 ,\n"c, d.png", NA, s 1\n')
     table = read_table(path, ("file", "patient"))
@@ -156,6 +156,6 @@ def test_spaces_around_cells_make_no_other_patient(tmp_path: Path) -> None:
     assert table["study"].tolist() == ["", "", "s 1"]
 
 
-def test_a_missing_table_is_told_its_columns(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_table_names_its_columns(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"index\.csv: missing; .* file and patient"):
         list(FOLDER.find(tmp_path))

@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from pyro_stitchnet.data.sources import Scan, detect
+from pyro_stitchnet.data.sources import ScanFiles, detect
 from pyro_stitchnet.data.sources.mosmed import MOSMED
 
 
@@ -24,11 +24,11 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def find(root: Path) -> dict[str, Scan]:
+def find(root: Path) -> dict[str, ScanFiles]:
     return {scan.name: scan for scan in MOSMED.find(root)}
 
 
-def test_every_study_is_found_and_is_a_patient(root: Path) -> None:
+def test_every_study_is_found_and_counts_as_a_patient(root: Path) -> None:
     scans = find(root)
     assert list(scans) == ["study_0001", "study_0255", "study_0256", "study_1110"]
     assert all(scan.patient == name for name, scan in scans.items())
@@ -39,22 +39,22 @@ def test_every_study_is_found_and_is_a_patient(root: Path) -> None:
 def test_a_mask_belongs_to_the_study_of_its_number(root: Path) -> None:
     masks = {name: scan.mask for name, scan in find(root).items() if scan.mask is not None}
     assert masks == {"study_0255": root / "masks" / "study_0255_mask.nii.gz"}
-    assert MOSMED.meanings == {0: {0, 1}, 1: {2, 3}}
+    assert MOSMED.rule == {0: {0, 1}, 1: {2, 3}}
 
 
-def test_grade_0_alone_is_free_of_lesions(root: Path) -> None:
-    known = {name: scan.everywhere for name, scan in find(root).items() if scan.everywhere}
-    assert known == {"study_0001": {0, 1}}
+def test_only_grade_0_is_free_of_lesions(root: Path) -> None:
+    controls = {name: scan.everywhere for name, scan in find(root).items() if scan.everywhere}
+    assert controls == {"study_0001": {0, 1}}
 
 
-def test_a_mask_says_more_than_grade_0(root: Path) -> None:
+def test_a_mask_replaces_the_label_of_grade_0(root: Path) -> None:
     (root / "masks" / "study_0255_mask.nii.gz").rename(root / "masks" / "study_0001_mask.nii.gz")
     scan = find(root)["study_0001"]
     assert scan.mask is not None
     assert scan.everywhere is None
 
 
-def test_without_masks_nothing_but_controls_is_labelled(root: Path) -> None:
+def test_without_masks_only_controls_are_labelled(root: Path) -> None:
     (root / "masks").rename(root / "away")
     assert all(scan.mask is None for scan in find(root).values())
 

@@ -1,4 +1,4 @@
-"""nnU-Net's raw format: labels by name, unlabelled cases, and what a bad folder is told."""
+"""nnU-Net's raw format: labels by name, unlabelled cases, and errors."""
 
 import json
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyro_stitchnet.data.sources import detect
-from pyro_stitchnet.data.sources.nnunet import LUNGS, NAMES, NNUNET, meanings_of
+from pyro_stitchnet.data.sources.nnunet import LUNGS, NAMES, NNUNET, rule_of
 from pyro_stitchnet.labels import BACKGROUND, CONSOLIDATION, GGO, HEALTHY
 
 ALL = {BACKGROUND, HEALTHY, GGO, CONSOLIDATION}
@@ -23,7 +23,7 @@ GOOD: dict[str, Any] = {
 
 
 def dataset(root: Path, **changes: Any) -> Path:
-    """Cases a (labelled) and b (not), and a test case that is nobody's business."""
+    """Write cases a (labelled) and b (not), and a test case, which is never read."""
     ending = changes.get("file_ending", ".nii.gz")
     for path in ("imagesTr/a_0000", "imagesTr/b_0000", "labelsTr/a", "imagesTs/c_0000"):
         (root / path).parent.mkdir(parents=True, exist_ok=True)
@@ -57,21 +57,21 @@ def dataset(root: Path, **changes: Any) -> Path:
         ({"background": 0, "infection": 1, "ignore": 2}, {0: {0, 1}, 1: {2, 3}, 2: ALL}),
     ],
 )
-def test_names_tell_what_values_allow(
+def test_names_decide_the_labels_of_values(
     labels: Mapping[str, int], expected: Mapping[int, set[int]]
 ) -> None:
-    assert meanings_of(labels) == expected
+    assert rule_of(labels) == expected
 
 
 @settings(derandomize=True, deadline=None)
 @given(st.sets(st.sampled_from([*NAMES, *LUNGS])))
-def test_every_tissue_can_be_labelled_by_some_value(names: set[str]) -> None:
-    meanings = meanings_of({name: value for value, name in enumerate(["background", *names])})
-    assert frozenset().union(*meanings.values()) == ALL
-    assert all(meanings.values())
+def test_every_tissue_is_allowed_by_some_value(names: set[str]) -> None:
+    rule = rule_of({name: value for value, name in enumerate(["background", *names])})
+    assert frozenset().union(*rule.values()) == ALL
+    assert all(rule.values())
 
 
-def test_an_unknown_name_is_told_the_known_ones(tmp_path: Path) -> None:
+def test_the_error_for_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
     root = dataset(tmp_path, labels={"background": 0, "tumour": 1})
     with pytest.raises(
         ValueError, match=r"dataset\.json: label 'tumour' is unknown; rename it to one of .*'ggo'"
@@ -90,7 +90,7 @@ def test_cases_are_found_with_their_labels(tmp_path: Path, ending: str) -> None:
     assert a.image == root / "imagesTr" / f"a_0000{ending}"
     assert a.mask == root / "labelsTr" / f"a{ending}"
     assert b.mask is None
-    assert a.meanings == meanings_of(GOOD["labels"])
+    assert a.rule == rule_of(GOOD["labels"])
     assert detect(root) is NNUNET
 
 
@@ -115,7 +115,7 @@ def test_a_misnamed_image_is_named(tmp_path: Path, name: str) -> None:
         list(NNUNET.find(root))
 
 
-def test_no_images_of_the_ending_are_no_dataset(tmp_path: Path) -> None:
+def test_a_folder_without_images_of_the_ending_is_refused(tmp_path: Path) -> None:
     root = dataset(tmp_path)
     (root / "dataset.json").write_text(json.dumps({**GOOD, "file_ending": ".mha"}))
     with pytest.raises(FileNotFoundError, match=r"imagesTr: holds no images CASE_0000\.mha"):
@@ -135,7 +135,7 @@ def test_a_missing_description_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"{", b"\xff\xfe", b"[]", b"5", b"{}", b'{"labels": {"0": "background"}}']
 )
-def test_what_is_no_description_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_malformed_description_is_refused(tmp_path: Path, content: bytes) -> None:
     root = dataset(tmp_path)
     (root / "dataset.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"dataset\.json: no description of version 2 "):
@@ -153,7 +153,7 @@ def test_what_is_no_description_is_refused(tmp_path: Path, content: bytes) -> No
         ({"labels": {"background": 0, "lung": [1, 2]}}, "label 'lung' is a region; give every"),
     ],
 )
-def test_a_description_of_something_else_is_refused(
+def test_an_unsupported_description_is_refused(
     tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     root = dataset(tmp_path)

@@ -17,7 +17,7 @@ def touch(*paths: Path) -> None:
 
 @settings(derandomize=True, deadline=None)
 @given(st.lists(st.integers(0, 10**6), unique=True))
-def test_numbers_in_names_are_counted(numbers: list[int]) -> None:
+def test_names_are_sorted_by_their_numbers(numbers: list[int]) -> None:
     names = [f"slice_{number}.png" for number in numbers]
     assert sorted(names, key=natural) == [f"slice_{number}.png" for number in sorted(numbers)]
 
@@ -28,12 +28,12 @@ def test_any_names_can_be_sorted(names: list[str]) -> None:
     assert sorted(sorted(names, key=natural)) == sorted(names)
 
 
-def test_files_are_those_of_the_endings_in_any_case(tmp_path: Path) -> None:
+def test_endings_match_in_any_case(tmp_path: Path) -> None:
     touch(*(tmp_path / name for name in ("10.png", "9.PNG", "a.txt", "._9.png", "sub/1.png")))
     assert [path.name for path in files(tmp_path, (".png",))] == ["9.PNG", "10.png"]
 
 
-def test_folders_leave_out_what_macos_adds(tmp_path: Path) -> None:
+def test_folders_of_macos_are_ignored(tmp_path: Path) -> None:
     touch(*(tmp_path / name / "x" for name in ("p10", "p9", "__MACOSX", ".cache")), tmp_path / "a")
     assert [path.name for path in folders(tmp_path)] == ["p9", "p10"]
 
@@ -57,7 +57,7 @@ def test_nii_gz_is_one_ending(name: str, expected: str) -> None:
     assert stem(Path("x") / name) == expected
 
 
-def test_pairs_go_by_name_whatever_the_ending() -> None:
+def test_pairs_have_the_same_name_with_any_ending() -> None:
     a, b, mask = Path("i/a.jpg"), Path("i/b.jpg"), Path("m/b.png")
     assert pair([a, b], [mask], all_labelled=False) == [(a, None), (b, mask)]
     with pytest.raises(FileNotFoundError, match=r"i/a\.jpg: has no mask"):
@@ -70,7 +70,7 @@ def test_a_mask_without_an_image_is_named(all_labelled: bool) -> None:
         pair([Path("i/a.jpg")], [Path("m/a.png"), Path("m/b.png")], all_labelled=all_labelled)
 
 
-def test_two_files_of_one_name_are_refused() -> None:
+def test_two_files_of_the_same_name_are_refused() -> None:
     twins = [Path("a.jpg"), Path("a.png")]
     with pytest.raises(ValueError, match=r"a\.png: a\.jpg has the same name"):
         pair(twins, [], all_labelled=False)

@@ -1,4 +1,4 @@
-"""A bare folder of volumes and DICOM series."""
+"""A folder of unlabelled volumes and DICOM series."""
 
 import os
 from collections.abc import Callable
@@ -11,8 +11,8 @@ from pydicom.uid import SecondaryCaptureImageStorage
 
 from pyro_stitchnet.data.datasets.prepare import prepare
 from pyro_stitchnet.data.preprocessing.steps import Preprocessing
-from pyro_stitchnet.data.scans.readers import read_volume
-from pyro_stitchnet.data.sources import Scan, detect
+from pyro_stitchnet.data.scans.streaming import read_stack
+from pyro_stitchnet.data.sources import ScanFiles, detect
 from pyro_stitchnet.data.sources.plain import PLAIN
 
 Write = Callable[..., Path]
@@ -26,7 +26,7 @@ def volume(path: Path) -> None:
     nib.save(nib.Nifti1Image(np.zeros((8, 8, 3), np.int16), np.eye(4)), path)
 
 
-def find(root: Path) -> dict[str, Scan]:
+def find(root: Path) -> dict[str, ScanFiles]:
     found = list(PLAIN.find(root))
     scans = {scan.name: scan for scan in found}
     assert len(scans) == len(found)
@@ -50,25 +50,25 @@ def test_volumes_and_series_are_found_at_any_depth(tmp_path: Path, write_slice: 
 
 
 @pytest.mark.parametrize("name", ["a.nii.gz", "a.mha", "p/s/a.dcm", "p/DICOMDIR"])
-def test_its_layout_is_told_by_endings_and_a_disc_by_its_index(tmp_path: Path, name: str) -> None:
+def test_its_layout_is_detected_by_endings_or_a_dicomdir(tmp_path: Path, name: str) -> None:
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).touch()
     assert detect(tmp_path) is PLAIN
 
 
-def test_a_series_itself_is_named_after_its_folder(tmp_path: Path, write_slice: Write) -> None:
+def test_a_folder_of_one_series_names_the_scan(tmp_path: Path, write_slice: Write) -> None:
     write_slice(tmp_path / "ann" / "1.dcm", STORED[0])
     (scan,) = PLAIN.find(tmp_path / "ann")
     assert (scan.name, scan.patient, scan.image) == ("ann", "ann", tmp_path / "ann")
 
 
-def test_folders_called_by_their_uids_are_told_apart(tmp_path: Path, write_slice: Write) -> None:
+def test_folders_named_by_uids_have_different_names(tmp_path: Path, write_slice: Write) -> None:
     for uid in ("1.2.840.1", "1.2.840.2"):
         write_slice(tmp_path / "ann" / uid / "1", STORED[0])
     assert list(find(tmp_path)) == ["ann/1.2.840.1", "ann/1.2.840.2"]
 
 
-def test_what_is_no_scan_is_left_out(tmp_path: Path, write_slice: Write) -> None:
+def test_other_files_are_ignored(tmp_path: Path, write_slice: Write) -> None:
     volume(tmp_path / "p.nii.gz")
     volume(tmp_path / "._p.nii.gz")
     volume(tmp_path / "__MACOSX" / "p.nii.gz")
@@ -102,17 +102,13 @@ def test_every_ct_series_of_a_folder_is_a_scan(tmp_path: Path, write_series: Wri
         "ann/st1/10_Lung_1.0_B60": (folder, LUNG),
         "ann/st1/later": (folder / "later", LUNG),
     }
-    assert list(scans)[:2] == ["ann/st1/9_Bone", "ann/st1/10_Lung_1.0_B60"]  # as people count
+    assert list(scans)[:2] == ["ann/st1/9_Bone", "ann/st1/10_Lung_1.0_B60"]  # natural order
     assert {scan.patient for scan in scans.values()} == {"ann"}
-    slices = [
-        len(read_volume(scan.image, series=scan.series).axial())
-        for scan in scans.values()
-        if isinstance(scan.image, Path)
-    ]
+    slices = [len(read_stack(scan.image, series=scan.series)) for scan in scans.values()]
     assert slices == [2, 3, 1]
 
 
-def test_series_that_are_called_alike_are_told_apart(tmp_path: Path, write_slice: Write) -> None:
+def test_series_of_the_same_description_have_different_names(tmp_path: Path, write_slice: Write) -> None:
     for uid, number, description in (
         ("1.1", 2, "Lung"),
         ("1.2", 2, "Lung"),
@@ -128,12 +124,12 @@ def test_series_that_are_called_alike_are_told_apart(tmp_path: Path, write_slice
     assert [scan.series for scan in scans.values()] == ["1.3", "1.4", "1.1", "1.2", ""]
 
 
-def test_every_series_is_prepared_but_those_with_a_flaw(
+def test_every_valid_series_is_prepared(
     tmp_path: Path, write_slice: Write, write_series: Write
 ) -> None:
     folder = study(tmp_path / "in" / "ann", write_series)
-    flaw = {"SeriesInstanceUID": BONE, "PixelSpacing": None}
-    flawed = write_slice(folder / "q.dcm", STORED[2], ImagePositionPatient=[7, 7, 12], **flaw)
+    tags = {"SeriesInstanceUID": BONE, "PixelSpacing": None}
+    invalid = write_slice(folder / "q.dcm", STORED[2], ImagePositionPatient=[7, 7, 12], **tags)
     whole = Preprocessing(size=32, lungs="none")
     with pytest.raises(ValueError, match=r"q\.dcm: gives no PixelSpacing"):
         prepare([str(tmp_path / "in")], tmp_path / "a", preprocessing=whole, progress=False)
@@ -148,10 +144,10 @@ def test_every_series_is_prepared_but_those_with_a_flaw(
     assert sizes == {"ann/10_Lung_1.0_B60": 3, "ann/later": 1}
     (line,) = (tmp_path / "b" / "skipped.csv").read_text().splitlines()[1:]
     assert line.startswith("ann/9_Bone,")
-    assert f"{flawed}: gives no PixelSpacing" in line
+    assert f"{invalid}: gives no PixelSpacing" in line
 
 
-def test_a_file_of_an_unknown_series_spoils_its_folder_only(
+def test_a_damaged_file_affects_only_its_folder(
     tmp_path: Path, write_series: Write
 ) -> None:
     folder = study(tmp_path / "ann", write_series)
@@ -160,13 +156,13 @@ def test_a_file_of_an_unknown_series_spoils_its_folder_only(
     assert list(scans) == ["ann", "ann/later"]
     assert scans["ann"].image == folder
     with pytest.raises(ValueError, match=r"cut\.dcm: unreadable .*; fetch it again or remove it"):
-        read_volume(folder, series=scans["ann"].series)
+        read_stack(folder, series=scans["ann"].series)
 
 
 # --- Patients -------------------------------------------------------------------------------------
 
 
-def test_what_lies_in_one_folder_below_the_top_is_of_one_patient(
+def test_each_folder_at_the_top_is_one_patient(
     tmp_path: Path, write_slice: Write
 ) -> None:
     volume(tmp_path / "ann" / "first.nii.gz")
@@ -183,7 +179,7 @@ def test_what_lies_in_one_folder_below_the_top_is_of_one_patient(
     [
         ((["1"], ["2"], ["1"]), "aba"),
         ((["1"], ["2"], ["2"]), "abb"),
-        (([""], [""], [""]), "abc"),  # an export that blanks them
+        (([""], [""], [""]), "abc"),  # an export without IDs
         ((["1"], ["1 "], ["2"]), "aac"),
         ((["1"], ["2"], ["1", "2"]), "aaa"),
         ((["1", "2"], ["2", "3"], ["3"]), "aaa"),
@@ -205,18 +201,18 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         find(tmp_path / "nowhere")
 
 
-def test_a_folder_that_cannot_be_read_is_not_passed_over(
+def test_a_folder_that_cannot_be_read_is_not_ignored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     volume(tmp_path / "a.nii.gz")
     (tmp_path / "closed").mkdir()
     scandir = os.scandir
 
-    def refusing(path: str) -> object:  # root may read all folders
+    def deny(path: str) -> object:  # root may read all folders
         if Path(path).name == "closed":
             raise PermissionError(13, "Permission denied", str(path))
         return scandir(path)
 
-    monkeypatch.setattr(os, "scandir", refusing)
+    monkeypatch.setattr(os, "scandir", deny)
     with pytest.raises(PermissionError, match="closed"):
         find(tmp_path)

@@ -48,8 +48,8 @@ def test_two_volumes_of_a_radiopaedia_case_are_of_one_patient(root: Path) -> Non
     assert len({scan.patient for scan in scans.values()}) == len(NAMES) - 2
 
 
-def test_infection_is_either_lesion_and_both_lungs_are_lung() -> None:
-    assert ZENODO.meanings == {0: {0}, 1: {1}, 2: {1}, 3: {2, 3}}
+def test_infection_allows_either_lesion_and_both_lungs_are_healthy() -> None:
+    assert ZENODO.rule == {0: {0}, 1: {1}, 2: {1}, 3: {2, 3}}
 
 
 @pytest.mark.parametrize("part", [IMAGES, MASKS])

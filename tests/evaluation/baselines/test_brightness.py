@@ -1,4 +1,4 @@
-"""Lesions told apart by brightness, inside a network's own mask."""
+"""Lesions separated by brightness, inside a network's own mask."""
 
 import torch
 from torch import Tensor, nn
@@ -7,8 +7,8 @@ from pyro_stitchnet.data.datasets.slices import Slices
 from pyro_stitchnet.evaluation.baselines.brightness import SplitByBrightness
 
 
-class Blind(nn.Module):
-    """Sees an infection wherever it is brighter than .3, and calls all of it GGO."""
+class OnlyGGO(nn.Module):
+    """Labels every pixel brighter than .3 GGO."""
 
     def forward(self, x: Tensor) -> Tensor:
         infected = (x[:, 0] > 0.3).float()
@@ -22,27 +22,27 @@ def slices() -> Slices:
     return Slices(image, (1 << truth).byte(), ["a"], ["a"])
 
 
-def test_the_split_is_right_and_the_mask_is_the_networks() -> None:
+def test_lesions_are_separated_and_the_infection_mask_is_unchanged() -> None:
     labelled = slices()
     truth = labelled.labels()
-    readings = SplitByBrightness(Blind()).readings(labelled)
-    assert list(readings) == ["", "threshold", "gaussian"]
-    answers = {name: read(labelled.images).argmax(1) for name, read in readings.items()}
-    assert not (answers[""] == 3).any()
+    predictors = SplitByBrightness(OnlyGGO()).predictors(labelled)
+    assert list(predictors) == ["", "threshold", "gaussian"]
+    labels = {name: predict(labelled.images).argmax(1) for name, predict in predictors.items()}
+    assert not (labels[""] == 3).any()
     for name in ("threshold", "gaussian"):
         inner = (slice(None), slice(20, 26), slice(20, 26))  # away from the blurred edge
-        assert (answers[name][inner] == 3).all()
-        assert torch.equal(answers[name] >= 2, answers[""] >= 2)
-        assert (answers[name] == truth)[truth >= 2].float().mean() > 0.75
+        assert (labels[name][inner] == 3).all()
+        assert torch.equal(labels[name] >= 2, labels[""] >= 2)
+        assert (labels[name] == truth)[truth >= 2].float().mean() > 0.75
 
 
-def test_without_both_lesions_there_is_nothing_to_split_by() -> None:
+def test_without_both_lesions_there_is_only_the_network() -> None:
     labelled = slices()
     only = Slices(labelled.images, labelled.label_sets.clamp_max(4), ["a"], ["a"])
-    assert list(SplitByBrightness(Blind()).readings(only)) == [""]
+    assert list(SplitByBrightness(OnlyGGO()).predictors(only)) == [""]
 
 
-def test_slices_with_sets_of_labels_are_not_fitted_to() -> None:
+def test_partially_labelled_slices_are_not_used_in_the_fit() -> None:
     whole = slices()
     both = Slices(
         torch.cat([whole.images, 1 - whole.images]),
@@ -50,8 +50,8 @@ def test_slices_with_sets_of_labels_are_not_fitted_to() -> None:
         ["a", "b"],
         ["a", "b"],
     )
-    answers = [
-        SplitByBrightness(Blind()).readings(labelled)["gaussian"](whole.images)
+    probabilities = [
+        SplitByBrightness(OnlyGGO()).predictors(labelled)["gaussian"](whole.images)
         for labelled in (whole, both)
     ]
-    assert torch.equal(*answers)
+    assert torch.equal(*probabilities)

@@ -1,4 +1,4 @@
-"""Every method learns phantoms, and those that have a use for unlabelled slices use them."""
+"""Every method learns phantoms, and semi-supervised methods use the unlabelled slices."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -9,7 +9,7 @@ import torch
 from pyro_stitchnet.data.datasets.batches import Batch, TwoStreams
 from pyro_stitchnet.data.datasets.slices import Slices
 from pyro_stitchnet.data.phantoms.phantom import phantom_slices
-from pyro_stitchnet.evaluation.baselines.base import Supervised, set_loss
+from pyro_stitchnet.evaluation.baselines.base import Supervised, label_loss
 from pyro_stitchnet.evaluation.baselines.mean_teacher import MeanTeacher
 from pyro_stitchnet.evaluation.baselines.networks import SegNet, plain_unet
 from pyro_stitchnet.evaluation.baselines.pseudo_labels import PseudoLabels
@@ -21,7 +21,7 @@ from pyro_stitchnet.training.loop import train
 from pyro_stitchnet.training.state import State
 
 BASELINES = [name for name in METHODS if not name.startswith("stitchnet-")]
-# So that what a method does after its first steps is reached within a test's.
+# Options that shorten the first phase of a method, so that a short test reaches the second.
 EARLY: Mapping[str, Mapping[str, Any]] = {
     "pseudo-labels": {"first": 30, "every": 10},
     "bcp": {"pretraining_steps": 40, "decay": 0.9},
@@ -40,8 +40,8 @@ def new(name: str) -> Learner:
     return METHODS[name].build(None, **EARLY.get(name, {}))
 
 
-def batches(slices: Slices, learner: Learner, mute: int) -> Iterator[Batch]:
-    streams = TwoStreams(slices, slices, (3, mute), strong_views=learner.strong_views)
+def batches(slices: Slices, learner: Learner, unlabelled: int) -> Iterator[Batch]:
+    streams = TwoStreams(slices, slices, (3, unlabelled), strong_views=learner.strong_views)
     return streams.batches()
 
 
@@ -50,25 +50,25 @@ def batches(slices: Slices, learner: Learner, mute: int) -> Iterator[Batch]:
 def test_learns_phantoms(name: str, slices: Slices) -> None:
     learner, method = new(name), METHODS[name]
     state = State(learner, OptimiserConfig(learning_rate=1e-3, **method.optimiser))
-    before = set_loss_of(learner, slices)
+    before = cross_entropy_of(learner, slices)
     train(state, batches(slices, learner, 2 if method.unlabelled else 0), 80, log_every=80)
-    assert set_loss_of(learner, slices) < before - 0.5
-    p = learner.predict(slices.images)
+    assert cross_entropy_of(learner, slices) < before - 0.5
+    p = learner.probabilities(slices.images)
     healthy = slices.labels() == 1
     assert (p.argmax(1)[healthy] == 1).float().mean() > 0.8
     assert torch.allclose(p.sum(1), torch.ones(()), atol=1e-5)
 
 
-def set_loss_of(learner: Learner, slices: Slices) -> float:
+def cross_entropy_of(learner: Learner, slices: Slices) -> float:
     truth = slices.labels().unsqueeze(1)
-    return -float(learner.predict(slices.images).gather(1, truth).clamp_min(1e-9).log().mean())
+    return -float(learner.probabilities(slices.images).gather(1, truth).clamp_min(1e-9).log().mean())
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_batches_without_unlabelled_slices_will_do(name: str, slices: Slices) -> None:
+def test_batches_without_unlabelled_slices_are_accepted(name: str, slices: Slices) -> None:
     learner = new(name)
     for step in (1, 100):
-        loss = learner.loss(next(batches(slices, learner, 0)), step)
+        loss = learner.loss(next(batches(slices, learner, 0)), step).loss
         assert loss.isfinite()
         loss.backward()
     assert any(p.grad is not None and p.grad.any() for p in learner.parameters())
@@ -76,7 +76,7 @@ def test_batches_without_unlabelled_slices_will_do(name: str, slices: Slices) ->
 
 @pytest.mark.parametrize("name", [n for n in BASELINES if METHODS[n].unlabelled])
 def test_unlabelled_slices_change_the_loss(name: str, slices: Slices) -> None:
-    """Their pixels, though never their labels."""
+    """Through their pixels; their labels are hidden."""
     batch = next(batches(slices, new(name), 2))
     other = batch.x.clone()
     other[batch.unlabelled] = 0.2
@@ -87,31 +87,31 @@ def test_unlabelled_slices_change_the_loss(name: str, slices: Slices) -> None:
         learner = METHODS[name].build(None, **{**EARLY.get(name, {}), **EAGER.get(name, {})})
         learner.load_state_dict(new(name).state_dict())
         torch.manual_seed(1)
-        learner.eval()  # so that batch norm does not mix the slices
-        losses.append(float(learner.loss(Batch(x, batch.allowed, views), 1000)))
+        learner.eval()  # batch norm does not mix the slices
+        losses.append(float(learner.loss(Batch(x, batch.allowed, views), 1000).loss))
     assert losses[0] != pytest.approx(losses[1], abs=1e-6)
 
 
 EAGER = {"fixmatch": {"confidence": 0.0}, "unimatch": {"confidence": 0.0}}
 
 
-def test_the_loss_of_a_set_is_that_of_its_labels_together() -> None:
+def test_the_loss_of_a_label_set_is_that_of_its_total_probability() -> None:
     logits = torch.randn(1, 4, 2, 2)
     allowed = torch.zeros(1, 2, 2, 4, dtype=torch.bool)
     allowed[..., 2:] = True
-    wanted = -logits.softmax(1)[:, 2:].sum(1).log().mean()
-    assert float(set_loss(logits, allowed)) == pytest.approx(float(wanted), rel=1e-5)
-    assert float(set_loss(logits[:0], allowed[:0])) == 0
+    expected = -logits.softmax(1)[:, 2:].sum(1).log().mean()
+    assert float(label_loss(logits, allowed)) == pytest.approx(float(expected), rel=1e-5)
+    assert float(label_loss(logits[:0], allowed[:0])) == 0
 
 
-def test_a_right_answer_costs_nothing_and_unlabelled_pixels_do_not_count() -> None:
+def test_right_labels_have_no_loss_and_unlabelled_pixels_do_not_count() -> None:
     y = torch.randint(4, (1, 8, 8))
     allowed = torch.nn.functional.one_hot(y, 4).bool()
     right = 50.0 * allowed.float().movedim(-1, 1)
-    assert float(set_loss(right, allowed)) == pytest.approx(0, abs=1e-4)
+    assert float(label_loss(right, allowed)) == pytest.approx(0, abs=1e-4)
     allowed[:, :4] = True
     right[:, :, :4] = torch.randn(1, 4, 4, 8)
-    assert float(set_loss(right, allowed)) == pytest.approx(0, abs=1e-4)
+    assert float(label_loss(right, allowed)) == pytest.approx(0, abs=1e-4)
 
 
 def test_the_teacher_is_an_average_and_is_not_trained() -> None:
@@ -123,7 +123,7 @@ def test_the_teacher_is_an_average_and_is_not_trained() -> None:
         for p in learner.network.parameters():
             p.data.fill_(value)
         learner.stepped()
-    # The first is taken whole; then 2 / 11 of it are kept.
+    # The first update copies the weights, the second keeps 2 / 11 of them.
     for p in learner.teacher.parameters():
         torch.testing.assert_close(p, torch.full_like(p, 1 * 2 / 11 + 3 * 9 / 11))
 
@@ -156,6 +156,6 @@ def test_the_networks_parameters() -> None:
 def test_predicts_in_evaluation_mode_and_leaves_it(slices: Slices) -> None:
     learner = Supervised(torch.nn.Sequential(torch.nn.BatchNorm2d(1), torch.nn.Conv2d(1, 4, 1)))
     learner.train()
-    one, all_of_them = learner.predict(slices.images[:1]), learner.predict(slices.images)
+    one, all_of_them = learner.probabilities(slices.images[:1]), learner.probabilities(slices.images)
     assert torch.allclose(one, all_of_them[:1])
     assert learner.network.training

@@ -1,4 +1,4 @@
-"""Tests of eq. 1: by hand, by its properties, and against MONAI."""
+"""Eq. 1: by hand, by its properties, and against MONAI."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ def score(truth: list[int], predicted: list[int], lesion: str) -> dict[str, Any]
         ([2, 2, 0, 0, 0], [0, 0, 2, 2, 2], (0, 0, 0, 0)),
         ([0, 0, 0, 0, 0], [2, 0, 0, 0, 0], (0, 0, NAN, 0)),  # false alarm
         ([2, 0, 0, 0, 0], [0, 0, 0, 0, 0], (0, 0, 0, NAN)),  # missed
-        ([0, 1, 3, 0, 0], [1, 3, 0, 0, 0], (NAN, NAN, NAN, NAN)),  # rightly no GGO
+        ([0, 1, 3, 0, 0], [1, 3, 0, 0, 0], (NAN, NAN, NAN, NAN)),  # true negative
     ],
 )
 def test_ggo_by_hand(truth: list[int], predicted: list[int], expected: tuple[float, ...]) -> None:
@@ -56,7 +56,7 @@ def test_background_and_healthy_are_one_group() -> None:
     assert (row["truth_pixels"], row["common_pixels"]) == (3, 3)
 
 
-def test_ggo_and_consolidation_are_told_apart() -> None:
+def test_ggo_and_consolidation_are_different_groups() -> None:
     for lesion in ("GGO", "CON"):
         assert score([2, 3], [3, 2], lesion)["f1"] == 0
 
@@ -72,7 +72,7 @@ def test_scores_agree_with_monai(truth: np.ndarray, predicted: np.ndarray) -> No
     ours = slice_scores(truth, predicted)
     n = len(truth)
     present = (ours["truth_pixels"] > 0).to_numpy()
-    # With an empty truth MONAI's IoU and Dice follow conventions of their own.
+    # MONAI defines IoU and Dice differently for an empty truth.
     for name, theirs in (("iou", compute_iou(p, t)), ("f1", compute_dice(p, t))):
         np.testing.assert_allclose(
             ours[name][present], theirs.numpy().ravel()[present], rtol=1e-6, err_msg=name
@@ -96,7 +96,7 @@ def test_exchanging_truth_and_prediction_exchanges_recall_and_precision(
     np.testing.assert_allclose(one["f1"], 2 * one["iou"] / (1 + one["iou"]))
 
 
-def test_rows_come_slice_by_slice_with_their_names() -> None:
+def test_rows_are_ordered_by_slice_with_their_names() -> None:
     truth = np.zeros((2, 2, 2), dtype=np.uint8)
     truth[1, 0, 0] = CONSOLIDATION
     scores = slice_scores(truth, truth, names=["b", "a"], patients=["p", "q"])
@@ -107,14 +107,14 @@ def test_rows_come_slice_by_slice_with_their_names() -> None:
     assert list(scores.index) == list(range(8))
 
 
-def test_infection_is_either_lesion_and_may_be_scored_alone() -> None:
+def test_infection_is_both_lesions_and_can_be_scored_alone() -> None:
     truth, predicted = np.array([[[2, 2, 1, 0]]]), np.array([[[3, 1, 2, 0]]])
     scores = slice_scores(truth, predicted, groups=[INFECTION])
     assert list(scores["lesion"]) == ["Infection"]
     assert scores["f1"].iloc[0] == pytest.approx(1 / 2)
 
 
-def test_tensors_do_as_well_as_arrays_and_small_integers_do_not_overflow() -> None:
+def test_tensors_are_accepted_and_small_integers_do_not_overflow() -> None:
     ones = np.full((1, 30, 30), HEALTHY, dtype=np.uint8)
     scores = slice_scores(torch.from_numpy(ones), ones)
     assert scores["truth_pixels"].iloc[2] == 900

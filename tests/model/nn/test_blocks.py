@@ -137,12 +137,12 @@ def test_gradients_reach_every_parameter() -> None:
 
 
 def two_distributions(f: int) -> tuple[Tensor, Tensor]:
-    """Features as of the encoder and as of the decoder: of another mean and spread."""
+    """Features as of the encoder and of the decoder, with another mean and spread."""
     inferred, generated = torch.randn(2, 4, f, 12, 12)
     return inferred, 3 + 5 * generated
 
 
-def test_crush_answers_alike_in_both_roles() -> None:
+def test_crush_is_the_same_function_in_both_roles() -> None:
     crush, d = Crush(32), torch.randn(4, 32, 6, 6)
     for one, other in zip(crush(d, generating=False), crush(d, generating=True), strict=True):
         assert torch.equal(one, other)

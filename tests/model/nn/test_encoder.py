@@ -12,20 +12,20 @@ from torch import Tensor, nn
 from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
 from torchvision.models._api import WeightsEnum
 
+from pyro_stitchnet.model.config import Wiring
 from pyro_stitchnet.model.nn.encoder import (
     GREY_MEAN,
     GREY_STD,
     MobileNetPyramid,
-    Wiring,
     load_imagenet_weights,
 )
 
 WIRINGS = get_args(Wiring)
 LAST_AT_EACH_SIZE = (1, 3, 6, 13, 18)  # torchvision's blocks, counted by hand
 
-# Not torchvision's own file; where it comes from is told where it lies.
+# The folder of this file documents its origin.
 CONVERTED = (
-    Path(__file__).parents[2] / ".." / "shared" / "weights" / "mobilenet_v2_imagenet_features.pt"
+    Path(__file__).parents[3] / ".." / "shared" / "weights" / "mobilenet_v2_imagenet_features.pt"
 )
 
 
@@ -49,7 +49,7 @@ def classifier() -> nn.Module:
 
 @pytest.fixture
 def weights(classifier: nn.Module, tmp_path: Path) -> Path:
-    """A file like the one that users are told to give."""
+    """A file as in the message for a missing download."""
     path = tmp_path / "features.pt"
     assert isinstance(classifier.features, nn.Module)
     torch.save(classifier.features.state_dict(), path)
@@ -69,22 +69,22 @@ def parameters(*modules: nn.Module) -> int:
 
 @torch.no_grad()
 def activations(pyramid: MobileNetPyramid, x: Tensor) -> list[Tensor]:
-    h, found = (x - GREY_MEAN) / GREY_STD, []
+    h, outputs = (x - GREY_MEAN) / GREY_STD, []
     for part in pyramid.parts:
         h = part(h)
-        found.append(h)
-    return found
+        outputs.append(h)
+    return outputs
 
 
 @torch.no_grad()
 def torchvision_activations(features: nn.Module, x: Tensor) -> list[Tensor]:
-    """What torchvision's own network makes of the grey slice, repeated for red, green, blue."""
-    h, found = ((x - GREY_MEAN) / GREY_STD).repeat(1, 3, 1, 1), []
+    """Activations of torchvision's network for the grey slice, repeated for red, green, blue."""
+    h, outputs = ((x - GREY_MEAN) / GREY_STD).repeat(1, 3, 1, 1), []
     for index, block in enumerate(features.children()):
         h = block(h)
         if index in LAST_AT_EACH_SIZE:
-            found.append(h)
-    return found
+            outputs.append(h)
+    return outputs
 
 
 # --- Shapes and sizes -----------------------------------------------------------------------------
@@ -127,7 +127,7 @@ def test_in_chain_stages_have_the_reference_codes_parameters() -> None:
     assert parameters(net) == sum(stages)
 
 
-def test_in_chain_every_level_sees_the_slice_through_the_level_above_only() -> None:
+def test_in_chain_every_level_depends_on_the_level_before_only() -> None:
     net = MobileNetPyramid((8, 12, 16, 24, 32), wiring="in-chain", width=0.35).eval()
     silence(net.projections[1])
     with torch.no_grad():
@@ -135,7 +135,7 @@ def test_in_chain_every_level_sees_the_slice_through_the_level_above_only() -> N
     assert [torch.equal(a, b) for a, b in zip(one, other, strict=True)] == [False] + [True] * 4
 
 
-def test_projected_mobilenet_runs_undisturbed_by_its_projections() -> None:
+def test_projections_do_not_change_mobilenet() -> None:
     net = MobileNetPyramid((8, 12, 16, 24, 32), width=0.35).eval()
     x = torch.rand(1, 1, 64, 64)
     with torch.no_grad():
@@ -167,9 +167,9 @@ def test_the_parts_compute_what_torchvisions_network_does(
     net, x = MobileNetPyramid(weights=weights).eval(), torch.rand(2, 1, 64, 96)
     assert isinstance(classifier.features, nn.Module)
     expected = torchvision_activations(classifier.features.eval(), x)
-    found = activations(net, x)
-    assert [a.shape[1] for a in found] == [16, 24, 32, 96, 1280]
-    for a, b in zip(found, expected, strict=True):
+    outputs = activations(net, x)
+    assert [a.shape[1] for a in outputs] == [16, 24, 32, 96, 1280]
+    for a, b in zip(outputs, expected, strict=True):
         assert b.std() > 1e-3
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * float(b.abs().max()))
     with torch.no_grad():
@@ -181,9 +181,9 @@ def test_in_chain_takes_every_weight(weights: Path) -> None:
     net = MobileNetPyramid(wiring="in-chain", weights=weights)
     state = load_imagenet_weights(weights)
     rest = [value for key, value in state.items() if key != "0.0.weight"]
-    found = list(net.parts.state_dict().values())[1:]
-    assert len(found) == len(rest)
-    for a, b in zip(found, rest, strict=True):
+    outputs = list(net.parts.state_dict().values())[1:]
+    assert len(outputs) == len(rest)
+    for a, b in zip(outputs, rest, strict=True):
         assert torch.equal(a, b)
 
 
@@ -197,20 +197,20 @@ def test_a_whole_classifier_is_taken_too(
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
-def test_the_word_imagenet_stands_for_torchvisions_file(
+def test_imagenet_downloads_torchvisions_file(
     classifier: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
+    calls = []
 
     def stored(self: WeightsEnum, *args: object, **kwargs: object) -> Mapping[str, Tensor]:
-        asked.append(self)
+        calls.append(self)
         return classifier.state_dict()
 
     monkeypatch.setattr(WeightsEnum, "get_state_dict", stored)
     assert isinstance(classifier.features, nn.Module)
-    found = load_imagenet_weights("imagenet")
-    assert asked == [MobileNet_V2_Weights.IMAGENET1K_V1]
-    assert found.keys() == classifier.features.state_dict().keys()
+    weights = load_imagenet_weights("imagenet")
+    assert calls == [MobileNet_V2_Weights.IMAGENET1K_V1]
+    assert weights.keys() == classifier.features.state_dict().keys()
 
 
 def test_without_a_network_the_error_names_the_address_and_the_remedy(
@@ -232,10 +232,10 @@ def test_a_missing_file_is_named_with_the_remedy(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"not weights", b"{}", b"\x80\x02", b"PK\x03\x04", b"]"])
-def test_a_file_of_something_else_is_refused(content: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "strange.pt"
+def test_a_file_of_another_format_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "other.pt"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"strange\.pt: not a state dict"):
+    with pytest.raises(ValueError, match=r"other\.pt: not a state dict"):
         MobileNetPyramid(weights=path)
 
 
@@ -285,9 +285,9 @@ def test_trained_weights_load() -> None:
     if not path.is_file():
         pytest.skip("no ImageNet weights here; STITCHNET_WEIGHTS may name a file of them")
     net = MobileNetPyramid(weights=path).eval()
-    found = activations(net, torch.rand(2, 1, 64, 64))
-    # Trained, batch norm keeps activations at a scale of 1; a random start lets them fade.
-    assert all(a.isfinite().all() and 0.05 < a.std() < 20 for a in found)
+    outputs = activations(net, torch.rand(2, 1, 64, 64))
+    # Trained batch norm keeps activations at a scale of 1; with random weights they fade.
+    assert all(a.isfinite().all() and 0.05 < a.std() < 20 for a in outputs)
     features = mobilenet_v2().features
     features.load_state_dict(load_imagenet_weights(path))
     x = torch.rand(1, 1, 64, 64)

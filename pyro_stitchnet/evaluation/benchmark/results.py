@@ -1,0 +1,74 @@
+"""The tables of a benchmark on disk."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pyro_stitchnet.runtime.files import write_atomically
+
+__all__ = ["CELL", "OTHER_HOSPITAL", "Results"]
+
+CELL = ("name", "labels", "folds", "fold", "seed")
+"""The columns that identify a trained model: entry, label budget (-1 for all), split."""
+
+OTHER_HOSPITAL = "other_hospital"
+"""Value of the column ``set`` of the scores on another hospital's slices; else it is "test"."""
+
+# Columns that may look like numbers: a commit such as 5090819 or 12e4567, Python 3.12.
+TEXT = ("name", "variant", "method", "data", "patient", "commit", "python")
+
+
+class Results:
+    """The results so far.
+
+    ``table.csv`` has one row per trained model and variant: a predictor of the model with a
+    decision. ``scores.csv`` has the scores of each slice. Scores are written before their row;
+    scores without a row, from an interrupted run, are ignored.
+
+    Attributes:
+        folder: of both files.
+        rows: the content of ``table.csv``.
+        scores: the content of ``scores.csv``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Read the files, if there are any.
+
+        Raises:
+            FileNotFoundError: there are rows and no scores.
+        """
+        self.folder = folder
+        self.rows, self.scores = (self._read(name) for name in ("table.csv", "scores.csv"))
+        if len(self.rows):
+            if not len(self.scores):
+                raise FileNotFoundError(
+                    f"{folder}/scores.csv: missing beside table.csv; restore it, or choose another "
+                    "--out"
+                )
+            done = self.rows[list(CELL)].drop_duplicates()
+            self.scores = self.scores.merge(done, on=list(CELL))
+
+    def has(self, key: Mapping[str, Any]) -> bool:
+        """Whether there are results of a model, given its values of :data:`CELL`."""
+        if not len(self.rows):
+            return False
+        return bool((self.rows[list(CELL)] == pd.Series(key)[list(CELL)]).all(axis=1).any())
+
+    def add(self, rows: list[dict[str, Any]], scores: pd.DataFrame) -> None:
+        """Append the rows and scores of a model and write both files."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.scores = pd.concat([self.scores, scores], ignore_index=True)
+        self.rows = pd.concat([self.rows, pd.DataFrame(rows)], ignore_index=True)
+        write_atomically(self.folder / "scores.csv", self.scores.to_csv(index=False))
+        write_atomically(self.folder / "table.csv", self.rows.to_csv(index=False))
+
+    def _read(self, name: str) -> pd.DataFrame:
+        path = self.folder / name
+        if not path.exists():
+            return pd.DataFrame()
+        text = dict.fromkeys(TEXT, str)
+        # A patient may be called NA.
+        table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
+        return table.fillna({"variant": ""})

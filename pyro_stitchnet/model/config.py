@@ -1,0 +1,68 @@
+"""The networks of a model, as plain numbers and names."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["Likelihood", "ModelConfig", "Wiring"]
+
+Wiring = Literal["projected", "in-chain"]
+"""How the encoder's features are taken from MobileNetV2."""
+
+Likelihood = Literal["beta", "floored-beta", "bounded-beta", "discretised-logistic"]
+"""Distribution of a pixel's grey value under one style."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The networks of a model.
+
+    Attributes:
+        stitched: StitchNet, with labels and one style per label; False is the SVAE alone, with one
+            style and no labels.
+        channels: channels of d1..d5 (Table 2).
+        decoder_channels: channels of the decoder's features, from which the heads read.
+        head_channels: channels inside each head.
+        shared_heads: one head for all maps of parameters, where the article has one per map.
+        shared_crush: one mapping d -> z for the encoder and the decoder (the SVAE); False gives
+            each its own (the ladder VAE, Sonderby et al. 2016).
+        wiring: "projected" projects MobileNetV2's activations (the article); "in-chain" puts
+            bottlenecks into MobileNetV2 (the authors' program).
+        weights: initial weights of MobileNetV2: None (random), "imagenet" or a path.
+        width: width multiplier of MobileNetV2.
+        downsampling: average-pool size before the encoder; the decoder's maps are enlarged by the
+            same factor. Slice sides must be multiples of 32 times it.
+        norm: normalisation outside MobileNetV2, which keeps its batch norm: "batch" (the article)
+            or "group".
+        likelihood: distribution of a pixel under one style.
+        style_pool: average-pool size of the features that the styles are computed from, in pixels
+            of the slice; 1 does not pool. A style cannot show finer detail than this.
+        classifier: whether the guide has q(y | x), a U-Net over a MobileNetV2 of its own.
+        anchored: whether the styles start at the grey values of their labels in the labelled
+            slices; see `StitchNet.anchor`.
+        tempering: exponent of p(x | y, z) beside q(y | x) where the posterior separates GGO from
+            consolidation.
+    """
+
+    stitched: bool = True
+    channels: tuple[int, ...] = (32, 64, 128, 256, 512)
+    decoder_channels: int = 16
+    head_channels: int = 8
+    shared_heads: bool = False
+    shared_crush: bool = True
+    wiring: Wiring = "projected"
+    weights: str | None = None
+    width: float = 1.0
+    downsampling: int = 1
+    norm: Literal["batch", "group"] = "batch"
+    likelihood: Likelihood = "beta"
+    style_pool: int = 1
+    classifier: bool = False
+    anchored: bool = False
+    tempering: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse options that need labels in a model without labels."""
+        if not self.stitched and (self.classifier or self.anchored or self.style_pool != 1):
+            raise ValueError(
+                "classifier, anchored and style_pool need labels; set stitched, or leave them out"
+            )

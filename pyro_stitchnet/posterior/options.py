@@ -1,0 +1,52 @@
+"""How labels are read out of a model: the options shared by every command and function."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from pyro_stitchnet.posterior.decision import Decision, check_decision
+from pyro_stitchnet.posterior.views import VIEWS
+
+__all__ = ["ReadOut", "ReadOutOptions"]
+
+ReadOut = Literal["guide", "prior", "posterior"]
+"""The source of label probabilities: q(y | x), p(y | z) or p(y | x, z)."""
+
+
+@dataclass(frozen=True)
+class ReadOutOptions:
+    """Options of a segmentation.
+
+    Attributes:
+        read_out: "guide" is the classifier's q(y | x), "prior" is p(y | z), "posterior" is
+            p(y | x, z), Bayes' rule through the styles. By default the posterior for a model with a
+            classifier, and the prior for one without.
+        samples: draws of z to average over; 0 uses the mean of each level.
+        views: flips and quarter turns of each slice to average over, 1 to 8.
+        batch_size: slices per forward pass.
+        decision: how probabilities become labels: "likeliest" takes each pixel's likeliest label,
+            "dice" the infection of greatest expected Dice.
+        least_patch: smallest patch of consolidation, in pixels of the model's input; smaller ones
+            become GGO.
+        seed: of the draws.
+    """
+
+    read_out: ReadOut | None = None
+    samples: int = 1
+    views: int = 1
+    batch_size: int = 8
+    decision: Decision = "likeliest"
+    least_patch: float = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.read_out is not None and self.read_out not in get_args(ReadOut):
+            raise ValueError(
+                f"read_out {self.read_out!r} is unknown; choose one of {get_args(ReadOut)}"
+            )
+        for name, least in (("samples", 0), ("views", 1), ("batch_size", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.views > VIEWS:
+            raise ValueError(f"views must be between 1 and {VIEWS}, got {self.views}")
+        check_decision(self.decision, self.least_patch)

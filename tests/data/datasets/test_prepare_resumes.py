@@ -1,0 +1,207 @@
+"""A preparation that was stopped, killed or out of disk space resumes to the same bytes."""
+
+import errno
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from pyro_stitchnet.data.datasets import prepare_scan as _scan
+from pyro_stitchnet.data.datasets.dataset import Dataset
+from pyro_stitchnet.data.preprocessing.steps import Preprocessing
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every file of a dataset."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_a_stopped_preparation_resumes(
+    volume_folder: Callable[..., Path],
+    prepared: Callable[..., Dataset],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = volume_folder(tmp_path / "in", 3)
+    prepared(folder, out=tmp_path / "whole")
+    calls = []
+
+    def stop_at_second(*arguments: object) -> object:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(*arguments)  # type: ignore[arg-type]
+
+    original = _scan.prepare_scan
+    monkeypatch.setattr(_scan, "prepare_scan", stop_at_second)
+    with pytest.raises(KeyboardInterrupt):
+        prepared(folder, out=tmp_path / "out")
+    with pytest.raises(ValueError, match="the start of a dataset whose preprocessing differ"):
+        prepared(folder, out=tmp_path / "out", preprocessing=Preprocessing(size=64, lungs="none"))
+    prepared(folder, out=tmp_path / "out")
+    assert len(calls) == 4, "the first scan is not prepared again"
+    assert content(tmp_path / "out") == content(tmp_path / "whole")
+
+
+def test_a_finished_dataset_is_not_overwritten(
+    image_folder: Callable[..., Path], prepared: Callable[..., Dataset], tmp_path: Path
+) -> None:
+    folder = image_folder(tmp_path / "in", [0, 1])
+    prepared(folder, out=tmp_path / "out")
+    before = content(tmp_path / "out")
+    with pytest.raises(FileExistsError, match="choose another --out"):
+        prepared(folder, out=tmp_path / "out")
+    assert content(tmp_path / "out") == before
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Make the system refuse larger files, as it does on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("stage", ["plan", "shard", "end"])
+def test_a_failed_write_leaves_no_partial_file_and_the_next_call_resumes(
+    image_folder: Callable[..., Path],
+    prepared: Callable[..., Dataset],
+    tmp_path: Path,
+    stage: str,
+) -> None:
+    names = tuple(f"{i:02}.png" for i in range(90))  # two shards
+    folder = image_folder(tmp_path / "in", [0, 1], names=names)
+    whole = content(prepared(folder, out=tmp_path / "whole").folder)
+    out = tmp_path / "out"
+    largest = max(len(data) for name, data in whole.items() if name.startswith("shards"))
+    room = {"plan": 10, "shard": largest - 1, "end": len(whole["manifest.csv"]) - 1}
+    assert room["shard"] < room["end"], "no shard may fail in the last stage"
+    with files_of_at_most(room[stage]), pytest.raises(OSError, match=str(out)) as caught:
+        prepared(folder, out=out)
+    assert caught.value.errno == errno.EFBIG
+    with pytest.raises(FileNotFoundError, match="prepare"):
+        Dataset(out)
+    left = {name: data for name, data in content(out).items() if name != "plan.json"}
+    assert left.items() <= whole.items()
+    assert content(prepared(folder, out=out).folder) == whole
+
+
+@pytest.mark.parametrize("skip_bad", [False, True])
+def test_a_full_disk_is_no_bad_scan(
+    write_volume: Callable[..., Path],
+    prepared: Callable[..., Dataset],
+    tmp_path: Path,
+    skip_bad: bool,
+) -> None:
+    """Slices that are streamed to disk do not fit there."""
+    hu = np.random.default_rng(0).integers(-1000, 400, (64, 64, 9)).astype(np.int16)
+    (tmp_path / "in").mkdir()
+    write_volume(tmp_path / "in" / "a.nii.gz", hu, np.eye(4))
+    out = tmp_path / "out"
+    with files_of_at_most(hu.size), pytest.raises(OSError, match=str(out)) as caught:
+        prepared(tmp_path / "in", out=out, skip_bad=skip_bad)
+    assert caught.value.errno == errno.EFBIG
+    assert not list((out / "shards").iterdir())
+    assert len(prepared(tmp_path / "in", out=out, skip_bad=skip_bad)) == 9
+
+
+SCANS = 150
+
+
+def start(folder: Path, out: Path) -> subprocess.Popen[bytes]:
+    """Start `stitchnet prepare` with two workers, in its own process group."""
+    stitchnet = Path(sys.executable).with_name("stitchnet")
+    options = ["--size", "32", "--lungs", "none", "--workers", "2", "--no-progress"]
+    return subprocess.Popen(
+        [stitchnet, "prepare", folder, "--out", out, *options],
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+    )
+
+
+def shards(out: Path) -> int:
+    return len(list((out / "shards").glob("[0-9]*")))
+
+
+def workers_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """Return the worker processes of a running command."""
+    workers = []
+    for child in psutil.Process(process.pid).children():
+        with suppress(psutil.Error):  # it may end meanwhile
+            if "spawn_main" in " ".join(child.cmdline()):
+                workers.append(child)
+    return workers
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["a worker", "everything"])
+def test_after_a_kill_the_bytes_are_the_same(
+    volume_folder: Callable[..., Path],
+    prepared: Callable[..., Dataset],
+    tmp_path: Path,
+    victim: str,
+) -> None:
+    """Two workers; where all are killed, the same command runs again."""
+    folder = volume_folder(tmp_path / "in", SCANS)
+    prepared(folder, out=tmp_path / "whole")
+    out = tmp_path / "out"
+    process = start(folder, out)
+    while len(workers := workers_of(process)) < 2 or shards(out) < 3:
+        assert process.poll() is None, "it ended before the kill"
+    if victim == "a worker":
+        workers[0].kill()
+    else:
+        os.killpg(process.pid, signal.SIGKILL)
+    assert shards(out) < SCANS, "killed too late to test anything"
+    process.communicate(timeout=300)
+    if victim == "everything":
+        with pytest.raises(FileNotFoundError, match="interrupted"):
+            Dataset(out)
+        process = start(folder, out)
+        process.communicate(timeout=300)
+    assert process.returncode == 0
+    assert content(out) == content(tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["as workers start", "at work"])
+def test_after_ctrl_c_one_line_names_the_remedy_and_it_works(
+    volume_folder: Callable[..., Path],
+    prepared: Callable[..., Dataset],
+    tmp_path: Path,
+    moment: str,
+) -> None:
+    """Ctrl-C is sent twice, since workers take a while to end."""
+    folder = volume_folder(tmp_path / "in", SCANS // 3)
+    prepared(folder, out=tmp_path / "whole")
+    out = tmp_path / "out"
+    process = start(folder, out)
+    while len(workers_of(process)) < 2 or (moment == "at work" and shards(out) < 3):
+        assert process.poll() is None, "it ended before the interrupt"
+    os.killpg(process.pid, signal.SIGINT)
+    time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=300)
+    assert errors.decode().startswith("interrupted; `prepare`")
+    assert process.returncode == 130
+    assert shards(out) < SCANS // 3, "stopped too late to test anything"
+    process = start(folder, out)
+    process.communicate(timeout=300)
+    assert process.returncode == 0
+    assert content(out) == content(tmp_path / "whole")
