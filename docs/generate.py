@@ -31,9 +31,8 @@ from pyro_stitchnet.data.sources import SOURCES
 from pyro_stitchnet.model.config import ModelConfig
 from pyro_stitchnet.model.label_terms import Enumerated, Expected, Guided, Marginal, Relaxed
 from pyro_stitchnet.model.objective import Objective
-from pyro_stitchnet.presets import PRESETS
+from pyro_stitchnet.presets import PRESETS, OptimiserConfig
 from pyro_stitchnet.training.config import TrainConfig, plain
-from pyro_stitchnet.training.optimiser import OptimiserConfig
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = "pyro_stitchnet"
@@ -125,21 +124,19 @@ def contributing() -> str:
 
 
 def command_line() -> str:
-    """What every command's `--help` says, in tables, which fit any screen."""
-    listed = re.search(r"\{([a-z,]+)\}", said_by("--help"))
-    assert listed
+    """The `--help` of every command, as tables."""
     contents, parts = ["| command | what it does |\n|---|---|"], []
-    for command in listed[1].split(","):
-        head, *groups = re.split(r"\n\n (?=\S.*\n -{9})", said_by(command, "--help"))
+    for name, command in cli.COMMANDS.items():
+        head, *groups = re.split(r"\n\n (?=\S.*\n -{9})", printed_by(name, "--help"))
         usage, description = head.split("\n\n", 1)
-        contents.append(f"| [`{command}`](#stitchnet-{command}) | {_cell(description)} |")
-        parts += [f"## stitchnet {command}", _text(usage), description, *map(_options, groups)]
+        contents.append(f"| [`{name}`](#stitchnet-{name}) | {_cell(command.summary)} |")
+        parts += [f"## stitchnet {name}", _text(usage), description, *map(_options, groups)]
     about = "`stitchnet COMMAND --help` prints the same; `python -m pyro_stitchnet` is `stitchnet`."
     return "\n\n".join(["# Command line", about, "\n".join(contents), *parts])
 
 
-def said_by(*arguments: str) -> str:
-    """What the command prints, 120 wide, where options are not yet set in two columns."""
+def printed_by(*arguments: str) -> str:
+    """The output of the command, 120 columns wide: narrower, tyro sets options in two columns."""
     before, sys.argv = sys.argv, ["stitchnet", *arguments]
     os.environ |= {"COLUMNS": "120", "NO_COLOR": "1"}
     printed = io.StringIO()

@@ -110,14 +110,17 @@ def main(config: Config) -> None:
         for level in range(1, 6):
             again = redrawn(net, x, level, 1).stitched[0].numpy()
             columns[f"{'z1' if level == 1 else f'z1 to z{level}'}\ndrawn again"] = again
-        save("levels", figures.drawn(columns, names=names))
+        save("levels", figures.image_columns(columns, names=names))
         line = between(net, x[:2], 7).stitched[:, 0].numpy()
         save(
             "line",
-            figures.drawn({f"{i / 6:.2f}": image[None] for i, image in enumerate(line)}),
+            figures.image_columns({f"{i / 6:.2f}": image[None] for i, image in enumerate(line)}),
         )
         samples = from_prior(net, 6, (config.size, config.size)).stitched[0].numpy()
-        save("prior", figures.drawn({str(i + 1): image[None] for i, image in enumerate(samples)}))
+        save(
+            "prior",
+            figures.image_columns({str(i + 1): image[None] for i, image in enumerate(samples)}),
+        )
         print("active units by level:", {k: round(v, 3) for k, v in active_units(net, x).items()})
 
         # Evidence

@@ -1,7 +1,7 @@
 """StitchNet in Pyro: semi-supervised segmentation of lung CT by a deep generative model.
 
-What it exports is listed in ``__init__.pyi`` and imported when first asked for: torch and Pyro take
-seconds, which neither ``--help`` nor the workers of ``stitchnet prepare`` need to wait for.
+``__init__.pyi`` lists the exports. They are imported on first use, because torch and Pyro take
+seconds, and neither ``stitchnet --help`` nor the workers of ``stitchnet prepare`` need them.
 """
 
 from importlib.metadata import version

@@ -1,4 +1,4 @@
-"""What only a GPU can show; skipped where there is none."""
+"""Tests that need a GPU; skipped where there is none."""
 
 from dataclasses import replace
 
@@ -8,11 +8,12 @@ import torch
 from pyro_stitchnet.data.datasets.batches import TwoStreams
 from pyro_stitchnet.data.datasets.slices import Slices
 from pyro_stitchnet.data.phantoms.phantom import phantom_slices
-from pyro_stitchnet.model.objective import negative_elbo
+from pyro_stitchnet.model.bound import bound
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.posterior import AtMean, segment
 from pyro_stitchnet.presets import PRESETS, preset
 from pyro_stitchnet.runtime.devices import make_fabric
+from pyro_stitchnet.training import checkpoint
 from pyro_stitchnet.training.diagnostics import diagnose
 from pyro_stitchnet.training.learner import ElboLearner
 from pyro_stitchnet.training.loop import train
@@ -34,12 +35,12 @@ def test_losses_agree_with_the_cpus(name: str, slices: Slices) -> None:
     """To a thousandth at z's mean, in evaluation mode: sums in another order, and TF32 is off."""
     chosen = preset(name)
     torch.manual_seed(0)
-    net = StitchNet(chosen.model).eval()
+    net = checkpoint.build(chosen.model).eval()
     batch = TwoStreams(slices, slices, (2, 2), augment=False)[0]
     with torch.no_grad(), AtMean():
-        cpu = negative_elbo(net, batch.x, batch.allowed, chosen.objective)
+        cpu = bound(net, batch.x, batch.allowed, chosen.objective).loss
         net, batch = net.cuda(), batch.to("cuda")
-        gpu = negative_elbo(net, batch.x, batch.allowed, chosen.objective)
+        gpu = bound(net, batch.x, batch.allowed, chosen.objective).loss
     assert gpu.device.type == "cuda"
     assert float(gpu) == pytest.approx(float(cpu), rel=1e-3)
 
@@ -58,7 +59,7 @@ def test_trains_at_every_precision(precision: str, slices: Slices) -> None:
     assert next(net.parameters()).dtype == torch.float32
 
 
-def test_figures_and_answers_stay_on_the_gpu(slices: Slices) -> None:
+def test_metrics_and_segmentations_stay_on_the_gpu(slices: Slices) -> None:
     net = StitchNet(preset("tiny").model).cuda()
     answer = segment(net, slices.images.cuda())
     assert {t.device.type for t in (answer.probabilities, answer.styles, answer.stitched)} == {

@@ -49,20 +49,19 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "predict": Command(
         "scans",
-        "Segment CT scans: labels, uncertainty and figures of each, on its own grid. For research "
-        "use.",
+        "Segment CT scans: labels, uncertainty and measurements on each scan's grid. For research.",
     ),
     "view": Command(
         "viewing",
-        "Look at segmented scans in the browser: a table of all, and each with its figures.",
+        "Show segmented scans in the browser: a table of all scans, and images of each.",
     ),
     "rank": Command(
         "scans",
-        "Choose what to label next, the least sure first, and copy it for 3D Slicer or ITK-SNAP.",
+        "Choose the most uncertain slices to label next, and copy them for 3D Slicer or ITK-SNAP.",
     ),
     "export": Command(
         "exporting",
-        "Write a model's segmenter as a file that runs without this package; see docs/export.md.",
+        "Write a model as a file that runs without this package; see docs/export.md.",
     ),
 }
 """The commands by name."""
@@ -120,7 +119,11 @@ def overview() -> str:
     column = 4 + max(len(name) for name, _ in entries)
     options, *commands = (
         textwrap.fill(
-            summary, width, initial_indent=f"  {name}".ljust(column), subsequent_indent=" " * column
+            summary,
+            width,
+            initial_indent=f"  {name}".ljust(column),
+            subsequent_indent=" " * column,
+            break_on_hyphens=False,
         )
         for name, summary in entries
     )

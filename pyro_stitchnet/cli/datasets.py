@@ -14,6 +14,8 @@ from pyro_stitchnet.data.sources import SOURCES
 
 __all__ = ["download", "inspect", "phantom", "prepare"]
 
+DEFAULT_STEPS = Preprocessing()
+
 
 def download(
     source: tyro.conf.Positional[Literal[tuple(s.name for s in SOURCES.values() if s.archives)]],  # type: ignore[valid-type]
@@ -68,7 +70,7 @@ def prepare(
         tyro.conf.arg(metavar="FOLDER [FOLDER ...]", help_behavior_hint="(required)"),
     ],
     out: Path,
-    preprocessing: tyro.conf.OmitArgPrefixes[Preprocessing] = Preprocessing(),
+    preprocessing: tyro.conf.OmitArgPrefixes[Preprocessing] = DEFAULT_STEPS,
     workers: int = os.cpu_count() or 1,
     scheduler: str | None = None,
     skip_bad: bool = False,

@@ -16,6 +16,8 @@ from pyro_stitchnet.training.config import TrainConfig, from_yaml, merge_label_t
 
 __all__ = ["Start", "benchmark", "defaults", "evaluate", "train"]
 
+DEFAULT_OPTIONS = ReadOutOptions()
+
 
 @dataclass(frozen=True)
 class Start:
@@ -67,7 +69,7 @@ def evaluate(
     patients: Literal["all", "test", "validation"] = "all",
     options: Annotated[
         tyro.conf.OmitArgPrefixes[ReadOutOptions], tyro.conf.arg(name="read-out")
-    ] = ReadOutOptions(),
+    ] = DEFAULT_OPTIONS,
     device: str = "auto",
 ) -> None:
     """Score a trained model on the labelled slices of a dataset.

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["explain", "sample", "styles"]
 
+DEFAULT_OPTIONS = ReadOutOptions()
 REFERENCES = 16  # slices of --against
 
 
@@ -164,7 +165,7 @@ def explain(
     draws: int = 8,
     options: Annotated[
         tyro.conf.OmitArgPrefixes[ReadOutOptions], tyro.conf.arg(name="read-out")
-    ] = ReadOutOptions(),
+    ] = DEFAULT_OPTIONS,
 ) -> None:
     """Write a page on one slice: labels, uncertainty, styles, counterfactuals.
 

@@ -35,7 +35,7 @@ def predict(
     scheduler: str | None = None,
     progress: bool = True,
 ) -> None:
-    """Segment CT scans: labels, uncertainty and measurements, on each scan's grid. For research.
+    """Segment CT scans: labels, uncertainty and measurements on each scan's grid. For research.
 
     After an interruption the same command resumes the work. Scans that cannot be segmented are
     listed in failed.csv, and the exit status is 1.
@@ -49,7 +49,7 @@ def predict(
             scans and a model that was trained on slices cropped to the lungs.
         size: rows and columns of the model's input, if the checkpoint does not record them.
         options: how the labels are read out of the model.
-        save_scan: write the scan, windowed as for the model; `view` needs it.
+        save_scan: write the scan, windowed as for the model; `view` shows it, `rank` needs it.
         save_healthy: write the scan with its lesions replaced by healthy lung.
         save_seg: write a DICOM SEG for DICOM input.
         keep_identifiers: allow patient identifiers of DICOM headers in the results.

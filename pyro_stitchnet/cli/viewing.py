@@ -15,7 +15,7 @@ def view(
     niivue: Path | None = None,
     voxels: float = 12.0,
 ) -> None:
-    """Show segmented scans in the browser: a table of all scans, and a page with images of each.
+    """Show segmented scans in the browser: a table of all scans, and images of each.
 
     Args:
         folder: results of `stitchnet predict`.

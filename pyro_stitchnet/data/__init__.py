@@ -1,1 +1,1 @@
-"""From files and phantoms to batches. Knows nothing of the model."""
+"""From files and phantoms to batches; independent of the model."""

@@ -44,7 +44,8 @@ def evaluate(
         info: plain data on the run, kept in ``table.json`` beside options and style gaps.
 
     Returns:
-        The scores of every slice, see :func:`~pyro_stitchnet.evaluation.metrics.scores.slice_scores`.
+        The scores of every slice; see
+        :func:`~pyro_stitchnet.evaluation.metrics.scores.slice_scores`.
 
     Raises:
         ValueError: the label set of a pixel contains labels with and without infection, or the
@@ -56,12 +57,12 @@ def evaluate(
     truth = slices.labels() if complete else slices.infection()
     device = next(net.parameters()).device
     with seeded(options.seed, device):
-        answer = segment(net, slices.images.to(device), options)
-    p = without_specks(answer.probabilities, options.decision, options.least_patch)
+        result = segment(net, slices.images.to(device), options)
+    p = without_specks(result.probabilities, options.decision, options.least_patch)
     labels = decide(p, options.decision).cpu()
     groups = tuple(GROUPS) if complete else (INFECTION,)
     scores = slice_scores(truth, labels, slices.names, slices.patients, groups)
-    gaps = style_gaps(answer.styles.movedim(1, -1))
+    gaps = style_gaps(result.styles.movedim(1, -1))
     save(scores, out, **asdict(options), style_gap=gaps, **(info or {}))
 
     rows = _across_severity(truth)
@@ -71,7 +72,7 @@ def evaluate(
         segmentations(images, true, {"StitchNet": predicted}, names=names),
         out / "segmentations.png",
     )
-    style_maps, stitched = (maps[rows].cpu().numpy() for maps in (answer.styles, answer.stitched))
+    style_maps, stitched = (maps[rows].cpu().numpy() for maps in (result.styles, result.stitched))
     save_figure(
         styles(images, true, predicted, style_maps, stitched, names=names), out / "styles.png"
     )

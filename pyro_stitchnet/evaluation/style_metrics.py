@@ -41,14 +41,14 @@ def style_metrics(
     device = next(net.parameters()).device
     images = slices.images.to(device)
     lung = slices.labels().to(device) > 0
-    answer = segment(net, images, options)
-    gaps = style_gaps(answer.styles.movedim(1, -1)[lung]).values()
-    mean = answer.probabilities.mean(0, keepdim=True)
-    distance = (answer.probabilities - mean).abs().sum(1) / 2
+    result = segment(net, images, options)
+    gaps = style_gaps(result.styles.movedim(1, -1)[lung]).values()
+    mean = result.probabilities.mean(0, keepdim=True)
+    distance = (result.probabilities - mean).abs().sum(1) / 2
     allowed = allowed_sets(slices.label_sets).to(device)
     allowed[~lung] = True  # not a single label: left out of label_drop
     metrics = diagnose(net, Batch(images, allowed))
-    shares = torch.bincount(answer.labels[lung], minlength=len(LABELS)) / lung.sum()
+    shares = torch.bincount(result.labels[lung], minlength=len(LABELS)) / lung.sum()
     return {
         "style_gap_mean": sum(gaps) / len(gaps),
         "style_gap_least": min(gaps),

@@ -165,11 +165,11 @@ def summary(table: pd.DataFrame) -> TextTable:
     rows = []
     for lesion, row in table.iterrows():
         absent = row["images"] - row["lesion_images"]
-        alarms = "–" if pd.isna(absent) else f"{count(row['false_alarm_images'])} of {count(absent)}"
+        alarms = (
+            "–" if pd.isna(absent) else f"{count(row['false_alarm_images'])} of {count(absent)}"
+        )
         rows.append([str(lesion), *_scores(row), alarms])
-    return TextTable(
-        ["Lesion", *HEADINGS.values(), "F1, lesion present", "False alarms"], rows
-    )
+    return TextTable(["Lesion", *HEADINGS.values(), "F1, lesion present", "False alarms"], rows)
 
 
 def _scores(row: pd.Series) -> list[str]:

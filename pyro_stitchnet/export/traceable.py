@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from pyro_stitchnet.model.distributions import product_of_normals
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.model.svae import STRIDE, SVAE
-from pyro_stitchnet.posterior.options import ReadOut
-from pyro_stitchnet.posterior.segmentation import choose_read_out
+from pyro_stitchnet.posterior.options import ReadOut, ReadOutOptions
+from pyro_stitchnet.posterior.segmentation import choose_read_out, read
 
 __all__ = ["TraceableModel", "mean_z1"]
 
@@ -30,10 +30,10 @@ class TraceableModel(nn.Module):
                 model with a classifier, and the prior for one without.
 
         Raises:
-            ValueError: the model does not have the read-out.
+            ValueError: the read-out is unknown, or the model does not have it.
         """
         super().__init__()
-        self.read_out = choose_read_out(net, read_out)
+        self.read_out = choose_read_out(net, ReadOutOptions(read_out).read_out)
         self.net = net.eval()
         self.stride = STRIDE if self.read_out == "guide" else STRIDE * net.config.downsampling
 
@@ -45,7 +45,7 @@ class TraceableModel(nn.Module):
         z1 = mean_z1(self.net.svae, x)
         if self.read_out == "prior":
             return self.net.log_pi(z1).exp().movedim(-1, 1)
-        return self.net.log_posterior(z1, x).softmax(-1).movedim(-1, 1)
+        return read(self.net, x, z1, self.read_out).movedim(-1, 1)
 
 
 def mean_z1(svae: SVAE, x: Tensor) -> Tensor:

@@ -16,7 +16,6 @@ from pyro_stitchnet.figures.grids import (
     styles,
 )
 from pyro_stitchnet.figures.posterior import counterfactuals, uncertainties
-from pyro_stitchnet.figures.preprocessing import preprocessing
 
 __all__ = [
     "COLOURS",
@@ -27,7 +26,6 @@ __all__ = [
     "image_columns",
     "label_efficiency",
     "overlay",
-    "preprocessing",
     "reliability",
     "save_figure",
     "segmentations",

@@ -157,7 +157,7 @@ def _warnings(dataset: Dataset, unusual: list[str]) -> Iterator[str]:
         yield f"Scans left out: {len(skipped)}, see {dataset.folder / SKIPPED}."
     complete = manifest[manifest["complete"]]
     if complete["patient"].nunique() < 3:
-        yield "Fewer than 3 patients have a slice with every pixel labelled: too few for a test split."
+        yield "Fewer than 3 patients have a slice with every pixel labelled: no test split."
     for column, name in {"has_ggo": "GGO", "has_consolidation": "consolidation"}.items():
         patients = complete["patient"][complete[column]].nunique()
         if patients < 5:

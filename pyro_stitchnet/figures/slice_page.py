@@ -41,7 +41,7 @@ class Explanation:
     Attributes:
         image: the slice, (1, H, W).
         labels: the segmentation, int64 (1, H, W).
-        answer: label probabilities and styles.
+        segmentation: label probabilities and styles.
         uncertainty: of the labels.
         counterfactuals: titles and slices, each (1, H, W).
         measures: names and values of scalar results.
@@ -50,7 +50,7 @@ class Explanation:
 
     image: Tensor
     labels: Tensor
-    answer: Answer
+    segmentation: Answer
     uncertainty: Uncertainty
     counterfactuals: Mapping[str, Tensor]
     measures: Mapping[str, float]
@@ -85,8 +85,8 @@ def explain(
     x = image.unsqueeze(0)
     distance = {}
     with seeded(options.seed, image.device):
-        answer = segment(net, x, options)
-        p = without_specks(answer.probabilities, options.decision, options.least_patch)
+        result = segment(net, x, options)
+        p = without_specks(result.probabilities, options.decision, options.least_patch)
         labels = decide(p, options.decision)
         uncertain = uncertainty(net, x, replace(options, samples=draws))
         edits = {
@@ -106,7 +106,7 @@ def explain(
     return Explanation(
         x.cpu(),
         labels.cpu(),
-        Answer(p.cpu(), answer.styles.cpu(), answer.stitched.cpu()),
+        Answer(p.cpu(), result.styles.cpu(), result.stitched.cpu()),
         Uncertainty(*(value.cpu() for value in vars(uncertain).values())),
         counterfactuals,
         {
@@ -144,8 +144,8 @@ def draw(explanation: Explanation, title: str) -> Figure:
         top = max(float(torch.quantile(values.flatten(), 0.999)), 1e-3)
         cells[f"{name}, 0 to {top:.2g}"] = heat(values[0].numpy(), top)
     for k, name in enumerate(NAMES):
-        cells[f"{name} style"] = explanation.answer.styles[0, k].numpy()
-    cells["stitched"] = explanation.answer.stitched[0].numpy()
+        cells[f"{name} style"] = explanation.segmentation.styles[0, k].numpy()
+    cells["stitched"] = explanation.segmentation.stitched[0].numpy()
     cells |= {name: values[0].numpy() for name, values in explanation.counterfactuals.items()}
     lines = [f"{name}: {value:.4g}" for name, value in explanation.measures.items()]
     return sheet(cells, title, lines)

@@ -47,15 +47,15 @@ class TensorBoard(Callback):
         learner, device = state.evaluated, state.fabric.device
         assert isinstance(learner, ElboLearner)
         with seeded(0, device):
-            answer = segment(learner.net, self.slices.images.to(device))
+            result = segment(learner.net, self.slices.images.to(device))
         images, truth = self.slices.images.numpy(), self.slices.labels().numpy()
-        labels, names = answer.labels.cpu().numpy(), self.slices.names
+        labels, names = result.labels.cpu().numpy(), self.slices.names
         self._writer.add_figure(
             "segmentations",
             segmentations(images, truth, {"StitchNet": labels}, names=names),
             state.step,
         )
-        style_maps, stitched = answer.styles.cpu().numpy(), answer.stitched.cpu().numpy()
+        style_maps, stitched = result.styles.cpu().numpy(), result.stitched.cpu().numpy()
         self._writer.add_figure(
             "styles", styles(images, truth, labels, style_maps, stitched, names=names), state.step
         )

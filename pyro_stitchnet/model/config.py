@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Likelihood", "ModelConfig", "Wiring"]
+from pyro_stitchnet.model.nn.encoder import Wiring
 
-Wiring = Literal["projected", "in-chain"]
-"""How the encoder's features are taken from MobileNetV2."""
+__all__ = ["Likelihood", "ModelConfig"]
 
 Likelihood = Literal["beta", "floored-beta", "bounded-beta", "discretised-logistic"]
 """Distribution of a pixel's grey value under one style."""

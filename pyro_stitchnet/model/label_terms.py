@@ -309,6 +309,7 @@ class Unlabelled:
 
 
 AnyLabelTerm = Enumerated | Marginal | Relaxed | Expected | Guided | Unlabelled
+"""Any of the label terms."""
 
 LABEL_TERMS: Mapping[str, type[AnyLabelTerm]] = {
     term.kind: term for term in (Enumerated, Marginal, Relaxed, Expected, Guided, Unlabelled)

@@ -105,7 +105,9 @@ def region(
         ValueError: the pixel is outside the slice, or has none of these labels.
     """
     if not all(0 <= place < side for place, side in zip(at, labels.shape, strict=True)):
-        raise ValueError(f"pixel {at} is outside the slice of {tuple(labels.shape)}; give row and column")
+        raise ValueError(
+            f"pixel {at} is outside the slice of {tuple(labels.shape)}; give row and column"
+        )
     parts, _ = ndimage.label(np.isin(labels.cpu().numpy(), list(of)), np.ones((3, 3)))
     if not parts[at]:
         raise ValueError(

@@ -130,6 +130,8 @@ class TrainConfig:
         rate = self.optimiser.learning_rate
         if not 0 <= rate < math.inf:
             raise ValueError(f"learning_rate must be at least 0 and finite, got {rate}")
+        if self.label_budget is not None and not self.model.stitched:
+            raise ValueError("label_budget is for models with labels; leave it out")
         if self.model.stitched == isinstance(self.objective.labels, Unlabelled):
             raise ValueError(
                 "labels 'unlabelled' belong to the SVAE alone (model: stitched: false), all others "
@@ -206,9 +208,11 @@ def merge_label_term(base: AnyLabelTerm, values: str | Mapping[str, Any]) -> Any
     Raises:
         ValueError: the kind or a number's name is unknown, or a value is wrong.
     """
+    if not isinstance(values, str | Mapping):
+        raise ValueError(f"labels must be a name or a mapping of numbers, got {values!r}")
     numbers = {"kind": values} if isinstance(values, str) else dict(values)
     kind = numbers.pop("kind", base.kind)
-    if kind not in LABEL_TERMS:
+    if not isinstance(kind, str) or kind not in LABEL_TERMS:
         raise ValueError(f"labels {kind!r} is unknown; choose one of {', '.join(LABEL_TERMS)}")
     term = LABEL_TERMS[kind]
     known = {field.name for field in fields(term)}

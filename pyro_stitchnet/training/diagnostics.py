@@ -1,6 +1,7 @@
 """Metrics of a bound: its terms, the distance of the styles, and the labels that it predicts."""
 
 import math
+import warnings
 
 import pyro
 import torch
@@ -108,7 +109,9 @@ def not_finite_terms(net: StitchNet, batch: Batch) -> str:
         if not one.x.isfinite().all():
             problems.append(f"{name}: its grey values")
             continue
-        with pyro.validation_enabled(False):  # which would raise at the first of them
+        # Pyro's checks would raise or warn at the first of them.
+        with pyro.validation_enabled(False), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Encountered")
             metrics = diagnose(net, one)
         terms = ("elbo/log_px", "elbo/log_py", *(f"kl/z{n}" for n in range(LEVELS, 0, -1)))
         wrong = [term for term in terms if not math.isfinite(metrics[term])]

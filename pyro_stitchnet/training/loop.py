@@ -90,8 +90,8 @@ def train(
             if state.in_a_row >= MOST_IN_A_ROW:
                 raise FloatingPointError(
                     f"{MOST_IN_A_ROW} steps in a row up to step {step} had no finite loss or "
-                    f"gradient; {state.learner.why_not_finite(parts[-1])}. Lower the learning rate, or "
-                    "choose a likelihood of bounded precision"
+                    f"gradient; {state.learner.why_not_finite(parts[-1])}. Lower the learning "
+                    "rate, or choose a likelihood of bounded precision"
                 )
             for callback in callbacks:
                 callback.step(state, loss)

@@ -1,4 +1,4 @@
-"""Self-training of q(y | x): where a pixel may have several labels, its target is their posterior."""
+"""Self-training of q(y | x): its target is the posterior where a pixel may have several labels."""
 
 import torch
 from torch import Tensor

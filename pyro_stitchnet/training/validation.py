@@ -7,8 +7,9 @@ from torch import Tensor
 
 from pyro_stitchnet.data.datasets.slices import Slices
 from pyro_stitchnet.evaluation.metrics.scores import slice_scores
+from pyro_stitchnet.model.slice_vae import SliceVAE
+from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.posterior import log_evidence, seeded
-from pyro_stitchnet.posterior._queries import Model
 
 __all__ = ["bits_per_dimension", "lesion_dice"]
 
@@ -35,7 +36,7 @@ def lesion_dice(
     }
 
 
-def bits_per_dimension(net: Model, x: Tensor, samples: int = 1) -> Tensor:
+def bits_per_dimension(net: StitchNet | SliceVAE, x: Tensor, samples: int = 1) -> Tensor:
     """Negative importance-weighted bound of 8-bit slices in bits per pixel, (N,).
 
     It needs a likelihood over the 256 grey levels; a density over [0, 1] is not comparable.

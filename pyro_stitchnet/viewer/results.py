@@ -54,7 +54,7 @@ class ScanResult:
         return [str(text) for text in warnings] if isinstance(warnings, list) else []
 
     @property
-    def severity_is(self) -> str:
+    def severity_definition(self) -> str:
         """The definition of the report's severity score."""
         return str(self.report.get("severity_score_is") or "")
 

@@ -1,4 +1,4 @@
-"""The command line from folders to results, and what it says of bad input."""
+"""Commands from folders to results, and their messages about wrong input."""
 
 import errno
 import json
@@ -20,7 +20,7 @@ TINY += ["--unlabelled-per-batch", 2, "--log-every", 1, "--validate-every", 2, "
 
 @pytest.fixture(scope="module")
 def folders(stitchnet: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders of phantoms, labelled, unlabelled and partly labelled, and a dataset of the three."""
+    """Folders of labelled, unlabelled and partially labelled phantoms, and their dataset."""
     root = tmp_path_factory.mktemp("folders")
     for first, name, patients in ((0, "labelled", 6), (6, "unlabelled", 3), (9, "partial", 2)):
         masks = "--no-masks" if name == "unlabelled" else "--masks"
@@ -40,7 +40,7 @@ def trained(stitchnet: Callable[..., None], folders: Path) -> Path:
     return folders / "run"
 
 
-def test_train_leaves_everything(trained: Path) -> None:
+def test_the_files_of_a_run(trained: Path) -> None:
     for name in ("model.pt", "log.csv", "curves.png", "run.json", "test/scores.csv",
                  "test/table.csv", "test/table.json", "test/table.md", "test/segmentations.png",
                  "test/styles.png"):  # fmt: skip
@@ -55,7 +55,7 @@ def test_train_leaves_everything(trained: Path) -> None:
     assert record["torch"]
 
 
-def test_evaluate_repeats_the_run_s_own_table(
+def test_evaluate_repeats_the_scores_of_the_run(
     stitchnet: Callable[..., None],
     trained: Path,
     folders: Path,
@@ -66,37 +66,28 @@ def test_evaluate_repeats_the_run_s_own_table(
     assert "Overall" in capsys.readouterr().out
     stitchnet("evaluate", trained / "model.pt", folders / "dataset", "--out",
               folders / "all")  # fmt: skip
-    assert "of patients that training or model selection saw: 4 of 6" in capsys.readouterr().err
+    assert "of patients in training or validation: 4 of 6" in capsys.readouterr().err
     again, before = (pd.read_csv(p / "scores.csv") for p in (folders / "again", trained / "test"))
     pd.testing.assert_frame_equal(again, before)
 
 
-def test_a_budget_of_labels_leaves_the_rest_unlabelled(
-    stitchnet: Callable[..., None], folders: Path
-) -> None:
-    stitchnet("train", folders / "dataset", "--out", folders / "budget",
-              "--label-budget", 2, *TINY)  # fmt: skip
-    _, info = checkpoint.load(folders / "budget" / "model.pt")
-    assert info["slices"] == {"labelled": 4, "unlabelled": 4, "validation": 1, "test": 2}
-
-
-def test_where_masks_mark_infection_only_that_is_scored(
+def test_of_infection_masks_infection_alone_is_scored(
     stitchnet: Callable[..., None], trained: Path, folders: Path
 ) -> None:
     stitchnet("prepare", f"{folders / 'partial'}@infection", "--out",
               folders / "infection", "--size", 64, "--lungs", "none", "--workers", 1,
               "--no-progress")  # fmt: skip
     stitchnet("evaluate", trained / "model.pt", folders / "infection", "--out",
-              folders / "elsewhere", "--views", 2, "--decision", "dice",
+              folders / "infection_scores", "--views", 2, "--decision", "dice",
               "--least-patch", 3)  # fmt: skip
-    scores = pd.read_csv(folders / "elsewhere" / "scores.csv")
+    scores = pd.read_csv(folders / "infection_scores" / "scores.csv")
     assert list(scores["lesion"]) == ["Infection"] * 2
     assert (scores["truth_pixels"] > 0).any()
-    info = json.loads((folders / "elsewhere" / "table.json").read_text())["info"]
+    info = json.loads((folders / "infection_scores" / "table.json").read_text())["info"]
     assert (info["views"], info["decision"], info["least_patch"]) == (2, "dice", 3)
 
 
-def test_with_no_folds_every_patient_trains(
+def test_without_folds_all_patients_are_trained_on(
     stitchnet: Callable[..., None], folders: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = folders / "everyone"
@@ -108,13 +99,16 @@ def test_with_no_folds_every_patient_trains(
     assert info["best_step"] == 2
 
 
-def test_a_run_out_of_time_ends_as_any_other(
+def test_a_run_with_a_label_budget_that_runs_out_of_time_is_evaluated(
     folders: Path, stitchnet: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = folders / "short"
-    stitchnet("train", folders / "dataset", "--out", out, *TINY, "--steps", 99, "--minutes", 1e-9)
+    stitchnet("train", folders / "dataset", "--out", out, *TINY, "--steps", 99, "--minutes", 1e-9,
+              "--label-budget", 2)  # fmt: skip
     assert "ended before step 99\nkept the weights of step 1 of 1;" in capsys.readouterr().out
-    assert (out / "model.pt").exists()
+    _, info = checkpoint.load(out / "model.pt")
+    # The budget leaves the other labelled slices unlabelled.
+    assert info["slices"] == {"labelled": 4, "unlabelled": 4, "validation": 1, "test": 2}
     assert (out / "test").exists()
 
 
@@ -124,10 +118,8 @@ def test_a_run_out_of_time_ends_as_any_other(
         (["train", "nowhere", "--out", "out"], ["nowhere: no prepared dataset", "prepare"]),
         (["prepare", "nowhere", "--out", "out"], ["nowhere: no such folder"]),
         (["prepare", "--out", "out"], ["no folder to prepare", "stitchnet prepare FOLDER"]),
-        (["prepare", ".", "--out", "out"], ["is empty; give the folder that the scans lie in"]),
+        (["prepare", ".", "--out", "out"], ["is empty; give the folder that holds the scans"]),
         (["prepare", ".", "--out", "out", "--workers", "0"], ["workers must be at least 1"]),
-        (["prepare", ".", "--out", "out", "--size", "65"], ["error: size 65 is not a positive"]),
-        (["prepare", ".", "--out", "out", "--window", "9", "1"], ["error: window (9.0, 1.0)"]),
         (["inspect", "nowhere", "--out", "out"], ["nowhere: no prepared dataset", "prepare"]),
         (["evaluate", "none.pt", "nowhere", "--out", "out"], ["none.pt", "stitchnet train"]),
         (["phantom", "--out", "out", "--size", "100"], ["multiple of 32"]),
@@ -135,16 +127,16 @@ def test_a_run_out_of_time_ends_as_any_other(
         (["train", "[x]", "--out", "out"], ["[x]: no prepared"]),
         (["train", "x", "--out", "out", "--log-every", "0"], ["log_every"]),
         (["train", "x", "--out", "out", "--minutes", "0"], ["minutes must be above 0"]),
-        (["train", "x", "--out", "out", "--label-weight", "nan"], ["label_weight", "finite"]),
         (["train", "x", "--out", "out", "--learning-rate", "-1"], ["learning_rate", "at least 0"]),
         (
             ["train", "x", "--out", "out", "--preset", "tiny", "--weights", "w"],
             ["width", "article"],
         ),
         (["demo", "--out", "out", "--steps", "0"], ["steps must be at least 1"]),
+        (["explain", "m", "s", "--out", "out", "--draws", "1"], ["--draws must be at least 2"]),
     ],
 )
-def test_bad_input_is_one_line_naming_file_and_remedy(
+def test_wrong_input_is_one_line_with_file_and_remedy(
     refused: Callable[..., str],
     arguments: list[str],
     words: list[str],
@@ -152,14 +144,45 @@ def test_bad_input_is_one_line_naming_file_and_remedy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    said = refused(*arguments)
-    assert all(word in said for word in words)
+    message = refused(*arguments)
+    assert all(word in message for word in words)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["prepare", ".", "--out", "out", "--size", "65"], "size 65 is not a positive"),
+        (["prepare", ".", "--out", "out", "--window", "9", "1"], "window (9.0, 1.0)"),
+        (["evaluate", "m", "d", "--out", "out", "--views", "9"], "views must be between 1 and 8"),
+        (["explain", "m", "s", "--out", "out", "--samples", "-1"], "samples must be at least 0"),
+        (["train", "x", "--out", "out", "--kl-weight", "0"], "kl_weight must be above 0"),
+        (
+            ["train", "x", "--out", "out", "--label-weight", "nan"],
+            "label_weight must be at least 0",
+        ),
+        (["train", "x", "--out", "out", "--steps", "many"], "steps"),
+    ],
+)
+def test_an_option_out_of_range_is_refused_with_status_2(
+    stitchnet: Callable[..., None],
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        stitchnet(*arguments)
+    assert stop.value.code == 2
+    assert message in " ".join(capsys.readouterr().err.replace("│", "").split())
     assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture
-def strange(folders: Path, tmp_path: Path) -> Path:
-    """A finished dataset, one that was interrupted, and one without any label, in a folder."""
+def unusable(folders: Path, tmp_path: Path) -> Path:
+    """A finished dataset, an interrupted one, and one without any label, in a folder."""
     shutil.copytree(folders / "dataset", tmp_path / "interrupted")
     (tmp_path / "interrupted" / "dataset.json").unlink()
     shutil.copytree(folders / "dataset", tmp_path / "unlabelled")
@@ -176,29 +199,29 @@ def strange(folders: Path, tmp_path: Path) -> Path:
         (["train", "interrupted", *TINY], ["interrupted: no prepared dataset", "run the same"]),
         (["inspect", "interrupted"], ["interrupted: no prepared dataset", "run the same"]),
         (["evaluate", "MODEL", "interrupted"], ["interrupted: no prepared", "run the same"]),
-        (["train", "unlabelled", *TINY], ["unlabelled: no slice has a label", "label some"]),
+        (["train", "unlabelled", *TINY], ["unlabelled: no slice is labelled", "label some"]),
         (["evaluate", "MODEL", "unlabelled"], ["unlabelled: no slice has labels"]),
         (["train", "whole", "--label-budget", 99, *TINY], ["whole: labels of 99", "give 1 to 3"]),
-        (["train", "whole", "--folds", 9, *TINY], ["whole: folds must be between 3", "6: 9"]),
+        (["train", "whole", "--folds", 9, *TINY], ["whole: folds must be between 3", "6, got 9"]),
     ],
 )
-def test_a_dataset_that_does_not_serve_is_named(
+def test_an_unusable_dataset_is_one_line_with_a_remedy(
     refused: Callable[..., str],
     arguments: list[object],
     words: list[str],
-    strange: Path,
+    unusable: Path,
     trained: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.chdir(strange)
-    said = refused(
+    monkeypatch.chdir(unusable)
+    message = refused(
         *(trained / "model.pt" if argument == "MODEL" else argument for argument in arguments),
         "--out",
         "out",
     )
-    assert all(word in said for word in words)
-    assert said.count("\n") == 1
-    assert not (strange / "out").exists()
+    assert all(word in message for word in words)
+    assert message.count("\n") == 1
+    assert not (unusable / "out").exists()
 
 
 COMMANDS: list[list[object]] = [
@@ -213,9 +236,13 @@ COMMANDS: list[list[object]] = [
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: str(command[0]))
 @pytest.mark.parametrize(
     ("out", "words"),
-    [("file/x", "through a file"), ("file", "a file"), ("denied", "no permission; ask")],
+    [
+        ("file/x", "a part of the path is a file"),
+        ("file", "a file"),
+        ("denied", "no permission; change the permissions"),
+    ],
 )
-def test_an_output_that_cannot_be_made_is_named_with_a_remedy(
+def test_an_impossible_output_folder_has_a_remedy(
     refused: Callable[..., str],
     command: list[object],
     out: str,
@@ -225,7 +252,7 @@ def test_an_output_that_cannot_be_made_is_named_with_a_remedy(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Root may write anywhere, so permission is denied by a stand-in for the system's call."""
+    """Root may write anywhere, so the system's call is replaced by one that denies permission."""
     (tmp_path / "file").touch()
     mkdir = os.mkdir
 
@@ -236,8 +263,7 @@ def test_an_output_that_cannot_be_made_is_named_with_a_remedy(
 
     monkeypatch.setattr(os, "mkdir", deny)
     monkeypatch.chdir(folders)
-    said = refused(*command, "--out", tmp_path / out)
-    error = said.splitlines()[-1]
+    error = refused(*command, "--out", tmp_path / out).splitlines()[-1]
     assert error.startswith(f"error: {tmp_path / out}")
     assert words in error
     assert "give another path" in error
@@ -248,7 +274,7 @@ def full(*arguments: object, **options: object) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: str(command[0]))
-def test_a_full_disk_is_named_with_the_remedy(
+def test_a_full_disk_has_a_remedy(
     refused: Callable[..., str],
     command: list[object],
     folders: Path,
@@ -259,12 +285,12 @@ def test_a_full_disk_is_named_with_the_remedy(
     monkeypatch.chdir(folders)
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        said = refused(*command, "--out", tmp_path / "out").splitlines()[-1]
-    assert said.startswith(f"error: {tmp_path / 'out'}")
-    assert "no space is left on its disk; make room, and run the same command again" in said
+        error = refused(*command, "--out", tmp_path / "out").splitlines()[-1]
+    assert error.startswith(f"error: {tmp_path / 'out'}")
+    assert "no space left on the disk; free some space and run the same command again" in error
 
 
-def test_a_disk_that_fills_up_with_slices_is_named_and_preparing_goes_on(
+def test_preparation_continues_after_a_full_disk(
     stitchnet: Callable[..., None],
     refused: Callable[..., str],
     folders: Path,
@@ -275,14 +301,14 @@ def test_a_disk_that_fills_up_with_slices_is_named_and_preparing_goes_on(
     command = [*COMMANDS[0], "--out", tmp_path / "out"]
     with monkeypatch.context() as patch:
         patch.setattr("zarr.create_group", full)
-        said = refused(*command)
-    assert said.startswith(f"error: {tmp_path / 'out'}: no space is left on its disk; make room")
+        error = refused(*command)
+    assert error.startswith(f"error: {tmp_path / 'out'}: no space left on the disk; free some")
     stitchnet(*command)
     assert len(Dataset(tmp_path / "out")) == 6
 
 
 @pytest.mark.parametrize(("command", "result"), [(1, "inspection.md"), (2, "table.md")])
-def test_results_are_not_written_over(
+def test_results_are_not_overwritten(
     refused: Callable[..., str],
     command: int,
     result: str,
@@ -293,8 +319,8 @@ def test_results_are_not_written_over(
 ) -> None:
     (tmp_path / result).write_text("of an hour ago")
     monkeypatch.chdir(folders)
-    said = refused(*COMMANDS[command], "--out", tmp_path)
-    assert f"{tmp_path}: holds results already ({result}); choose another --out" in said
+    message = refused(*COMMANDS[command], "--out", tmp_path)
+    assert f"{tmp_path}: holds results already ({result}); choose another --out" in message
     assert [path.name for path in tmp_path.iterdir()] == [result]
     assert (tmp_path / result).read_text() == "of an hour ago"
 
@@ -311,14 +337,14 @@ def test_results_are_not_mixed_with_other_files(
     for name in ("scan.nii.gz", ".DS_Store", "scores.csv", "config.yaml"):
         (tmp_path / name).write_text("mine")  # evaluate writes the third, train the fourth
     monkeypatch.chdir(folders)
-    said = refused(*COMMANDS[command], "--out", tmp_path)
-    theirs = {2: "config.yaml, scan.nii.gz", 3: "scan.nii.gz, scores.csv"}[command]
-    assert f"{tmp_path}: holds other files ({theirs})" in said
-    assert "choose an empty folder" in said
+    message = refused(*COMMANDS[command], "--out", tmp_path)
+    others = {2: "config.yaml, scan.nii.gz", 3: "scan.nii.gz, scores.csv"}[command]
+    assert f"{tmp_path}: holds other files ({others})" in message
+    assert "choose an empty or new folder" in message
     assert {path.read_text() for path in tmp_path.iterdir()} == {"mine"}
 
 
-def test_notes_on_what_was_prepared(
+def test_notes_on_a_preparation(
     stitchnet: Callable[..., None],
     folders: Path,
     tmp_path: Path,
@@ -334,9 +360,9 @@ def test_notes_on_what_was_prepared(
     shutil.copytree(folders / "unlabelled", tmp_path / "bad")
     next((tmp_path / "bad" / "images").iterdir()).write_bytes(b"")
     stitchnet("prepare", tmp_path / "bad", *options, "--skip-bad", "--out", tmp_path / "few")
-    said = capsys.readouterr()
-    assert said.err == f"note: scans left out: 1, see {tmp_path / 'few' / 'skipped.csv'}\n"
-    assert said.out.startswith("slices: 2, of them with labels: 0, patients: 2; ")
+    captured = capsys.readouterr()
+    assert captured.err == f"note: scans left out: 1, see {tmp_path / 'few' / 'skipped.csv'}\n"
+    assert captured.out.startswith("slices: 2, with labels: 0, patients: 2; ")
 
 
 def test_a_run_is_not_overwritten(

@@ -1,4 +1,4 @@
-"""The commands `sample`, `styles` and `explain`, and what they say of bad input."""
+"""The commands `sample`, `styles` and `explain`, and their messages about wrong input."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -27,94 +27,93 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
+def image_file(tmp_path: Path) -> Path:
     path = tmp_path / "slice.png"
     grey = phantom_patient(1, 1, size=128)[0].image
     Image.fromarray((255 * grey).round().astype(np.uint8)).save(path)
     return path
 
 
-def test_explain_resizes_as_training_did_and_writes_a_page(
+def test_explain_preprocesses_the_slice_and_writes_a_page(
     stitchnet: Callable[..., None],
     refused: Callable[..., str],
     capsys: pytest.CaptureFixture[str],
     model: Path,
-    picture: Path,
+    image_file: Path,
     tmp_path: Path,
 ) -> None:
-    stitchnet("explain", model, picture, "--out", tmp_path / "e", "--samples", 2)
+    stitchnet("explain", model, image_file, "--out", tmp_path / "e", "--draws", 2)
     assert "evidence lower bound" in capsys.readouterr().out
     text = (tmp_path / "e" / "explain.html").read_text(encoding="utf-8")
     assert "slice.png" in text
     assert (tmp_path / "e" / "explain.png").stat().st_size > 10_000
-    again = refused("explain", model, picture, "--out", tmp_path / "e")
+    again = refused("explain", model, image_file, "--out", tmp_path / "e")
     assert "choose another --out" in again
 
 
-def test_styles_and_samples_write_pictures_and_arrays(
-    stitchnet: Callable[..., None], model: Path, picture: Path, tmp_path: Path
+def test_styles_and_sample_write_figures_and_arrays(
+    stitchnet: Callable[..., None], model: Path, image_file: Path, tmp_path: Path
 ) -> None:
-    stitchnet("styles", model, picture, "--out", tmp_path / "s", "--draws", 2,
+    stitchnet("styles", model, image_file, "--out", tmp_path / "s", "--draws", 2,
               "--noise")  # fmt: skip
     with np.load(tmp_path / "s" / "styles.npz") as kept:
         assert kept["styles"].shape == (2, 4, 64, 64)
         assert kept["labels"].shape == kept["stitched"].shape == (2, 64, 64)
     assert (tmp_path / "s" / "styles.png").exists()
-    for name, heat in (("all", 1), ("none", 0)):
+    for name, temperature in (("all", 1), ("none", 0)):
         stitchnet("sample", model, "--out", tmp_path / name, "--number", 2,
-                  "--temperature", heat)  # fmt: skip
+                  "--temperature", temperature)  # fmt: skip
         with np.load(tmp_path / name / "samples.npz") as kept:
-            alike = np.allclose(kept["styles"][0], kept["styles"][1])
-            assert alike == (name == "none")
+            equal = np.allclose(kept["styles"][0], kept["styles"][1])
+            assert equal == (name == "none")
             assert kept["stitched"].shape == (2, 64, 64)
 
 
-def test_bad_input_is_one_line(
-    refused: Callable[..., str], model: Path, picture: Path, tmp_path: Path
+def test_wrong_input_is_one_line(
+    refused: Callable[..., str], model: Path, image_file: Path, tmp_path: Path
 ) -> None:
     out = ["--out", tmp_path / "never"]
-    grey = np.asarray(Image.open(picture))
+    grey = np.asarray(Image.open(image_file))
     Image.fromarray(np.stack([grey, 255 - grey, grey], -1)).save(tmp_path / "colour.png")
     Image.fromarray(grey[:100, :100]).save(tmp_path / "odd.png")
     broken = grey / 255
     broken[0] = np.nan
     np.save(tmp_path / "nan.npy", broken)
     np.save(tmp_path / "three.npy", np.stack([grey] * 3))
-    alien = tmp_path / "alien.pt"
-    torch.save({"weights": 1}, alien)
+    other_format = tmp_path / "other.pt"
+    torch.save({"weights": 1}, other_format)
     cases: list[tuple[list[object], str]] = [
         ([model, tmp_path / "colour.png"], "not grey"),
         ([model, tmp_path / "odd.png", "--prepared"], "resize or pad to 64 or 128"),
         ([model, tmp_path / "nan.npy"], "not a number"),
-        ([model, tmp_path / "three.npy"], "say which by --slice 0 to 2"),
+        ([model, tmp_path / "three.npy"], "choose one by --slice 0 to 2"),
         ([model, tmp_path / "none.png"], "missing"),
-        ([tmp_path / "none.pt", picture], "no such checkpoint"),
-        ([alien, picture], "not a stitchnet checkpoint"),
+        ([tmp_path / "none.pt", image_file], "no such checkpoint"),
+        ([other_format, image_file], "not a stitchnet checkpoint"),
     ]
-    for verb in ("styles", "explain"):
-        for arguments, said in cases:
-            assert said in refused(verb, *arguments, *out)
+    for number, (arguments, message) in enumerate(cases):  # both commands read slices alike
+        assert message in refused(("styles", "explain")[number % 2], *arguments, *out)
     (tmp_path / "empty").mkdir()
     assert "no prepared dataset" in refused(
-        "explain", model, picture, *out, "--against", tmp_path / "empty"
+        "explain", model, image_file, *out, "--against", tmp_path / "empty"
     )
     assert "levels 1 to 5" in refused("sample", model, *out, "--levels", "1", "6")
     assert "64 or 128" in refused("sample", model, *out, "--size", 96)
     assert not (tmp_path / "never").exists()
 
 
-def test_another_presets_weights_are_said_to_be_so(
-    refused: Callable[..., str], picture: Path, tmp_path: Path
+def test_weights_of_another_preset_are_refused(
+    refused: Callable[..., str], image_file: Path, tmp_path: Path
 ) -> None:
-    """A checkpoint whose weights are not of the networks that it describes."""
+    """A checkpoint whose weights do not fit its configuration."""
     mixed = tmp_path / "mixed.pt"
     checkpoint.save(StitchNet(preset("tiny").model), mixed)
     content = checkpoint.read(mixed, 1)
     content["config"] = asdict(preset("guided").model)
     checkpoint.write(content, mixed)
-    said = refused("explain", mixed, picture, "--out", tmp_path / "never")
-    assert "not of the networks" in said
+    message = refused("explain", mixed, image_file, "--out", tmp_path / "never")
+    assert "do not fit the networks" in message
     content["config"]["depth"] = 3
     checkpoint.write(content, mixed)
-    said = refused("explain", mixed, picture, "--out", tmp_path / "never")
-    assert "another version" in said
+    message = refused("explain", mixed, image_file, "--out", tmp_path / "never")
+    assert "another version" in message

@@ -16,10 +16,10 @@ from pyro_stitchnet.data.preprocessing.steps import Preprocessing
 def _image_folder(root: Path, values: Sequence[int], names: Sequence[str] = ("a.png",)) -> Path:
     mask = np.repeat(np.array(values, np.uint8), 32 // len(values) + 1)[:32, None].repeat(32, 1)
     grey = np.arange(32 * 32, dtype=np.uint8).reshape(32, 32)
-    for part, values_of in (("images", grey), ("masks", mask)):
+    for part, pixels in (("images", grey), ("masks", mask)):
         (root / part).mkdir(parents=True)
         for name in names:
-            Image.fromarray(values_of).save(root / part / name)
+            Image.fromarray(pixels).save(root / part / name)
     rows = [f"{name},patient {name}" for name in names]
     (root / "index.csv").write_text("\n".join(["file,patient", *rows]) + "\n")
     return root

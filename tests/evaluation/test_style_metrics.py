@@ -48,6 +48,8 @@ def test_one_style_for_all_labels_shows_no_gap_and_no_drop(net: StitchNet, slice
         assert metrics[name] == pytest.approx(0, abs=1e-6), name
 
 
-def test_a_wrong_label_lowers_the_likelihood_of_anchored_styles(net: StitchNet, slices: Slices) -> None:
+def test_a_wrong_label_lowers_the_likelihood_of_anchored_styles(
+    net: StitchNet, slices: Slices
+) -> None:
     net.anchor(slices.images, torch.nn.functional.one_hot(slices.labels(), len(LABELS)).bool())
     assert style_metrics(net, slices)["label_drop"] > 0.3

@@ -1,4 +1,4 @@
-"""What a person is told of a dataset must be so."""
+"""The summary of a dataset is that of its slices."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from pyro_stitchnet.figures.dataset_page import contact_sheet, inspect, write_in
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Six labelled slices of 3 patients, 2 unlabelled of a fourth, who has a copy of one."""
+    """Six labelled slices of 3 patients, 2 unlabelled of a fourth, one of them a copy."""
     root = tmp_path_factory.mktemp("dataset")
     labelled = phantom_slices(3, 2, size=64)
     images = phantom_slices([3], 2, size=64).images
@@ -29,47 +29,47 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def test_counts_and_shares_are_those_of_the_slices(dataset: Dataset) -> None:
-    found = inspect(dataset)
-    row = found.counts.loc["folder"]
+    summary = inspect(dataset)
+    row = summary.counts.loc["folder"]
     assert (row["slices"], row["patients"], row["labelled"], row["complete"]) == (8, 4, 6, 6)
     assert row["GGO"] == dataset.manifest["has_ggo"].sum()
     sets = dataset.load().label_sets
     for name, bits in {"0": 1, "1": 2, "2": 4, "3": 8, "0+1+2+3": 15}.items():
         expected = float((sets == bits).float().mean())
         if expected:
-            assert found.shares["share"][name] == pytest.approx(expected)
+            assert summary.shares["share"][name] == pytest.approx(expected)
         else:
-            assert name not in found.shares.index
-    assert found.histogram.sum().to_numpy() == pytest.approx(1)
+            assert name not in summary.shares.index
+    assert summary.histogram.sum().to_numpy() == pytest.approx(1)
     air = (dataset.load().images[sets == 1] < 1 / 32).float().mean()
-    assert found.histogram["0"].iloc[0] == pytest.approx(float(air), abs=1e-6)
+    assert summary.histogram["0"].iloc[0] == pytest.approx(float(air), abs=1e-6)
 
 
-def test_what_may_be_wrong_is_said(dataset: Dataset) -> None:
-    said = "\n".join(inspect(dataset).warnings)
-    assert "Pairs of patients who share a picture (give them one name): 1: " in said
-    assert "not every one of 5 folds has one" in said
-    assert "rule 'full'" in said
+def test_warnings(dataset: Dataset) -> None:
+    warnings = "\n".join(inspect(dataset).warnings)
+    assert "Pairs of patients who share a slice (give them one name): 1: " in warnings
+    assert "some of 5 folds have none" in warnings
+    assert "rule 'full'" in warnings
     for absent in ("left out", "Fewer than 3", "No slice is unlabelled", "of all slices", "flat"):
-        assert absent not in said
-    some = "\n".join(inspect(dataset.take([0, 1])).warnings)
+        assert absent not in warnings
+    few = "\n".join(inspect(dataset.take([0, 1])).warnings)
     for present in ("Fewer than 3", "No slice is unlabelled", "100% of all slices"):
-        assert present in some
+        assert present in few
 
 
-def test_a_sample_is_drawn_where_there_are_many(dataset: Dataset) -> None:
-    assert len(inspect(dataset, most=3).looked_at) == 3
-    assert inspect(dataset, most=3).looked_at == inspect(dataset, most=3).looked_at
+def test_a_random_sample_of_a_large_dataset_is_read(dataset: Dataset) -> None:
+    assert len(inspect(dataset, most=3).read) == 3
+    assert inspect(dataset, most=3).read == inspect(dataset, most=3).read
     with pytest.raises(ValueError, match="most must be at least 1"):
         inspect(dataset, most=0)
 
 
-def test_the_sheet_shows_every_slice_asked_for(dataset: Dataset) -> None:
+def test_the_sheet_shows_the_given_slices(dataset: Dataset) -> None:
     figure = contact_sheet(dataset, [0, 3, 7], columns=2)
     assert [ax.get_title() for ax in figure.axes] == [*(dataset.names[i] for i in (0, 3, 7)), ""]
 
 
-def test_all_is_written(dataset: Dataset, tmp_path: Path) -> None:
+def test_files(dataset: Dataset, tmp_path: Path) -> None:
     text = write_inspection(dataset, tmp_path / "look", sheet=4)
     assert (tmp_path / "look" / "inspection.md").read_text() == text + "\n"
     assert "| folder | 8 | 4 |" in text

@@ -1,4 +1,4 @@
-"""Slices side by side: what is in the figures, and that their colours can be told apart."""
+"""Grids of slices: their content, and the contrast of their colours."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from pyro_stitchnet import figures as pictures
+from pyro_stitchnet import figures
 from pyro_stitchnet.figures.grids import sheet
 from pyro_stitchnet.labels import CONSOLIDATION, GGO
 
@@ -15,7 +15,7 @@ IMAGES = rng.random((3, 16, 16))
 TRUTH, PREDICTED = rng.integers(0, 4, (2, 3, 16, 16))
 STYLES = rng.random((3, 4, 16, 16))
 
-# Machado, Oliveira and Fernandes (2009), severity 1: linear RGB as each dichromat sees it.
+# Machado, Oliveira and Fernandes (2009), severity 1: linear RGB as seen by each dichromat.
 SIGHTS = {
     "normal": np.eye(3),
     "protanopia": np.array(
@@ -39,7 +39,7 @@ def titles(figure: Figure) -> list[str]:
 
 def test_overlay_colours_the_lesions_and_nothing_else() -> None:
     image, labels = IMAGES[0], TRUTH[0]
-    colour = pictures.overlay(image, labels, alpha=0.25)
+    colour = figures.overlay(image, labels, alpha=0.25)
     assert colour.shape == (16, 16, 3)
     for label, name in ((GGO, "#20E640"), (CONSOLIDATION, "#2050FF")):
         expected = 0.75 * image[labels == label][:, None] + 0.25 * np.array(to_rgb(name))
@@ -48,9 +48,9 @@ def test_overlay_colours_the_lesions_and_nothing_else() -> None:
     np.testing.assert_array_equal(colour[plain], np.repeat(image[plain][:, None], 3, axis=1))
 
 
-def test_overlay_leaves_its_input_alone_and_clips() -> None:
+def test_overlay_clips_without_changing_its_input() -> None:
     image = np.array([[-1.0, 2.0, 0.5]])
-    colour = pictures.overlay(image, np.array([[0, 1, 2]]))
+    colour = figures.overlay(image, np.array([[0, 1, 2]]))
     assert colour.min() >= 0
     assert colour.max() <= 1
     np.testing.assert_array_equal(image, [[-1.0, 2.0, 0.5]])
@@ -58,17 +58,17 @@ def test_overlay_leaves_its_input_alone_and_clips() -> None:
 
 def test_overlay_refuses_wrong_input() -> None:
     with pytest.raises(ValueError, match=r"must both be \(H, W\)"):
-        pictures.overlay(IMAGES[0], TRUTH[0, :3])
+        figures.overlay(IMAGES[0], TRUTH[0, :3])
     with pytest.raises(ValueError, match="alpha is 2"):
-        pictures.overlay(IMAGES[0], TRUTH[0], alpha=2)
+        figures.overlay(IMAGES[0], TRUTH[0], alpha=2)
 
 
 @pytest.mark.parametrize("sight", SIGHTS)
-def test_the_colours_can_be_told_apart_on_any_grey(sight: str) -> None:
+def test_the_colours_are_distinguishable_on_any_grey(sight: str) -> None:
     grey = np.linspace(0, 1, 21)[None]
 
     def seen(label: int) -> np.ndarray:
-        rgb = pictures.overlay(grey, np.full(grey.shape, label))
+        rgb = figures.overlay(grey, np.full(grey.shape, label))
         linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
         linear = np.clip(linear @ SIGHTS[sight].T, 0, 1)
         gamma = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
@@ -79,8 +79,8 @@ def test_the_colours_can_be_told_apart_on_any_grey(sight: str) -> None:
         assert deltaE_ciede2000(one, other).min() > 16.9
 
 
-def test_segmentations_has_a_row_a_slice_and_a_column_a_method() -> None:
-    figure = pictures.segmentations(
+def test_segmentations_has_a_row_per_slice_and_a_column_per_method() -> None:
+    figure = figures.segmentations(
         IMAGES, TRUTH, {"U-Net": PREDICTED, "StitchNet": TRUTH}, names=["a", "b", "c"]
     )
     assert isinstance(figure, Figure)
@@ -91,12 +91,12 @@ def test_segmentations_has_a_row_a_slice_and_a_column_a_method() -> None:
     np.testing.assert_array_equal(second_row[0].get_array(), IMAGES[1])
     assert second_row[0].get_clim() == (0, 1)
     for drawn, labels in zip(second_row[1:], (TRUTH, PREDICTED, TRUTH), strict=True):
-        np.testing.assert_array_equal(drawn.get_array(), pictures.overlay(IMAGES[1], labels[1]))
+        np.testing.assert_array_equal(drawn.get_array(), figures.overlay(IMAGES[1], labels[1]))
 
 
 def test_styles_has_the_four_styles_in_order() -> None:
     stitched = np.take_along_axis(STYLES, PREDICTED[:, None], axis=1)[:, 0]
-    figure = pictures.styles(IMAGES, TRUTH, PREDICTED, STYLES, stitched)
+    figure = figures.styles(IMAGES, TRUTH, PREDICTED, STYLES, stitched)
     assert [title.replace("\n", " ") for title in titles(figure)[:8]] == [
         "slice",
         "truth",
@@ -110,24 +110,35 @@ def test_styles_has_the_four_styles_in_order() -> None:
     last_row = [np.asarray(ax.images[0].get_array()) for ax in figure.axes[16:]]
     np.testing.assert_array_equal(np.stack(last_row[3:7]), STYLES[2])
     np.testing.assert_array_equal(last_row[7], stitched[2])
-    unlabelled = pictures.styles(IMAGES, None, PREDICTED, STYLES, stitched)
+    unlabelled = figures.styles(IMAGES, None, PREDICTED, STYLES, stitched)
     assert len(unlabelled.axes) == 3 * 7
     assert "truth" not in titles(unlabelled)
 
 
+def test_image_columns_overlay_labels_where_given() -> None:
+    figure = figures.image_columns({"plain": IMAGES, "labels": IMAGES}, {"labels": TRUTH})
+    plain, labels = (np.asarray(ax.images[0].get_array()) for ax in figure.axes[:2])
+    np.testing.assert_array_equal(plain, IMAGES[0])
+    np.testing.assert_array_equal(labels, figures.overlay(IMAGES[0], TRUTH[0]))
+    assert figure.legends
+    assert not figures.image_columns({"plain": IMAGES}).legends
+    with pytest.raises(ValueError, match="3 slices but 1 names"):
+        figures.image_columns({"a": IMAGES}, names=["a"])
+
+
 def test_grids_refuse_wrong_input() -> None:
     with pytest.raises(ValueError, match="U-Net has shape"):
-        pictures.segmentations(IMAGES, TRUTH, {"U-Net": PREDICTED[:1]})
+        figures.segmentations(IMAGES, TRUTH, {"U-Net": PREDICTED[:1]})
     with pytest.raises(ValueError, match="3 slices but 1 names"):
-        pictures.segmentations(IMAGES, TRUTH, {}, names=["a"])
+        figures.segmentations(IMAGES, TRUTH, {}, names=["a"])
     with pytest.raises(ValueError, match=r"need \(3, 4, 16, 16\)"):
-        pictures.styles(IMAGES, None, TRUTH, STYLES[:, :3], IMAGES)
+        figures.styles(IMAGES, None, TRUTH, STYLES[:, :3], IMAGES)
     with pytest.raises(ValueError, match="images has shape"):
-        pictures.segmentations(IMAGES[0], TRUTH[0], {})
+        figures.segmentations(IMAGES[0], TRUTH[0], {})
 
 
 def test_heat_rises_in_lightness_and_stops_at_its_top() -> None:
-    colours = pictures.heat(np.linspace(0, 2, 21), 1.0)
+    colours = figures.heat(np.linspace(0, 2, 21), 1.0)
     assert colours.shape == (21, 3)
     lightness = rgb2lab(colours[None])[0, :, 0]
     assert (np.diff(lightness[:11]) > 0).all()
@@ -135,12 +146,12 @@ def test_heat_rises_in_lightness_and_stops_at_its_top() -> None:
     assert lightness[0] < 1
 
 
-def test_a_sheet_has_a_title_a_picture() -> None:
+def test_a_sheet_has_a_title_per_image() -> None:
     cells = {f"cell {n}": IMAGES[n % 3] for n in range(7)}
     figure = sheet(cells, "all", ["a: 1", "b: 2"])
     assert titles(figure)[:7] == list(cells)
     assert len(figure.axes) == 10
     np.testing.assert_array_equal(figure.axes[1].images[0].get_array(), IMAGES[1])
     assert figure.texts[-1].get_text() == "a: 1\nb: 2"
-    with pytest.raises(ValueError, match="nothing to draw"):
+    with pytest.raises(ValueError, match="no image to draw"):
         sheet({}, "none")

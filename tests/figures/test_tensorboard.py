@@ -1,4 +1,4 @@
-"""What TensorBoard is given to show, read back."""
+"""The log for TensorBoard, read back."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from pyro_stitchnet.training.loop import train
 from pyro_stitchnet.training.state import State
 
 
-def test_it_has_every_figure_and_the_pictures(tmp_path: Path) -> None:
+def test_every_metric_and_figure_is_written(tmp_path: Path) -> None:
     slices, tiny = phantom_slices([0, 1], 2, size=64), preset("tiny")
     state = State(ElboLearner(StitchNet(tiny.model), tiny.objective), tiny.optimiser)
     train(

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from pyro import poutine
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
 from pyro_stitchnet.labels import LABELS
@@ -119,7 +119,11 @@ def test_every_network_is_evaluated_once(shared_net: Callable[[str], StitchNet],
     def count(name: str) -> Callable[..., None]:
         return lambda *_: calls.__setitem__(name, calls.get(name, 0) + 1)
 
-    parts = {"encoder": net.svae.encoder, "decoder": net.svae.decoder, "classifier": net.classifier}
+    parts: dict[str, nn.Module | None] = {
+        "encoder": net.svae.encoder,
+        "decoder": net.svae.decoder,
+        "classifier": net.classifier,
+    }
     parts |= {f"head {i}": head for i, head in enumerate(net.heads)}
     hooks = [
         part.register_forward_hook(count(name)) for name, part in parts.items() if part is not None

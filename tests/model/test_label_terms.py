@@ -86,7 +86,7 @@ class TwoByTwo:
         scores = self.scores().reshape(4, K)
         sets = torch.ones(4, K).bool() if allowed is None else allowed.reshape(4, K)
         maps = [
-            sum(scores[i, k] for i, k in enumerate(labels))
+            scores[range(4), labels].sum()
             for labels in itertools.product(range(K), repeat=4)
             if all(sets[i, k] for i, k in enumerate(labels))
         ]

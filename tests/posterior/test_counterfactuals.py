@@ -1,4 +1,6 @@
-"""Counterfactuals: what stays, what changes, and that healing undoes a lesion put in."""
+"""Counterfactuals: what stays, what changes, and that healing removes an inserted lesion."""
+
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -9,8 +11,15 @@ from pyro_stitchnet.labels import CONSOLIDATION, GGO, HEALTHY
 from pyro_stitchnet.model.distributions import Stitched
 from pyro_stitchnet.model.likelihoods import FAMILIES
 from pyro_stitchnet.model.stitchnet import StitchNet
-from pyro_stitchnet.posterior import HEALED, counterfactual, edited, region
-from pyro_stitchnet.presets import preset
+from pyro_stitchnet.posterior import (
+    HEALED,
+    Pixels,
+    ReadOutOptions,
+    counterfactual,
+    edited,
+    region,
+    segment,
+)
 
 MEANS = torch.tensor([0.9, 0.2, 0.4, 0.7])
 
@@ -26,38 +35,40 @@ def labels() -> Tensor:
 
 
 @pytest.fixture
-def flat(monkeypatch: pytest.MonkeyPatch) -> StitchNet:
-    """A model whose styles are known: Gaussians of the labels' means and deviations .01 to .04."""
-    net = StitchNet(preset("tiny").model)
+def flat(tiny: StitchNet, monkeypatch: pytest.MonkeyPatch) -> StitchNet:
+    """A model with given styles: Gaussians of the labels' means and deviations .01 to .04."""
     deviations = torch.tensor([0.01, 0.02, 0.03, 0.04])
 
     def picture(z1: Tensor) -> Stitched:
         shape = (len(z1), 64, 64, 4)
         return Stitched(torch.zeros(shape), Normal(MEANS.expand(shape), deviations.expand(shape)))
 
-    monkeypatch.setattr(net, "picture", picture)
-    return net
+    monkeypatch.setattr(tiny, "picture", picture)
+    return tiny
 
 
 @pytest.mark.parametrize("name", ["tiny", "tiny-logistic", "guided", "article", "reference"])
 @pytest.mark.parametrize("pixels", ["kept", "mean", "drawn"])
 def test_only_pixels_whose_label_changes_change(
-    name: str, pixels: str, x: Tensor, labels: Tensor
+    name: str,
+    pixels: Pixels,
+    x: Tensor,
+    labels: Tensor,
+    shared_net: Callable[[str], StitchNet],
 ) -> None:
-    net = StitchNet(preset(name).model).train()
-    wanted = edited(labels, HEALED)
-    new = counterfactual(net, x, wanted, present=labels, pixels=pixels, samples=1)  # type: ignore[arg-type]
+    net, healed = shared_net(name), edited(labels, HEALED)
+    new = counterfactual(net, x, healed, present=labels, pixels=pixels, samples=1)
     assert torch.equal(new.changed, labels >= GGO)
     assert torch.equal(new.image[~new.changed], x[~new.changed])
     assert not torch.equal(new.image[new.changed], x[new.changed])
     assert ((new.image >= 0) & (new.image <= 1)).all()
-    assert torch.equal(new.labels, wanted)
-    assert net.training  # left as it was
+    assert torch.equal(new.labels, healed)
+    assert net.training  # its mode is restored
 
 
-def test_the_present_labels_are_the_models_own_by_default(x: Tensor) -> None:
-    net = StitchNet(preset("guided").model)
-    new = counterfactual(net, x, torch.full(x.shape, HEALTHY), samples=0)
+def test_the_present_labels_are_the_segmentation_by_default(guided: StitchNet, x: Tensor) -> None:
+    new = counterfactual(guided, x, torch.full(x.shape, HEALTHY), samples=0)
+    assert torch.equal(new.present, segment(guided, x, ReadOutOptions(samples=0)).labels)
     assert torch.equal(new.changed, new.present != HEALTHY)
 
 
@@ -65,8 +76,8 @@ def test_a_deviation_is_kept_in_standard_deviations(flat: StitchNet) -> None:
     x = torch.full((1, 64, 64), 0.46)  # GGO's mean and two of its deviations of .03
     lesion = torch.full(x.shape, GGO)
     healed, dense = (torch.full(x.shape, label) for label in (HEALTHY, CONSOLIDATION))
-    for wanted, value in ((healed, 0.2 + 2 * 0.02), (dense, 0.7 + 2 * 0.04)):
-        kept = counterfactual(flat, x, wanted, present=lesion)
+    for labels, value in ((healed, 0.2 + 2 * 0.02), (dense, 0.7 + 2 * 0.04)):
+        kept = counterfactual(flat, x, labels, present=lesion)
         assert torch.allclose(kept.image, torch.tensor(value), atol=1e-5)
     mean = counterfactual(flat, x, healed, present=lesion, pixels="mean")
     assert torch.allclose(mean.image, torch.tensor(0.2), atol=1e-6)
@@ -76,7 +87,7 @@ def test_a_deviation_is_kept_in_standard_deviations(flat: StitchNet) -> None:
     assert drawn.std() == pytest.approx(0.02, abs=2e-3)
 
 
-def test_where_the_label_is_not_sure_the_deviation_is_the_expected_one(flat: StitchNet) -> None:
+def test_of_an_uncertain_label_the_expected_score_is_kept(flat: StitchNet) -> None:
     """Half healthy (at its mean), half GGO (four deviations below): two deviations below."""
     x = torch.full((1, 64, 64), 0.2)
     p = torch.zeros(1, 4, 64, 64)
@@ -86,19 +97,19 @@ def test_where_the_label_is_not_sure_the_deviation_is_the_expected_one(flat: Sti
     assert torch.allclose(new.image, torch.tensor(0.2 - 0.51 * 4 * 0.02), atol=1e-5)
 
 
-def test_healing_undoes_a_lesion_put_in(flat: StitchNet) -> None:
+def test_healing_removes_an_inserted_lesion(flat: StitchNet) -> None:
     lung = torch.full((1, 64, 64), HEALTHY)
     x = 0.2 + 0.02 * torch.randn(lung.shape).clamp(-2, 2)
     mask = torch.zeros(64, 64, dtype=torch.bool)
     mask[10:30, 10:30] = True
     ill = edited(lung, {HEALTHY: CONSOLIDATION}, within=mask)
-    put_in = counterfactual(flat, x, ill, present=lung).image
-    assert put_in[0, mask].mean() == pytest.approx(0.7, abs=0.01)
-    back = counterfactual(flat, put_in, edited(ill, HEALED), present=ill).image
+    inserted = counterfactual(flat, x, ill, present=lung).image
+    assert inserted[0, mask].mean() == pytest.approx(0.7, abs=0.01)
+    back = counterfactual(flat, inserted, edited(ill, HEALED), present=ill).image
     torch.testing.assert_close(back, x, rtol=0, atol=1e-5)
 
 
-def test_one_stray_pixel_does_not_turn_black_or_white(flat: StitchNet) -> None:
+def test_the_score_of_an_outlier_is_limited(flat: StitchNet) -> None:
     x = torch.full((1, 64, 64), 0.4)
     x[0, 0, 0] = 1.0  # 20 deviations from GGO
     present = torch.full(x.shape, GGO)
@@ -106,23 +117,22 @@ def test_one_stray_pixel_does_not_turn_black_or_white(flat: StitchNet) -> None:
     assert new[0, 0, 0] == pytest.approx(0.2 + 4 * 0.02)
 
 
-def test_later_rounds_see_the_changed_picture(
-    x: Tensor, labels: Tensor, monkeypatch: pytest.MonkeyPatch
+def test_later_rounds_infer_styles_from_the_changed_image(
+    tiny: StitchNet, x: Tensor, labels: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    net = StitchNet(preset("tiny").model)
-    seen: list[Tensor] = []
-    encode = net.svae.bottom_up
+    inputs: list[Tensor] = []
+    encode = tiny.svae.bottom_up
 
-    def spied(x: Tensor) -> list[Normal]:
-        seen.append(x)
+    def recording(x: Tensor) -> list[Normal]:
+        inputs.append(x)
         return encode(x)
 
-    monkeypatch.setattr(net.svae, "bottom_up", spied)
-    new = counterfactual(net, x, edited(labels, HEALED), present=labels, samples=0, rounds=2)
-    assert len(seen) == 2
-    assert torch.equal(seen[0], x)
-    assert not torch.equal(seen[1], x)
-    assert torch.equal(seen[1][~new.changed], x[~new.changed])
+    monkeypatch.setattr(tiny.svae, "bottom_up", recording)
+    new = counterfactual(tiny, x, edited(labels, HEALED), present=labels, samples=0, rounds=2)
+    assert len(inputs) == 2
+    assert torch.equal(inputs[0], x)
+    assert not torch.equal(inputs[1], x)
+    assert torch.equal(inputs[1][~new.changed], x[~new.changed])
 
 
 def test_edits(labels: Tensor) -> None:
@@ -143,21 +153,21 @@ def test_this_lesion_and_this_lung() -> None:
     labels = torch.zeros(8, 12, dtype=torch.long)
     labels[1:7, 1:5] = labels[1:7, 7:11] = HEALTHY  # two lungs
     labels[2, 2], labels[3, 3], labels[5, 8], labels[1, 10] = GGO, CONSOLIDATION, GGO, GGO
-    this = region(labels, (2, 2))
-    assert this.nonzero().tolist() == [[2, 2], [3, 3]]  # diagonal neighbours are connected
+    lesion = region(labels, (2, 2))
+    assert lesion.nonzero().tolist() == [[2, 2], [3, 3]]  # diagonal neighbours are connected
     lung = region(labels, (2, 2), of=(HEALTHY, GGO, CONSOLIDATION))
     assert lung.sum() == 24
     assert not lung[:, 6:].any()
     healed = edited(labels[None], HEALED, within=lung)[0]
     assert (healed >= GGO).nonzero().tolist() == [[1, 10], [5, 8]]
-    with pytest.raises(ValueError, match="is background, none of ggo, consolidation"):
+    with pytest.raises(ValueError, match="is background; choose a pixel of ggo, consolidation"):
         region(labels, (0, 0))
-    with pytest.raises(ValueError, match="no pixel"):
+    with pytest.raises(ValueError, match="is outside the slice"):
         region(labels, (8, 0))
 
 
-def test_errors(x: Tensor, labels: Tensor) -> None:
-    net = StitchNet(preset("tiny").model)
+def test_errors(tiny: StitchNet, x: Tensor, labels: Tensor) -> None:
+    net = tiny
     with pytest.raises(ValueError, match="no label 7"):
         edited(labels, {GGO: 7})
     with pytest.raises(ValueError, match="give bool"):
@@ -176,8 +186,7 @@ def test_errors(x: Tensor, labels: Tensor) -> None:
         counterfactual(net, x, labels.float())
 
 
-def test_the_families_say_their_spread() -> None:
-    """The variance that deviations are measured by is that of draws."""
+def test_the_variance_of_a_likelihood_is_that_of_its_draws() -> None:
     torch.manual_seed(0)
     for name in ("bounded-beta", "beta", "discretised-logistic"):
         style = FAMILIES[name](torch.tensor(0.3), torch.tensor(0.2))

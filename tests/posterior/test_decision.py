@@ -1,4 +1,4 @@
-"""Labels of probabilities: the likeliest, or those of the greatest expected Dice."""
+"""Labels from probabilities: the likeliest, or those of the greatest expected Dice."""
 
 import math
 from typing import get_args
@@ -11,7 +11,7 @@ from pyro_stitchnet.posterior.decision import LEAST_CUT, Decision, best_cut, dec
 
 
 def of(infected: torch.Tensor, consolidated: float | torch.Tensor = 0.25) -> torch.Tensor:
-    """Label probabilities, (N, K, H, W), of lung infected with these."""
+    """Label probabilities (N, K, H, W) of lung with these probabilities of infection."""
     parts = [0.1 * (1 - infected), 0.9 * (1 - infected)]
     return torch.stack([*parts, (1 - consolidated) * infected, consolidated * infected], 1)
 
@@ -27,13 +27,13 @@ def test_the_cut_takes_the_pixels_of_the_greatest_expected_dice() -> None:
         assert int((one >= cut).sum()) == best
 
 
-def test_who_is_sure_decides_alike() -> None:
+def test_certain_probabilities_give_the_same_labels() -> None:
     p = of(torch.tensor([[[0.999, 0.001], [0.0, 1.0]]]))
     assert best_cut(p[:, GGO:].sum(1)).item() == pytest.approx(0.5, abs=0.01)
     assert torch.equal(decide(p, "dice"), decide(p))
 
 
-def test_who_is_unsure_of_all_finds_more_and_keeps_the_kind() -> None:
+def test_uncertain_probabilities_give_more_infection_of_the_same_kind() -> None:
     infected = torch.full((1, 8, 8), 0.05)
     infected[0, :4] = 0.4
     assert (decide(of(infected)) == HEALTHY).all()
@@ -48,7 +48,7 @@ def test_a_slice_without_infection_stays_without() -> None:
     assert (decide(of(infected), "dice") == HEALTHY).all()
 
 
-def test_slices_are_decided_one_by_one() -> None:
+def test_every_slice_has_its_own_cut() -> None:
     p = of(torch.stack([torch.full((4, 4), 0.4), torch.eye(4)]))
     both = decide(p, "dice")
     assert torch.equal(both, torch.cat([decide(one[None], "dice") for one in p]))
@@ -60,7 +60,7 @@ def test_an_unknown_decision_is_refused() -> None:
 
 
 def dense(rows: list[str]) -> torch.Tensor:
-    """Probabilities of one slice, (1, K, H, W): # is consolidation, all else ground glass."""
+    """Probabilities of one slice, (1, K, H, W): # is consolidation, the rest is GGO."""
     mask = torch.tensor([[one == "#" for one in row] for row in rows])
     return of(torch.ones(1, *mask.shape), mask.float() * 0.6 + 0.2)
 
@@ -69,7 +69,7 @@ def decided(p: torch.Tensor, least: float) -> torch.Tensor:
     return decide(without_specks(p, "likeliest", least))
 
 
-def test_specks_of_consolidation_become_ground_glass() -> None:
+def test_small_patches_of_consolidation_become_ggo() -> None:
     p = dense(["##..#.", "......", "#...#.", ".#...#", "..#...", "......"])  # 2, 1, 3 and 2
     kept = [int((decided(p, least) == CONSOLIDATION).sum()) for least in (0, 2, 3, 4)]
     assert kept == [8, 7, 3, 0]
@@ -77,7 +77,7 @@ def test_specks_of_consolidation_become_ground_glass() -> None:
 
 
 @pytest.mark.parametrize("decision", get_args(Decision))
-def test_specks_change_nothing_else(decision: Decision) -> None:
+def test_nothing_else_changes(decision: Decision) -> None:
     torch.manual_seed(0)
     p = torch.randn(3, 4, 24, 24).softmax(1)
     new = without_specks(p, decision, 4)
@@ -98,11 +98,11 @@ def test_a_patch_does_not_reach_into_the_next_slice() -> None:
     assert torch.equal(decided(both, 2), decide(both))
 
 
-def test_without_slices_there_are_no_specks() -> None:
+def test_no_slices_have_no_patches() -> None:
     assert without_specks(torch.ones(0, 4, 8, 8), "likeliest", 5).shape == (0, 4, 8, 8)
 
 
 @pytest.mark.parametrize("least", [-1, math.nan, math.inf])
-def test_a_patch_has_a_size(least: float) -> None:
+def test_the_size_of_a_patch_is_a_number(least: float) -> None:
     with pytest.raises(ValueError, match="least_patch"):
         without_specks(torch.rand(1, 4, 2, 2), "likeliest", least)

@@ -251,21 +251,3 @@ def test_bad_slices_are_refused_with_a_remedy(name: str, shared_net: SharedNet) 
         with pytest.raises(ValueError, match="no q"):
             probabilities(net, good, ReadOutOptions(read_out="guide"))
     assert net.training
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"read_out": "both"}, "read_out 'both' is unknown"),
-        ({"samples": -1}, "samples must be at least 0"),
-        ({"views": 0}, "views must be at least 1"),
-        ({"views": 9}, "views must be between 1 and 8"),
-        ({"batch_size": 0}, "batch_size must be at least 1"),
-        ({"seed": -1}, "seed must be at least 0"),
-        ({"decision": "boldest"}, "decision 'boldest' is unknown"),
-        ({"least_patch": -1}, "least_patch"),
-    ],
-)
-def test_options_out_of_range_are_refused(wrong: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        ReadOutOptions(**wrong)  # type: ignore[arg-type]

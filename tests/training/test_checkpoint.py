@@ -1,24 +1,29 @@
+"""Checkpoints: the same model again, and what is refused."""
+
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torchvision.models import mobilenet_v2
 
+from pyro_stitchnet.model.slice_vae import SliceVAE
 from pyro_stitchnet.model.stitchnet import StitchNet
-from pyro_stitchnet.posterior import segment
+from pyro_stitchnet.posterior import ReadOutOptions, segment
 from pyro_stitchnet.presets import preset
 from pyro_stitchnet.training import checkpoint
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def net() -> StitchNet:
     return StitchNet(preset("tiny").model).eval()
 
 
 def test_save_and_load_give_identical_output(net: StitchNet, tmp_path: Path) -> None:
-    x = torch.rand(2, 32, 32)
+    x, options = torch.rand(2, 32, 32), ReadOutOptions(samples=0)
     checkpoint.save(net, tmp_path / "model.pt", seed=3)
     loaded, info = checkpoint.load(tmp_path / "model.pt")
-    before, after = segment(net, x, samples=0), segment(loaded, x, samples=0)
+    before, after = segment(net, x, options), segment(loaded, x, options)
     assert torch.equal(before.probabilities, after.probabilities)
     assert torch.equal(before.styles, after.styles)
     assert loaded.config == net.config
@@ -36,11 +41,31 @@ def test_each_weight_is_saved_once(net: StitchNet, tmp_path: Path) -> None:
     )
 
 
-def test_the_start_weights_file_may_be_gone(tmp_path: Path) -> None:
-    from dataclasses import replace
+@pytest.mark.parametrize("shared_crush", [True, False])
+def test_a_model_without_labels_is_read_by_load_any_and_refused_by_load(
+    shared_crush: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.pt"
+    config = replace(preset("tiny-logistic").model, stitched=False, shared_crush=shared_crush)
+    svae = SliceVAE(config)
+    checkpoint.save(svae, path, seed=3)
+    loaded, info = checkpoint.load_any(path)
+    assert isinstance(loaded, SliceVAE)
+    assert loaded.config == config
+    assert info == {"seed": 3}
+    for before, after in zip(svae.state_dict().values(), loaded.state_dict().values(), strict=True):
+        assert torch.equal(before, after)
+    with pytest.raises(ValueError, match=r"model\.pt: holds the SVAE alone.*another preset"):
+        checkpoint.load(path)
 
-    from torchvision.models import mobilenet_v2
 
+def test_load_any_reads_a_stitchnet(net: StitchNet, tmp_path: Path) -> None:
+    checkpoint.save(net, tmp_path / "model.pt")
+    loaded, _ = checkpoint.load_any(tmp_path / "model.pt")
+    assert isinstance(loaded, StitchNet)
+
+
+def test_the_file_of_the_initial_weights_is_not_needed_again(tmp_path: Path) -> None:
     start = tmp_path / "start.pt"
     torch.save(mobilenet_v2().features.state_dict(), start)
     config = replace(preset("tiny").model, width=1.0, weights=str(start))
@@ -66,4 +91,16 @@ def test_bad_files(net: StitchNet, tmp_path: Path) -> None:
             checkpoint.load(path)
     torch.save({"weights": {}}, path)
     with pytest.raises(ValueError, match=r"model\.pt: not a stitchnet checkpoint"):
+        checkpoint.load(path)
+
+
+def test_files_of_other_networks_or_versions(net: StitchNet, tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    checkpoint.save(net, path)
+    content = torch.load(path, weights_only=True)
+    torch.save({**content, "config": {**content["config"], "segmenter": True}}, path)
+    with pytest.raises(ValueError, match=r"another version of stitchnet, .*\['segmenter'\]"):
+        checkpoint.load(path)
+    torch.save({**content, "config": {**content["config"], "head_channels": 8}}, path)
+    with pytest.raises(ValueError, match=r"model\.pt: its weights do not fit the networks"):
         checkpoint.load(path)

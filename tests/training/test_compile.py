@@ -1,12 +1,15 @@
-"""Compiled networks give the eager ones' loss, and every one of them is compiled."""
+"""Compiled networks give the loss of the eager ones, and every one of them is compiled."""
+
+from dataclasses import replace
 
 import pytest
 import torch
 import torch._dynamo
 
-from pyro_stitchnet.model.objective import negative_elbo
-from pyro_stitchnet.model.stitchnet import StitchNet
+from pyro_stitchnet.data.datasets.batches import Batch
 from pyro_stitchnet.presets import preset
+from pyro_stitchnet.training.checkpoint import build
+from pyro_stitchnet.training.run import learner_of
 from pyro_stitchnet.training.step import compile_networks
 
 
@@ -15,19 +18,32 @@ from pyro_stitchnet.training.step import compile_networks
 @torch._dynamo.config.patch(fail_on_recompile_limit_hit=True)
 def test_compiled_networks_give_the_same_loss() -> None:
     torch._dynamo.reset()
-    x = torch.rand(2, 64, 64, generator=torch.Generator().manual_seed(0))
+    tiny = preset("tiny")
+    batch = Batch(torch.rand(2, 64, 64), torch.ones(2, 64, 64, 4, dtype=torch.bool))
     losses = []
     for compiled in (False, True):
         torch.manual_seed(0)
-        net = StitchNet(preset("tiny").model)
-        names = list(net.state_dict())
+        learner = learner_of(build(tiny.model), tiny.objective)
+        names = list(learner.state_dict())
         if compiled:
-            compile_networks(net, backend="eager")
+            compile_networks(learner.networks(), backend="eager")
         for train in (True, False):  # a step, and a validation
-            net.train(train)
-            loss = negative_elbo(net, x)
+            learner.train(train)
+            loss = learner.loss(batch, 1000).loss
             loss.backward()
             losses.append(float(loss))
-        assert list(net.state_dict()) == names
+        assert list(learner.state_dict()) == names
     assert losses[:2] == pytest.approx(losses[2:], rel=1e-5)
     torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("name", ["guided", "article", "lvae"])
+def test_the_networks_of_a_learner_are_all_of_its_model(name: str) -> None:
+    """Without overlap, so that each weight is compiled once."""
+    chosen = preset(name)
+    with torch.device("meta"):
+        net = build(replace(chosen.model, weights=None))
+    parameters = [p for network in learner_of(net, chosen.objective).networks()
+                  for p in network.parameters()]  # fmt: skip
+    assert len(parameters) == len(set(parameters))
+    assert set(parameters) == set(net.parameters())

@@ -1,13 +1,30 @@
-"""Configuration: presets, YAML files over them, and what is refused with a hint."""
+"""Configurations: presets, YAML files over them, and what is refused with a hint."""
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tyro
 
-from pyro_stitchnet.presets import preset
-from pyro_stitchnet.training.config import TrainConfig, from_yaml, plain, to_yaml
+from pyro_stitchnet.model.label_terms import (
+    LABEL_TERMS,
+    AnyLabelTerm,
+    Enumerated,
+    Expected,
+    Guided,
+    Marginal,
+    Relaxed,
+    Unlabelled,
+)
+from pyro_stitchnet.presets import PRESETS, preset
+from pyro_stitchnet.training.config import (
+    TrainConfig,
+    from_yaml,
+    merge_label_term,
+    plain,
+    to_yaml,
+)
 
 
 def written(folder: Path, text: str) -> Path:
@@ -28,20 +45,109 @@ def test_a_file_overrides_the_preset_that_it_names(tmp_path: Path) -> None:
     assert config.out is tyro.MISSING
 
 
-def test_a_preset_on_the_command_line_is_stronger_than_the_files(tmp_path: Path) -> None:
+def test_a_preset_on_the_command_line_replaces_that_of_the_file(tmp_path: Path) -> None:
     path = written(tmp_path, "preset: tiny\nsteps: 7\n")
     config = from_yaml(path, "article")
     assert (config.model, config.steps) == (preset("article").model, 7)
     assert from_yaml().model == preset("guided").model
 
 
-def test_what_a_run_writes_makes_the_same_run(tmp_path: Path) -> None:
-    config = TrainConfig(
-        Path("d"), Path("o"), **vars(preset("tiny")), label_budget=3, precision="bf16-mixed"
-    )
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_configuration_of_a_run_is_read_back(name: str, tmp_path: Path) -> None:
+    config = TrainConfig(Path("d"), Path("o"), **vars(preset(name)), precision="bf16-mixed")
+    config.check()
+    config = replace(config, label_budget=3, start=Path("m.pt"), minutes=0.5)
     path = written(tmp_path, to_yaml(replace(config, resume=True)))
     assert from_yaml(path) == config
-    assert plain(config)["model"]["channels"] == [16, 24, 32, 48, 64]
+    assert plain(config)["model"]["channels"] == list(config.model.channels)
+
+
+# Every number of every label term at another value than its default.
+CHANGED: dict[str, AnyLabelTerm] = {
+    "enumerated": Enumerated(label_weight=3),
+    "marginal": Marginal(label_weight=3),
+    "relaxed": Relaxed(label_weight=3, temperature=0.25),
+    "expected": Expected(focal_weight=7, focal_gamma=3),
+    "guided": Guided(
+        label_weight=3,
+        dice_weight=0.5,
+        guide_weight=0.25,
+        posterior_weight=0.125,
+        posterior_warmup=7,
+    ),
+    "unlabelled": Unlabelled(),
+}
+
+
+@pytest.mark.parametrize("kind", LABEL_TERMS)
+@pytest.mark.parametrize("start", ["tiny", "guided"])
+def test_a_label_term_is_read_back(kind: str, start: str, tmp_path: Path) -> None:
+    """Whatever the label term of the preset is."""
+    term = CHANGED[kind]
+    assert all(value != vars(LABEL_TERMS[kind]())[name] for name, value in vars(term).items())
+    base = TrainConfig(Path("d"), Path("o"), **vars(preset(start)))
+    config = replace(base, objective=replace(base.objective, labels=term))
+    text = f"preset: {start}\n{to_yaml(config)}"
+    read = from_yaml(written(tmp_path, text))
+    assert read == config
+    assert type(read.objective.labels) is type(term)
+    assert plain(config)["objective"]["labels"] == {"kind": kind, **vars(term)}
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ("relaxed", Relaxed()),
+        ({"kind": "relaxed"}, Relaxed()),
+        ({"kind": "relaxed", "temperature": 0.1}, Relaxed(temperature=0.1)),
+        ({"label_weight": 2}, Marginal(label_weight=2)),
+        ("marginal", Marginal(label_weight=50)),
+        ({"kind": "enumerated"}, Enumerated()),
+    ],
+)
+def test_a_label_term_is_changed_number_by_number(
+    values: str | dict[str, Any], expected: AnyLabelTerm
+) -> None:
+    """Numbers of the preset's term stay; those of another kind start from its defaults."""
+    merged = merge_label_term(Marginal(label_weight=50), values)
+    assert merged == expected
+    assert type(merged) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ("guessed", "labels 'guessed' is unknown; choose one of enumerated, marginal"),
+        ({"kind": "expected", "label_weight": 1}, "'expected' have no number 'label_weight'"),
+        ({"temperature": 1}, "'marginal' have no number 'temperature'; they have label_weight"),
+        ({"kind": "unlabelled", "label_weight": 1}, "they have none"),
+        ({"label_weight": "much"}, "label_weight: .*number"),
+        ({"label_weight": -1}, "label_weight must be at least 0"),
+        ({"kind": ["relaxed"]}, "is unknown"),
+        (3, "must be a name or a mapping"),
+        (None, "must be a name or a mapping"),
+    ],
+)
+def test_a_wrong_label_term_is_refused(values: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        merge_label_term(Marginal(), values)
+
+
+def test_a_file_changes_the_label_term_only(tmp_path: Path) -> None:
+    text = "preset: guided\nobjective: {labels: {posterior_weight: 0.5}, free_bits: 0.5}\n"
+    objective, guided = from_yaml(written(tmp_path, text)).objective, preset("guided").objective
+    assert isinstance(guided.labels, Guided)
+    labels = replace(guided.labels, posterior_weight=0.5)
+    assert objective == replace(guided, labels=labels, free_bits=0.5)
+
+
+@pytest.mark.parametrize(("model", "labels"), [("tiny", Unlabelled()), ("svae", Marginal())])
+def test_the_label_term_must_fit_the_model(model: str, labels: AnyLabelTerm) -> None:
+    config = TrainConfig(Path("d"), Path("o"), **vars(preset(model)))
+    config.check()
+    wrong = replace(config, objective=replace(config.objective, labels=labels))
+    with pytest.raises(ValueError, match="'unlabelled' belong to the SVAE alone"):
+        wrong.check()
 
 
 @pytest.mark.parametrize(
@@ -56,20 +162,32 @@ def test_what_a_run_writes_makes_the_same_run(tmp_path: Path) -> None:
         ("precision: 64", "precision: .*bf16-mixed"),
         ("optimiser: {ema: 2}", "ema in"),
         ("optimiser: 3", "'optimiser' must be a mapping"),
-        ("preset: big", "preset 'big' is unknown; choose one of article"),
-        ("- steps", "must be a mapping like"),
+        ("preset: big", "preset 'big' is unknown; choose one of guided"),
+        ("objective: {labels: guessed}", "labels 'guessed' is unknown"),
+        ("objective: {labels: {kind: relaxed, weight: 1}}", "have no number 'weight'"),
+        ("objective: {kl_weight: 0}", "kl_weight must be above 0"),
+        ("model: {stitched: false}", "need labels; set stitched"),
+        ("- steps", "must be a mapping, one line per field"),
         ("a: [", "not YAML"),
     ],
 )
-def test_a_wrong_file_is_named_with_the_remedy(text: str, words: str, tmp_path: Path) -> None:
+def test_a_wrong_file_is_refused_with_its_name_and_the_remedy(
+    text: str, words: str, tmp_path: Path
+) -> None:
     with pytest.raises(ValueError, match=rf"run\.yaml: .*{words}"):
         from_yaml(written(tmp_path, text))
 
 
-def test_an_empty_file_says_nothing_and_a_missing_one_is_named(tmp_path: Path) -> None:
+def test_an_empty_file_changes_nothing_and_a_missing_one_is_refused(tmp_path: Path) -> None:
     assert from_yaml(written(tmp_path, "")).steps == from_yaml().steps
     with pytest.raises(FileNotFoundError, match=r"none\.yaml: no such file"):
         from_yaml(tmp_path / "none.yaml")
+
+
+def test_a_model_without_labels_has_no_budget_of_them() -> None:
+    config = TrainConfig(Path("d"), Path("o"), **vars(preset("svae")), label_budget=3)
+    with pytest.raises(ValueError, match="label_budget is for models with labels"):
+        config.check()
 
 
 @pytest.mark.parametrize("name", ["steps", "accumulate", "processes", "keep_last", "patience"])

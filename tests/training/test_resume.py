@@ -1,4 +1,4 @@
-"""A run that was stopped, or killed, ends as one that never was."""
+"""A run that was stopped or killed and resumed ends with the bits of an undisturbed run."""
 
 import os
 import random
@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -16,40 +17,40 @@ import torch
 from torch import nn
 
 from pyro_stitchnet.data.datasets.batches import TwoStreams
-from pyro_stitchnet.data.datasets.prepare import prepare
-from pyro_stitchnet.data.datasets.slices import Slices, write_folder
-from pyro_stitchnet.data.phantoms.phantom import phantom_slices
-from pyro_stitchnet.data.preprocessing.steps import Preprocessing
-from pyro_stitchnet.model.stitchnet import StitchNet
-from pyro_stitchnet.presets import preset
+from pyro_stitchnet.data.datasets.slices import Slices
+from pyro_stitchnet.presets import Preset, preset
 from pyro_stitchnet.training import checkpoint
 from pyro_stitchnet.training.callbacks import StateKeeper
-from pyro_stitchnet.training.config import TrainConfig
-from pyro_stitchnet.training.learner import ElboLearner
+from pyro_stitchnet.training.config import TrainConfig, to_yaml
 from pyro_stitchnet.training.loop import train
-from pyro_stitchnet.training.run import run
+from pyro_stitchnet.training.run import learner_of, run
 from pyro_stitchnet.training.state import State
 
 TINY = preset("tiny")
+SVAE = replace(preset("svae"), model=replace(preset("tiny-logistic").model, stitched=False))
 STEPS = 8
+
+SameState = Callable[[nn.Module, nn.Module], bool]
+
+
+def new_state(chosen: Preset = TINY, **settings: Any) -> State:
+    torch.manual_seed(0)
+    learner = learner_of(checkpoint.build(chosen.model), chosen.objective)
+    return State(learner, replace(chosen.optimiser, **settings))
 
 
 @pytest.fixture(scope="module")
-def slices() -> Slices:
-    return phantom_slices([0, 1, 2], 2, size=64)
-
-
-def new_state(**settings: Any) -> State:
-    torch.manual_seed(0)
-    learner = ElboLearner(StitchNet(TINY.model), TINY.objective)
-    return State(learner, replace(TINY.optimiser, **settings))
+def state() -> State:
+    """For tests that do not change it."""
+    return new_state()
 
 
 def go_on(state: State, slices: Slices, steps: int) -> None:
-    batches = TwoStreams(slices, slices, (1, 1)).batches(first=state.step)
+    strong_views = state.learner.strong_views
+    streams = TwoStreams(slices, slices, (1, 1), strong_views=strong_views)
     train(
         state,
-        batches,
+        streams.batches(first=state.step),
         steps,
         validation=slices.take([0, 1]),
         log_every=2,
@@ -57,104 +58,113 @@ def go_on(state: State, slices: Slices, steps: int) -> None:
     )
 
 
-def same_weights(one: nn.Module, other: nn.Module) -> bool:
-    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
-    return all(torch.equal(a, b) for a, b in pairs)
-
-
 # --- In one process -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("settings", [{}, {"ema": 0.5, "warmup": 2, "decay": "cosine"}])
-def test_what_is_kept_is_all_that_the_next_step_needs(
-    slices: Slices, tmp_path: Path, settings: dict[str, Any]
+@pytest.mark.parametrize(
+    ("chosen", "settings"),
+    [
+        (TINY, {"ema": 0.5, "warmup": 2, "decay": "cosine"}),
+        (preset("guided"), {}),
+        (SVAE, {}),
+    ],
+    ids=["averaged", "self-training", "svae"],
+)
+def test_a_saved_state_is_all_that_the_next_step_needs(
+    chosen: Preset,
+    settings: dict[str, Any],
+    slices: Slices,
+    tmp_path: Path,
+    same_state: SameState,
 ) -> None:
-    whole = new_state(**settings)
-    go_on(whole, slices, 5)
+    whole = new_state(chosen, **settings)
+    go_on(whole, slices, 4)
 
-    first = new_state(**settings)
-    with pytest.raises(StopIteration):  # in the midst of the run
+    first = new_state(chosen, **settings)
+    strong_views = first.learner.strong_views
+    batches = TwoStreams(slices, slices, (1, 1), strong_views=strong_views).batches()
+    with pytest.raises(StopIteration):  # the run breaks off after a step that is not saved
         train(
             first,
-            islice(TwoStreams(slices, slices, (1, 1)).batches(), 3),
-            5,
+            islice(batches, 3),
+            4,
             validation=slices.take([0, 1]),
             log_every=2,
             validate_every=2,
             callbacks=[StateKeeper(tmp_path, {"seed": 0})],
             keep_every=2,
         )
-    resumed = new_state(**settings)
-    torch.manual_seed(99)  # the kept random state must count
+    resumed = new_state(chosen, **settings)
+    torch.manual_seed(99)  # the saved random state replaces this one
     resumed.load(tmp_path / "step-000000002.pt", {"seed": 0})
     assert resumed.step == 2
-    go_on(resumed, slices, 5)
+    go_on(resumed, slices, 4)
     assert resumed.log.equals(whole.log)
-    assert same_weights(resumed.learner, whole.learner)
+    assert same_state(resumed.learner, whole.learner)
     assert resumed.best_step == whole.best_step
     assert resumed.resumed == [2]
 
 
-def test_another_configuration_is_refused_with_what_differs(tmp_path: Path) -> None:
-    state = new_state()
-    state.save(tmp_path / "state.pt", {"seed": 0, "fold": 1, "preset": "tiny"})
-    with pytest.raises(
-        ValueError, match=r"state\.pt: is of another run: fold was 1 and is 2; new "
-    ):
-        state.load(tmp_path / "state.pt", {"seed": 0, "fold": 2, "preset": "tiny", "new": 3})
+def test_another_configuration_is_refused_with_the_differences(
+    state: State, tmp_path: Path
+) -> None:
+    path = tmp_path / "state.pt"
+    state.save(path, {"seed": 0, "fold": 1, "preset": "tiny"})
+    message = r"state\.pt: the options differ from those of the run: fold was 1 and is 2; new was "
+    with pytest.raises(ValueError, match=message):
+        state.load(path, {"seed": 0, "fold": 2, "preset": "tiny", "new": 3})
 
 
-@pytest.mark.parametrize("part", [0.0, 0.3, 0.99])
-def test_a_truncated_state_is_refused(part: float, tmp_path: Path) -> None:
-    state, path = new_state(), tmp_path / "state.pt"
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+def test_a_truncated_state_is_refused(share: float, state: State, tmp_path: Path) -> None:
+    path = tmp_path / "state.pt"
     state.save(path, {})
-    path.write_bytes(path.read_bytes()[: int(part * path.stat().st_size)])
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     with pytest.raises(ValueError, match=r"state\.pt: damaged"):
         state.load(path, {})
 
 
-def test_a_model_is_no_state(tmp_path: Path) -> None:
-    state = new_state()
-    checkpoint.save(StitchNet(TINY.model), tmp_path / "model.pt")
-    with pytest.raises(
-        ValueError, match=r"model\.pt: not a stitchnet checkpoint of format 'state 4'"
-    ):
+def test_a_model_is_not_a_state(state: State, tmp_path: Path) -> None:
+    checkpoint.save(checkpoint.build(TINY.model), tmp_path / "model.pt")
+    message = r"model\.pt: not a stitchnet checkpoint of format 'state 4'"
+    with pytest.raises(ValueError, match=message):
         state.load(tmp_path / "model.pt", {})
 
 
-# --- Killed for real ------------------------------------------------------------------------------
+# --- In processes that end ------------------------------------------------------------------------
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from pyro_stitchnet.training.config import from_yaml
+from pyro_stitchnet.training.run import run
+run(from_yaml(Path(sys.argv[1])))
+"""
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("resume")
-    write_folder(phantom_slices(range(10), 1, size=64), folder / "slices")
-    steps = Preprocessing(size=64, lungs="none")
-    return prepare(
-        [str(folder / "slices")], folder / "dataset", preprocessing=steps, progress=False
-    ).folder
-
-
-def command(dataset: Path, out: Path) -> list[str]:
-    options = {
-        "out": out, "preset": "tiny", "steps": STEPS, "labelled-per-batch": 2, "log-every": 1,
-        "validate-every": 3, "keep-every": 1,
+def config_of(data: Path, out: Path, **options: Any) -> TrainConfig:
+    settings = {
+        "steps": STEPS, "labelled_per_batch": 1, "unlabelled_per_batch": 1, "log_every": 1,
+        "validate_every": 3, "keep_every": 1, "device": "cpu", "progress": False,
     }  # fmt: skip
-    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    program = "from pyro_stitchnet.cli import main; main()"
-    return [sys.executable, "-c", program, "train", str(dataset), *words, "--no-progress"]
+    return TrainConfig(data, out, **vars(TINY), **{**settings, **options})
 
 
 def start(arguments: list[str]) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        arguments,
+        [sys.executable, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"},
         start_new_session=True,
     )
+
+
+def start_run(config: TrainConfig, folder: Path, *, resume: bool = False) -> subprocess.Popen[str]:
+    path = folder / f"{config.out.name}.yaml"
+    path.write_text(to_yaml(config) + f"resume: {str(resume).lower()}\n", encoding="utf-8")
+    return start(["-c", PROGRAM, str(path)])
 
 
 def newest(states: Path) -> str:
@@ -162,69 +172,62 @@ def newest(states: Path) -> str:
 
 
 def wait_for_change(states: Path, process: subprocess.Popen[str], before: str) -> None:
-    """Until the run has kept a newer state."""
+    """Wait until the run has saved a newer state."""
     while newest(states) <= before:
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
 
 
 @pytest.mark.slow
-def test_killed_runs_end_bit_identical(dataset: Path, tmp_path: Path) -> None:
+def test_killed_runs_end_bit_identical(
+    dataset: Path, tmp_path: Path, same_state: SameState
+) -> None:
     never, killed = tmp_path / "never", tmp_path / "killed"
-    undisturbed = start(command(dataset, never))
-    kept, when = killed / "states", random.Random(0)
-    extra: list[str] = []
-    for _ in range(3):
-        before = newest(kept)
-        process = start([*command(dataset, killed), *extra])
-        wait_for_change(kept, process, before)
-        time.sleep(when.uniform(0, 0.3))  # between steps, within one, or while a state is written
+    undisturbed = start_run(config_of(dataset, never), tmp_path)
+    states, random_time = killed / "states", random.Random(0)
+    for attempt in range(3):
+        before = newest(states)
+        process = start_run(config_of(dataset, killed), tmp_path, resume=attempt > 0)
+        wait_for_change(states, process, before)
+        # Between steps, within one, or while a state is written.
+        time.sleep(random_time.uniform(0, 0.3))
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert process.returncode == -signal.SIGKILL
         assert not (killed / "model.pt").exists()
-        extra = ["--resume"]
-    last = start([*command(dataset, killed), "--resume"])
+    last = start_run(config_of(dataset, killed), tmp_path, resume=True)
     for process in (undisturbed, last):
         output, errors = process.communicate()
         assert process.returncode == 0, output + errors
-    one, about = checkpoint.load(never / "model.pt")
+    one, info = checkpoint.load(never / "model.pt")
     other, resumed = checkpoint.load(killed / "model.pt")
-    assert same_weights(one, other)
+    assert same_state(one, other)
     assert (never / "log.csv").read_bytes() == (killed / "log.csv").read_bytes()
-    assert (never / "test/table.csv").read_bytes() == (killed / "test/table.csv").read_bytes()
-    assert about["resumed_at_steps"] == []
+    assert info["best_step"] == resumed["best_step"]
+    assert info["resumed_at_steps"] == []
     assert len(resumed["resumed_at_steps"]) == 3
-    assert not kept.exists()
+    assert not states.exists()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_run_is_saved_and_says_how_to_go_on(
+def test_a_stopped_command_saves_and_prints_how_to_continue(
     dataset: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
-    arguments = [*command(dataset, tmp_path / "run"), "--keep-every", "1000", "--workers", "1"]
-    arguments[arguments.index("--steps") + 1] = "100000"
-    process = start(arguments)
+    config = config_of(
+        dataset, tmp_path / "run", steps=100_000, keep_every=1000, workers=1, tensorboard=False
+    )
+    path = tmp_path / "config.yaml"
+    path.write_text(to_yaml(config), encoding="utf-8")
+    process = start(["-m", "pyro_stitchnet", "train", "--config", str(path)])
     while not (tmp_path / "run" / "split.csv").exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
     time.sleep(1)  # training has begun
-    os.killpg(process.pid, number)  # as a terminal and a scheduler do: the workers get it too
-    _, errors = process.communicate(timeout=60)
+    os.killpg(process.pid, number)  # as a terminal and a scheduler do: to the workers too
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert "--resume goes on" in errors
+    assert "run the same command with --resume to continue" in errors
     assert "Traceback" not in errors
-    config = TrainConfig(
-        data=dataset, out=tmp_path / "run", **vars(TINY), steps=100000, labelled_per_batch=2,
-        log_every=1, validate_every=3,
-    )  # fmt: skip
-    with pytest.raises(FileExistsError, match="unfinished run; go on with it by --resume"):
+    with pytest.raises(FileExistsError, match="unfinished run; continue it with --resume"):
         run(config)
-
-
-def test_nothing_to_go_on_with(dataset: Path, tmp_path: Path) -> None:
-    config = TrainConfig(data=dataset, out=tmp_path / "run", resume=True)
-    with pytest.raises(FileNotFoundError, match="states: no state of a run to go on with"):
-        run(config)
-    assert not config.out.exists()

@@ -51,15 +51,6 @@ class Batch(NamedTuple):
         """Whether each slice is unlabelled, bool (N,)."""
         return self.allowed.flatten(1).all(1)
 
-    def annotated(self) -> "Batch":
-        """Return the batch without its unlabelled slices, or as it is if all are unlabelled."""
-        labelled = ~self.unlabelled
-        if labelled.all() or not labelled.any():
-            return self
-        names = [name for name, kept in zip(self.names, labelled.tolist(), strict=False) if kept]
-        strong = self.strong[:, labelled] if self.strong.numel() else self.strong
-        return Batch(self.x[labelled], self.allowed[labelled], strong, names)
-
     def to(self, device: torch.device | str) -> "Batch":
         """Return the batch on another device."""
         tensors = (self.x, self.allowed, self.strong)

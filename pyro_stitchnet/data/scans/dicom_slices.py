@@ -135,7 +135,7 @@ def series_affine(slices: Sequence[DicomSlice]) -> np.ndarray:
     step = _step(slices, positions)
     with reading(middle.file, MEND):
         affine = create_affine_matrix_from_attributes(
-            positions[0], middle.directions.flatten(), middle.spacing
+            positions[0].tolist(), middle.directions.flatten().tolist(), middle.spacing.tolist()
         )
     affine[:3, 2] = step  # not along the normal where the gantry was tilted
     return affine

@@ -48,9 +48,7 @@ def read_mask_image(path: Path) -> np.ndarray:
     return np.asarray(image).astype(np.float32)
 
 
-def read_images(
-    paths: Sequence[Path], read: Callable[[Path], np.ndarray]
-) -> Iterator[np.ndarray]:
+def read_images(paths: Sequence[Path], read: Callable[[Path], np.ndarray]) -> Iterator[np.ndarray]:
     """Read the slices of one scan from image files, one after the other.
 
     Args:

@@ -37,7 +37,7 @@ def identifiers(files: Iterable[Path]) -> tuple[str, ...]:
     Args:
         files: files that are not DICOM, or are unreadable, are skipped.
     """
-    found: set[str] = set()
+    values_and_parts: set[str] = set()
     for file in files:
         try:
             with without_warnings():
@@ -50,8 +50,8 @@ def identifiers(files: Iterable[Path]) -> tuple[str, ...]:
         for value in values:
             parts = value if isinstance(value, pydicom.multival.MultiValue) else [value]
             for text in map(str, filter(None, parts)):
-                found |= {text.strip(), *re.split(r"[\^=\s,]+", text)}
-    return tuple(sorted(found - {""}, key=lambda text: (-len(text), text)))
+                values_and_parts |= {text.strip(), *re.split(r"[\^=\s,]+", text)}
+    return tuple(sorted(values_and_parts - {""}, key=lambda text: (-len(text), text)))
 
 
 def names_someone(text: str, known: Iterable[str]) -> bool:

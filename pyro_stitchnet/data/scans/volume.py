@@ -47,11 +47,6 @@ class Volume:
         if abs(np.linalg.det(self.affine[:3, :3])) < 1e-9:
             raise ValueError(f"{self.source}: its affine is singular (a spacing of 0?)")
 
-    @property
-    def spacing(self) -> tuple[float, ...]:
-        """Distance of neighbouring voxels along each axis of the grid, in mm."""
-        return tuple(float(v) for v in nib.affines.voxel_sizes(self.affine))
-
     def axial(self) -> np.ndarray:
         """Return the voxels as axial slices, see :func:`to_axial`."""
         return to_axial(self.voxels, self.affine)

@@ -21,9 +21,9 @@ __all__ = ["PLAIN"]
 def _find(folder: Path) -> Iterator[ScanFiles]:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
-    found = sorted(_scans(folder), key=lambda each: natural(each[0].name))
-    patients = _patients((scan.patient, number) for scan, number in found)
-    for scan, _ in found:
+    scans = sorted(_scans(folder), key=lambda pair: natural(pair[0].name))
+    patients = _patients((scan.patient, patient_id) for scan, patient_id in scans)
+    for scan, _ in scans:
         yield replace(scan, patient=patients[scan.patient])
 
 
@@ -44,7 +44,7 @@ def _scans(folder: Path) -> Iterator[tuple[ScanFiles, str]]:
                 path = (here / name).relative_to(folder)
                 path = path.with_name(stem(path))
                 yield ScanFiles(path.as_posix(), path.parts[0], here / name), ""
-        # A folder called by a DICOM UID has dots, but no ending.
+        # A folder named by a DICOM UID has dots, but no ending.
         path = Path(folder.resolve().name) if here == folder else here.relative_to(folder)
         scan = ScanFiles(path.as_posix(), path.parts[0], here)
         try:
@@ -70,14 +70,14 @@ def _labels(series: "Sequence[Series]") -> list[str]:
     ]
 
 
-def _patients(found: Iterable[tuple[str, str]]) -> dict[str, str]:
+def _patients(places: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Return place -> patient; places that share a PatientID are named after the first of them."""
     patients: dict[str, str] = {}
     first: dict[str, str] = {}  # PatientID -> its first place
-    for place, number in found:
+    for place, patient_id in places:
         patient = patients.setdefault(place, place)
-        if number:
-            same = {patient, patients[first.setdefault(number, place)]}
+        if patient_id:
+            same = {patient, patients[first.setdefault(patient_id, place)]}
             name = next(other for other in patients if other in same)
             patients |= {other: name for other, whose in patients.items() if whose in same}
     return patients

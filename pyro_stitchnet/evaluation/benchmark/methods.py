@@ -1,4 +1,4 @@
-"""The methods of the benchmark by name: how to build each, and whether it uses unlabelled slices."""
+"""The methods of the benchmark: how to build each, and whether it uses unlabelled slices."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace

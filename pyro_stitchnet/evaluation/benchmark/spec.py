@@ -18,6 +18,7 @@ from pyro_stitchnet.training.config import check_keys, read_mapping, validated
 __all__ = ["Budget", "Entry", "Spec", "read_spec"]
 
 _STRICT = ConfigDict(extra="forbid")
+_OPTIMISER = OptimiserConfig(learning_rate=1e-3, warmup=50, decay="cosine")
 
 
 @dataclass(frozen=True)
@@ -114,11 +115,11 @@ class Spec:
     unlabelled_per_batch: int = 4
     affine: bool = False
     paste: float = 0.5
-    optimiser: OptimiserConfig = OptimiserConfig(learning_rate=1e-3, warmup=50, decay="cosine")
+    optimiser: OptimiserConfig = _OPTIMISER
     validate_every: int = 100
     device: str = "auto"
     precision: Precision = "32"
-    read_out: ReadOutOptions = ReadOutOptions()
+    read_out: ReadOutOptions = field(default_factory=ReadOutOptions)
     decisions: Sequence[Decision] = ("likeliest",)
 
     def __post_init__(self) -> None:

@@ -5,16 +5,19 @@ import os
 import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
 
-from pyro_stitchnet.model.config import Wiring
 from pyro_stitchnet.model.nn.blocks import Down, Up
 from pyro_stitchnet.model.nn.norm import BatchNorm2d
 
-__all__ = ["MobileNetPyramid", "load_imagenet_weights"]
+__all__ = ["MobileNetPyramid", "Wiring", "load_imagenet_weights"]
+
+Wiring = Literal["projected", "in-chain"]
+"""How the features are taken from MobileNetV2, see :class:`MobileNetPyramid`."""
 
 # Grey mean and standard deviation of ImageNet, the input that the published weights expect.
 GREY_MEAN, GREY_STD = 0.449, 0.226

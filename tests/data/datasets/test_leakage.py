@@ -71,7 +71,8 @@ def test_a_patient_in_two_parts_is_refused() -> None:
     with pytest.raises(LeakageError) as caught:
         check({"train": train, "validation": images(3), "test": images(4, 5)})
     assert str(caught.value) == (
-        "1 patients in two parts; split by patient, with pyro_stitchnet.data.datasets.splits.assign:\n"
+        "1 patients in two parts; split by patient, with "
+        "pyro_stitchnet.data.datasets.splits.assign:\n"
         "  patient p4: train and test"
     )
 
@@ -148,9 +149,7 @@ def test_patients_with_copies_become_one_and_can_be_split() -> None:
     bits=st.lists(st.sets(st.integers(0, 255), max_size=20), min_size=2, max_size=30),
     groups=st.lists(st.sampled_from("abc"), min_size=30, max_size=30),
 )
-def test_pairs_equal_those_of_brute_force(
-    bits: list[set[int]], groups: list[str]
-) -> None:
+def test_pairs_equal_those_of_brute_force(bits: list[set[int]], groups: list[str]) -> None:
     flags = np.zeros((len(bits), 256), np.uint8)
     for row, these in zip(flags, bits, strict=True):
         row[[0, *these]] = 1

@@ -48,9 +48,7 @@ def test_there_is_a_caution_only_where_the_rule_was_assumed(
     assert ("rule 'full'" in dataset.about["sources"]["folder"]["caution"]) == cautious
 
 
-def test_a_written_folder_comes_back(
-    prepared: Callable[..., Dataset], tmp_path: Path
-) -> None:
+def test_a_written_folder_comes_back(prepared: Callable[..., Dataset], tmp_path: Path) -> None:
     made = phantom_slices(3, 2, size=64)
     write_folder(made, tmp_path / "labelled")
     dataset = prepared(

@@ -95,7 +95,9 @@ def test_the_bytes_are_the_same_each_time(original: Path, tmp_path: Path) -> Non
 
 
 @settings(derandomize=True, deadline=None, max_examples=200)
-@given(bit=st.one_of(st.integers(0), st.integers(-8 * 80, -1)))  # anywhere, or in the index at the end
+@given(
+    bit=st.one_of(st.integers(0), st.integers(-8 * 80, -1))
+)  # anywhere, or in the index at the end
 def test_every_damaged_bit_is_detected(
     bit: int, original: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -80,7 +80,9 @@ def test_without_validation_its_fold_is_for_training() -> None:
 
 @pytest.mark.parametrize("folds", [-1, 1, 2, 7])
 def test_a_wrong_number_of_folds_is_refused(folds: int) -> None:
-    with pytest.raises(ValueError, match=f"between 3 and the number of patients .*, 6, got {folds}"):
+    with pytest.raises(
+        ValueError, match=f"between 3 and the number of patients .*, 6, got {folds}"
+    ):
         assign(plain(6), folds=folds)
 
 
@@ -107,7 +109,9 @@ def test_patients_without_a_complete_slice_are_for_training() -> None:
         part = assign(table, fold=fold)
         assert (part[10:] == "train").all()
         assert part[:10].value_counts().to_dict() == {"train": 6, "validation": 2, "test": 2}
-    with pytest.raises(ValueError, match="with a slice whose every pixel has one label, 10, got 11"):
+    with pytest.raises(
+        ValueError, match="with a slice whose every pixel has one label, 10, got 11"
+    ):
         assign(table, folds=11)
 
 

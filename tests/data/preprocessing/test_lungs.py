@@ -130,7 +130,9 @@ def test_half_the_spacing_on_twice_the_pixels_is_the_same() -> None:
 
 @given(hnp.arrays(bool, (5, 7)), st.integers(1, 9), st.integers(2, 60))
 @settings(derandomize=True, deadline=None)
-def test_the_computed_region_contains_all_changes(blocks: np.ndarray, side: int, around: int) -> None:
+def test_the_computed_region_contains_all_changes(
+    blocks: np.ndarray, side: int, around: int
+) -> None:
     lung = np.pad(blocks.repeat(side, 0).repeat(side, 1), around)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lungs, "_reach", lambda lung: np.s_[:, :])

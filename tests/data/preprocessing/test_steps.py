@@ -73,9 +73,7 @@ def test_enlarged_labels_come_back_exactly(before: PreparedSlice, size: int) -> 
 
 @careful
 @given(st.integers(33, 90), st.integers(33, 90), st.integers(0, 30))
-def test_every_pixel_gets_the_value_at_its_centre(
-    height: int, width: int, edge: int
-) -> None:
+def test_every_pixel_gets_the_value_at_its_centre(height: int, width: int, edge: int) -> None:
     lung = np.zeros((height, width), bool)
     lung[edge:, edge // 2 :] = True
     after = resize(pad_to_square(crop(new_slice(height, width, lung), 0)), 32)

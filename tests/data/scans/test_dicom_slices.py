@@ -11,7 +11,7 @@ import pytest
 import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nibabel.affines import apply_affine
+from nibabel.affines import apply_affine, voxel_sizes
 from pydicom.uid import EnhancedCTImageStorage
 from scipy.spatial.transform import Rotation
 
@@ -31,6 +31,10 @@ STORED = np.random.default_rng(0).permutation(np.prod(SHAPE)).reshape(SHAPE).ast
 
 def read(path: Path, uid: str | None = None) -> Volume:
     return open_series(path, uid).volume()
+
+
+def spacing(volume: Volume) -> tuple[float, ...]:
+    return tuple(voxel_sizes(volume.affine).tolist())
 
 
 def refused(path: Path, *words: str, begins: Path | None = None, uid: str | None = None) -> None:
@@ -97,7 +101,7 @@ def test_axes_are_columns_rows_and_slices_along_the_normal(
     down = read(write_series(tmp_path / "down", STORED, step=(0, 0, -2.5)))
     assert up.voxels.shape == (4, 6, 5)
     assert up.voxels.dtype == np.float32
-    assert up.spacing == (0.5, 0.75, 2.5)
+    assert spacing(up) == (0.5, 0.75, 2.5)
     assert np.array_equal(up.voxels, STORED.T - 1024)
     assert np.array_equal(down.voxels, STORED[::-1].T - 1024)
     assert up.affine[2, 2] == down.affine[2, 2] == 2.5
@@ -121,7 +125,7 @@ def test_one_file_is_one_slice_of_its_thickness(tmp_path: Path, write_series: Wr
     write_series(tmp_path, STORED)
     volume = read(tmp_path / "b.dcm")
     assert np.array_equal(volume.voxels[..., 0], STORED[1].T - 1024)
-    assert volume.spacing == (0.5, 0.75, 2.5)
+    assert spacing(volume) == (0.5, 0.75, 2.5)
     assert volume.source == tmp_path / "b.dcm"
 
 
@@ -129,13 +133,13 @@ def test_without_positions_slices_follow_their_numbers(tmp_path: Path, write_ser
     write_series(tmp_path, STORED, ImagePositionPatient=None, ImageOrientationPatient=None)
     volume = read(tmp_path)
     assert np.array_equal(volume.voxels, STORED.T - 1024)
-    assert volume.spacing == (0.5, 0.75, 2.5)
+    assert spacing(volume) == (0.5, 0.75, 2.5)
     assert np.array_equal(volume.axial(), STORED - 1024)
 
 
 def test_without_positions_slices_may_overlap(tmp_path: Path, write_series: Write) -> None:
     write_series(tmp_path, STORED, ImagePositionPatient=None, SpacingBetweenSlices=-2)
-    assert read(tmp_path).spacing == (0.5, 0.75, 2)
+    assert spacing(read(tmp_path)) == (0.5, 0.75, 2)
 
 
 @pytest.mark.parametrize("tag", ["InstanceNumber", "SliceThickness"])
@@ -190,7 +194,7 @@ def test_rounded_positions_are_accepted(tmp_path: Path, write_slice: Write) -> N
     for k, stored in enumerate(STORED):
         place = {"ImagePositionPatient": [0, 0, round(k * 0.625, 2)]}
         write_slice(tmp_path / f"{k}.dcm", stored, **place)
-    assert read(tmp_path).spacing[2] == pytest.approx(0.625)
+    assert spacing(read(tmp_path))[2] == pytest.approx(0.625)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +225,9 @@ def test_a_slice_that_does_not_fit_is_named(
     refused(tmp_path, words, begins=tmp_path / "c.dcm")
 
 
-def test_directions_that_are_not_perpendicular_are_refused(tmp_path: Path, write_series: Write) -> None:
+def test_directions_that_are_not_perpendicular_are_refused(
+    tmp_path: Path, write_series: Write
+) -> None:
     write_series(tmp_path, STORED, ImageOrientationPatient=[1, 0, 0, 0.6, 0.8, 0])
     refused(tmp_path, "no pair of perpendicular unit vectors", begins=tmp_path / "e.dcm")
 

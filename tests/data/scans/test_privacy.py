@@ -16,7 +16,9 @@ from pyro_stitchnet.prediction.inputs import assign_names, find_inputs
 IDENTITY = {"PatientName": "DOE^JOHN", "PatientID": "P-77", "PatientBirthDate": "19500101"}
 
 
-def test_identifiers_are_collected_from_headers(write_slice: Callable[..., Path], tmp_path: Path) -> None:
+def test_identifiers_are_collected_from_headers(
+    write_slice: Callable[..., Path], tmp_path: Path
+) -> None:
     file = write_slice(tmp_path / "a.dcm", np.zeros((4, 4), np.uint16), **IDENTITY)
     (tmp_path / "text.txt").write_text("no DICOM")
     found = identifiers([file, tmp_path / "text.txt", tmp_path / "missing"])

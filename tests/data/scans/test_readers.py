@@ -11,6 +11,7 @@ import pytest
 import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nibabel.affines import voxel_sizes
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
@@ -38,6 +39,10 @@ def random_affine(seed: int) -> np.ndarray:
     return affine
 
 
+def spacing(volume: Volume) -> tuple[float, ...]:
+    return tuple(voxel_sizes(volume.affine).tolist())
+
+
 def refused(path: Path, *words: str) -> None:
     with pytest.raises(ValueError, match="^" + re.escape(f"{path}: ")) as caught:
         read_volume(path)
@@ -62,7 +67,7 @@ def test_a_real_series_equals_its_nrrd(samples: Path) -> None:
 def test_real_slices_with_few_tags_are_read(samples: Path) -> None:
     volume = read_volume(samples / "lungmask_dicom")
     assert volume.voxels.shape == (512, 512, 2)
-    assert volume.spacing == (0.625, 0.625, 1)
+    assert spacing(volume) == (0.625, 0.625, 1)
     assert volume.hounsfield
 
 
@@ -100,7 +105,7 @@ def test_axes_of_length_1_are_added_or_dropped(tmp_path: Path, suffix: str) -> N
             sitk.WriteImage(sitk.GetImageFromArray(array.T, isVector=False), path)
         read = read_volume(path)
         assert np.array_equal(read.voxels, array.reshape(4, 5, -1))
-        assert read.spacing == (1, 1, 1)
+        assert spacing(read) == (1, 1, 1)
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nrrd", ".mha"])

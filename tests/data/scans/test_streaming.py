@@ -47,7 +47,7 @@ def test_volumes(write_volume: Callable[..., Path], tmp_path: Path, name: str, e
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.float64])
 def test_scaled_numbers_of_a_nifti(tmp_path: Path, dtype: type) -> None:
-    numbers = np.random.default_rng(0).integers(0, 256, (3, 4, 5)).astype(dtype)
+    numbers: np.ndarray = np.random.default_rng(0).integers(0, 256, (3, 4, 5)).astype(dtype)
     image = nib.Nifti1Image(numbers, AFFINES["RAS"])
     image.header.set_slope_inter(0.37, -1000.1)
     nib.save(image, tmp_path / "v.nii.gz")

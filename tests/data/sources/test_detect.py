@@ -21,7 +21,9 @@ def test_the_error_for_an_unknown_layout_lists_the_known_ones(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", ["a.npy", "p1/a.PNG", "p1/a.jpg"])
-def test_arrays_and_images_without_an_index_are_refused_with_a_remedy(tmp_path: Path, name: str) -> None:
+def test_arrays_and_images_without_an_index_are_refused_with_a_remedy(
+    tmp_path: Path, name: str
+) -> None:
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).touch()
     with pytest.raises(ValueError, match=r"layout 'folder' only.*index\.csv") as caught:

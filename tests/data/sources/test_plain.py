@@ -108,7 +108,9 @@ def test_every_ct_series_of_a_folder_is_a_scan(tmp_path: Path, write_series: Wri
     assert slices == [2, 3, 1]
 
 
-def test_series_of_the_same_description_have_different_names(tmp_path: Path, write_slice: Write) -> None:
+def test_series_of_the_same_description_have_different_names(
+    tmp_path: Path, write_slice: Write
+) -> None:
     for uid, number, description in (
         ("1.1", 2, "Lung"),
         ("1.2", 2, "Lung"),
@@ -147,9 +149,7 @@ def test_every_valid_series_is_prepared(
     assert f"{invalid}: gives no PixelSpacing" in line
 
 
-def test_a_damaged_file_affects_only_its_folder(
-    tmp_path: Path, write_series: Write
-) -> None:
+def test_a_damaged_file_affects_only_its_folder(tmp_path: Path, write_series: Write) -> None:
     folder = study(tmp_path / "ann", write_series)
     (folder / "cut.dcm").write_bytes((folder / "a.dcm").read_bytes()[:300])
     scans = find(tmp_path)
@@ -162,9 +162,7 @@ def test_a_damaged_file_affects_only_its_folder(
 # --- Patients -------------------------------------------------------------------------------------
 
 
-def test_each_folder_at_the_top_is_one_patient(
-    tmp_path: Path, write_slice: Write
-) -> None:
+def test_each_folder_at_the_top_is_one_patient(tmp_path: Path, write_slice: Write) -> None:
     volume(tmp_path / "ann" / "first.nii.gz")
     volume(tmp_path / "ann" / "later" / "second.nii.gz")
     volume(tmp_path / "bob.nii.gz")

@@ -61,7 +61,9 @@ def test_learns_phantoms(name: str, slices: Slices) -> None:
 
 def cross_entropy_of(learner: Learner, slices: Slices) -> float:
     truth = slices.labels().unsqueeze(1)
-    return -float(learner.probabilities(slices.images).gather(1, truth).clamp_min(1e-9).log().mean())
+    return -float(
+        learner.probabilities(slices.images).gather(1, truth).clamp_min(1e-9).log().mean()
+    )
 
 
 @pytest.mark.parametrize("name", BASELINES)
@@ -156,6 +158,9 @@ def test_the_networks_parameters() -> None:
 def test_predicts_in_evaluation_mode_and_leaves_it(slices: Slices) -> None:
     learner = Supervised(torch.nn.Sequential(torch.nn.BatchNorm2d(1), torch.nn.Conv2d(1, 4, 1)))
     learner.train()
-    one, all_of_them = learner.probabilities(slices.images[:1]), learner.probabilities(slices.images)
+    one, all_of_them = (
+        learner.probabilities(slices.images[:1]),
+        learner.probabilities(slices.images),
+    )
     assert torch.allclose(one, all_of_them[:1])
     assert learner.network.training

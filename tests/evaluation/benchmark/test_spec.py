@@ -1,11 +1,12 @@
-"""A specification says what to compare, or is refused in its own words."""
+"""A specification is read, and errors in it are reported with the file and the key."""
 
 from pathlib import Path
 
 import pytest
 
 from pyro_stitchnet.evaluation.benchmark.methods import METHODS
-from pyro_stitchnet.evaluation.benchmark.spec import Entry, read_spec
+from pyro_stitchnet.evaluation.benchmark.spec import Budget, Entry, Spec, read_spec
+from pyro_stitchnet.posterior import ReadOutOptions
 
 WHOLE = """
 data: some.data
@@ -21,32 +22,38 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
-def test_reads_what_is_said_and_defaults_for_the_rest(tmp_path: Path) -> None:
-    spec = read_spec(written(tmp_path, WHOLE + "optimiser: {learning_rate: 2e-3}\nseeds: [1, 2]\n"))
+def test_values_are_read_and_the_rest_are_defaults(tmp_path: Path) -> None:
+    text = WHOLE + "optimiser: {learning_rate: 2e-3}\nseeds: [1, 2]\nread_out: {samples: 4}\n"
+    spec = read_spec(written(tmp_path, text))
     assert spec.data == Path("some.data")
     assert spec.budgets[0].labels == 10
     assert spec.optimiser.learning_rate == 2e-3
     assert list(spec.seeds) == [1, 2]
+    assert spec.read_out == ReadOutOptions(samples=4)
     assert spec.entries["unet"] == Entry("unet")
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (WHOLE + "step: 3\n", "did you mean 'steps'"),
         (WHOLE.replace("method: unet", "method: u-net"), "choose one of unet"),
         (WHOLE.replace("method: unet", "metod: unet"), "metod"),
-        (WHOLE.replace("method: unet", "method: unet, unlabelled: true"), "has no use for"),
+        (WHOLE.replace("method: unet", "method: unet, unlabelled: true"), "does not use"),
         (WHOLE.replace("folds: 5", "folds: five"), "folds"),
         (WHOLE + "steps: 0\n", "at least 1"),
-        (WHOLE + "views: 9\n", "views"),
+        (WHOLE + "read_out: {views: 9}\n", "views"),
+        (WHOLE + "read_out: {sample: 4}\n", "did you mean 'read_out.samples'"),
+        (WHOLE + "read_out: {read_out: prior}\n", "leave out `read_out`"),
+        (WHOLE + "read_out: {decision: dice}\n", "listed under `decisions`"),
+        (WHOLE + "optimiser: {rate: 1}\n", "unknown key 'optimiser.rate'"),
         (WHOLE.replace("folds: 5", "folds: 5, tested: 6"), "between 1 and 5"),
         ("- 1\n", "must be a mapping"),
     ],
 )
-def test_what_is_wrong_is_named(tmp_path: Path, text: str, said: str) -> None:
+def test_errors_name_the_file_and_the_key(tmp_path: Path, text: str, message: str) -> None:
     path = written(tmp_path, text)
-    with pytest.raises(ValueError, match=said) as error:
+    with pytest.raises(ValueError, match=message) as error:
         read_spec(path)
     assert str(path) in str(error.value)
 
@@ -57,7 +64,7 @@ def test_lists_are_candidates() -> None:
     assert Entry("unet").candidates() == [{}]
 
 
-def test_numbers_without_a_point_are_numbers(tmp_path: Path) -> None:
+def test_exponents_without_a_point_are_numbers(tmp_path: Path) -> None:
     text = WHOLE.replace("method: unet", "method: unet, options: {learning_rate: [1e-3, 2E+1]}")
     assert read_spec(written(tmp_path, text)).entries["unet"].candidates() == [
         {"learning_rate": 0.001},
@@ -65,7 +72,13 @@ def test_numbers_without_a_point_are_numbers(tmp_path: Path) -> None:
     ]
 
 
-def test_the_projects_own_specifications_are_sound() -> None:
+def test_the_projects_specifications_are_valid() -> None:
     for path in Path("benchmarks").glob("*.yaml"):
         spec = read_spec(path)
         assert {entry.method for entry in spec.entries.values()} <= set(METHODS)
+
+
+def test_candidates_need_validation() -> None:
+    entry = Entry("unet", options={"learning_rate": [1e-3, 2e-3]})
+    with pytest.raises(ValueError, match=r"entries\.unet: options cannot be chosen"):
+        Spec(Path("data"), {"unet": entry}, [Budget(4, validation=False)])

@@ -1,0 +1,127 @@
+"""The report of a benchmark: its tables, comparisons and curves."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pyro_stitchnet.evaluation.benchmark.report import (
+    _curves,
+    _false_alarms,
+    lesion_dice,
+    line_names,
+    report,
+)
+from pyro_stitchnet.evaluation.benchmark.results import Results
+
+LINES = ["unet", "unet (threshold)", "unet (gaussian)", "tiny", "tiny (posterior)"]
+
+
+def test_the_report_has_a_row_per_line_and_tables_of_at_most_seven_columns(
+    first_fold: Path, tmp_path: Path
+) -> None:
+    (table,) = report(Results(first_fold), "unet", tmp_path).values()
+    assert [row[0] for row in table.rows] == LINES
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "## 4 labelled slices" in text
+    assert f"### Dice on slices with the lesion\n\n{table.markdown()}" in text
+    compared = text.partition("### Difference from unet")[2].partition("###")[0]
+    assert [line.split(" | ")[0] for line in compared.splitlines()[4:] if line] == [
+        f"| {line}" for line in LINES[1:]
+    ]
+    assert "| tiny | 1 |" in text.partition("### Styles inside the lung")[2]
+    assert max(line.count("|") for line in text.splitlines()) <= 8
+    assert (tmp_path / "label_efficiency.png").stat().st_size > 10_000
+
+
+def test_unknown_lines_and_empty_results_are_refused(first_fold: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="there are unet"):
+        report(Results(first_fold), "nobody", tmp_path)
+    with pytest.raises(ValueError, match="no results"):
+        report(Results(tmp_path / "nowhere"), "unet", tmp_path)
+
+
+def test_the_gain_from_unlabelled_slices_is_over_the_runs_of_both(
+    first_fold: Path, tmp_path: Path
+) -> None:
+    results = Results(first_fold)
+    for name, table in {"table.csv": results.rows, "scores.csv": results.scores}.items():
+        teacher = table[(table["name"] == "unet") & (table["variant"] == "")].copy()
+        teacher["name"] = "teacher"
+        if "f1" in teacher:
+            teacher["f1"] += 0.1
+        else:
+            teacher[["method", "unlabelled"]] = "mean-teacher", True
+        other_run = teacher.assign(seed=1, **({"f1": 0.9} if "f1" in teacher else {}))
+        pd.concat([table, teacher, other_run]).to_csv(tmp_path / name, index=False)
+    report(Results(tmp_path), "unet", tmp_path)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "| teacher | unet | +0.100: +0.100 | +0.100 | +0.100 to +0.100 |" in text
+    assert "| tiny | unet |" not in text  # tiny has no line trained on labels alone
+
+
+def test_curves_are_of_lines_with_several_budgets_and_likeliest_labels(first_fold: Path) -> None:
+    scores = Results(first_fold).scores
+    scores = scores.assign(line=line_names(scores))
+    assert set(_curves(scores)["line"]) == set(LINES)  # there is a single budget
+    unet = scores[scores["line"] == "unet"]
+    dice = unet.assign(variant="dice", line="unet (dice)")
+    points = _curves(pd.concat([scores, unet.assign(labels=8), dice, dice.assign(labels=8)]))
+    assert list(points["line"]) == ["unet", "unet"]
+
+
+def test_dice_is_over_slices_with_the_lesion_with_equal_weight_per_patient() -> None:
+    scores = pd.DataFrame(
+        {
+            "patient": ["a", "a", "a", "b", "b"],
+            "lesion": ["GGO", "GGO", "CON", "GGO", "CON"],
+            "truth_pixels": [1, 1, 1, 1, 0],
+            "f1": [0.2, 0.4, 0.7, 1.0, 0.0],
+        }
+    )
+    assert lesion_dice(scores).to_dict() == pytest.approx({"a": 0.5, "b": 1.0})
+
+
+def test_a_false_alarm_is_a_predicted_lesion_on_a_slice_without_it() -> None:
+    scores = pd.DataFrame(
+        {
+            "lesion": ["CON", "CON", "CON", "GGO"],
+            "truth_pixels": [0, 0, 5, 0],
+            "predicted_pixels": [2, 0, 3, 1],
+        }
+    )
+    assert [_false_alarms(scores, lesion) for lesion in ("CON", "GGO")] == ["1 of 2", "1 of 1"]
+
+
+def test_the_command_writes_the_report_and_prints_a_table(
+    stitchnet: Callable[..., None],
+    refused: Callable[..., str],
+    first_fold: Path,
+    datasets: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(
+        f"data: {datasets / 'data'}\nentries: {{unet: {{method: unet}}}}\n"
+        "budgets: [{labels: 4, tested: 1}]\n"
+    )
+    out = tmp_path / "out"
+    shutil.copytree(first_fold, out)
+    stitchnet("benchmark", spec, "--out", out, "--report-only")
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "Dice with 4 labelled slices"
+    assert printed[-1] == f"report: {out / 'report.md'}"
+    assert max(map(len, printed[:-1])) <= 100
+    # Results are reported even if there is nothing to compare them with yet.
+    stitchnet("benchmark", spec, "--out", out, "--against", "unet (later)")
+    captured = capsys.readouterr()
+    assert captured.out.splitlines() == printed
+    assert "no results of 'unet (later)'" in captured.err
+    # A name that no training will give is refused before training.
+    spec.write_text(spec.read_text().replace("labels: 4", "labels: 5") + "steps: 1\n")
+    message = refused("benchmark", spec, "--out", out, "--against", "unett (gaussian)")
+    assert "no entry 'unett (gaussian)'; there are unet" in message
+    assert 5 not in set(Results(out).rows["labels"])

@@ -1,0 +1,136 @@
+"""The loss of a StitchNet with its classifier's, its read-out, its anchors and its metrics."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from pyro_stitchnet.data.datasets.batches import Batch
+from pyro_stitchnet.data.datasets.slices import Slices
+from pyro_stitchnet.model.anchoring import output_layer
+from pyro_stitchnet.model.bound import bound
+from pyro_stitchnet.model.label_terms import Guided
+from pyro_stitchnet.model.objective import Objective
+from pyro_stitchnet.model.stitchnet import StitchNet
+from pyro_stitchnet.posterior import ReadOutOptions, probabilities
+from pyro_stitchnet.presets import preset
+from pyro_stitchnet.training.diagnostics import bound_metrics
+from pyro_stitchnet.training.learner import ElboLearner, ramp
+
+K = 4
+GUIDED = preset("guided")
+
+
+@pytest.fixture
+def net() -> StitchNet:
+    torch.manual_seed(0)
+    return StitchNet(GUIDED.model).eval()
+
+
+@pytest.fixture
+def labels() -> Tensor:
+    return torch.randint(K, (2, 64, 64))
+
+
+@pytest.fixture
+def batch(labels: Tensor) -> Batch:
+    allowed = torch.nn.functional.one_hot(labels, K).bool()
+    return Batch(torch.rand(labels.shape), allowed)
+
+
+def test_the_loss_is_the_bound_and_the_classifiers(
+    net: StitchNet, batch: Batch, labels: Tensor
+) -> None:
+    """Cross-entropy and soft Dice by their weights, as of a supervised U-Net."""
+    objective = Objective(Guided(guide_weight=0, label_weight=2, dice_weight=0.5))
+    torch.manual_seed(1)
+    output = ElboLearner(net, objective).loss(batch, 1)
+    torch.manual_seed(1)
+    alone = bound(net, batch.x, batch.allowed, objective)
+    assert net.classifier is not None
+    logits = net.classifier(batch.x[:, None])
+    p, truth = logits.softmax(1), batch.allowed.movedim(-1, 1).float()
+    dims = (0, 2, 3)
+    dice = (2 * (p * truth).sum(dims) + 1) / ((p + truth).sum(dims) + 1)
+    entropy = torch.nn.functional.cross_entropy(logits, labels)
+    supervised = 2 * entropy + 0.5 * (1 - dice.mean())
+    torch.testing.assert_close(output.loss, alone.loss + supervised, rtol=1e-4, atol=1e-5)
+    assert output.bound is not None
+    assert output.log_q is not None
+    assert torch.equal(output.bound.z1, alone.z1)
+    torch.testing.assert_close(output.log_q, logits.log_softmax(1).movedim(1, -1))
+    # With guide_weight 0 the classifier learns from its own loss alone.
+    weight = net.classifier.head[0].weight
+    (gradient,) = torch.autograd.grad(output.loss, weight, retain_graph=True)
+    (expected,) = torch.autograd.grad(supervised, weight)
+    torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(("weight", "learns"), [(0.0, False), (0.5, True)])
+def test_unlabelled_slices_train_the_classifier_by_the_guide_weight(
+    net: StitchNet, batch: Batch, weight: float, learns: bool
+) -> None:
+    learner = ElboLearner(net, Objective(Guided(guide_weight=weight)))
+    learner.loss(Batch(batch.x, torch.ones_like(batch.allowed)), 1).loss.backward()
+    assert net.classifier is not None
+    gradients = [p.grad for p in net.classifier.parameters() if p.grad is not None]
+    assert any(g.any() for g in gradients) == learns
+    assert any(p.grad is not None and p.grad.any() for p in net.svae.parameters())
+
+
+def test_a_label_term_without_a_classifier_has_the_bound_alone(batch: Batch) -> None:
+    tiny = preset("tiny")
+    net = StitchNet(tiny.model)
+    torch.manual_seed(1)
+    output = ElboLearner(net, tiny.objective).loss(batch, 1000)
+    torch.manual_seed(1)
+    assert torch.equal(output.loss, bound(net, batch.x, batch.allowed, tiny.objective).loss)
+    assert output.log_q is None
+
+
+def test_the_kl_weight_follows_the_step(net: StitchNet, batch: Batch) -> None:
+    learner = ElboLearner(net, replace(GUIDED.objective, kl_warmup=10, kl_weight=5))
+    losses = []
+    for step in (1, 10, 20):
+        torch.manual_seed(1)
+        losses.append(float(learner.loss(batch, step).loss.detach()))
+    assert losses[0] != pytest.approx(losses[1], abs=1e-4)
+    assert losses[1] == losses[2]
+
+
+def test_metrics_are_those_of_the_pass_of_the_loss(net: StitchNet, batch: Batch) -> None:
+    learner = ElboLearner(net, GUIDED.objective)
+    output = learner.loss(batch, 1)
+    assert output.bound is not None
+    metrics = learner.metrics(batch, output)
+    assert metrics == bound_metrics(output.bound, output.log_q)
+    for k, label in enumerate(["background", "healthy", "ggo", "consolidation"]):
+        expected = float((batch.allowed.int().argmax(-1) == k).float().mean())
+        assert metrics[f"labelled/{label}"] == pytest.approx(expected)
+
+
+def test_probabilities_are_the_models_own_read_out(net: StitchNet, batch: Batch) -> None:
+    results = []
+    learner = ElboLearner(net, GUIDED.objective)
+    for function in (
+        learner.probabilities,
+        lambda x: probabilities(net, x, ReadOutOptions(read_out="posterior")),
+    ):
+        torch.manual_seed(1)
+        results.append(function(batch.x))
+    assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("anchored", [True, False])
+def test_styles_are_anchored_if_the_configuration_has_it(anchored: bool, slices: Slices) -> None:
+    net = StitchNet(replace(GUIDED.model, anchored=anchored))
+    before = output_layer(net.heads, K)[1].clone()
+    ElboLearner(net, GUIDED.objective).begin(slices)
+    assert torch.equal(before, output_layer(net.heads, K)[1]) != anchored
+
+
+def test_the_ramp_rises_to_1() -> None:
+    values = [ramp(step, 10) for step in (0, 5, 10, 20)]
+    assert values == pytest.approx([0.00674, 0.28650, 1, 1], abs=1e-4)
+    assert ramp(1, 0) == 1

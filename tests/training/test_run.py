@@ -1,0 +1,172 @@
+"""Runs from a dataset to a folder: what they write, what they refuse, models without labels."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from pyro_stitchnet.data.datasets.dataset import Dataset
+from pyro_stitchnet.model.label_terms import Guided
+from pyro_stitchnet.model.objective import Objective
+from pyro_stitchnet.model.slice_vae import SliceVAE
+from pyro_stitchnet.model.stitchnet import StitchNet
+from pyro_stitchnet.presets import preset
+from pyro_stitchnet.training import checkpoint
+from pyro_stitchnet.training.config import TrainConfig, from_yaml
+from pyro_stitchnet.training.learner import ElboLearner
+from pyro_stitchnet.training.run import learner_of, run
+from pyro_stitchnet.training.self_training import SelfTraining
+from pyro_stitchnet.training.svae_learner import SliceVAELearner
+
+TINY = preset("tiny")
+
+
+def config_of(chosen: Any, data: Path, out: Path, **options: Any) -> TrainConfig:
+    settings = {
+        "steps": 2, "labelled_per_batch": 1, "unlabelled_per_batch": 1, "log_every": 1,
+        "validate_every": 1, "device": "cpu", "progress": False,
+    }  # fmt: skip
+    return TrainConfig(data, out, **vars(chosen), **{**settings, **options})
+
+
+@pytest.fixture(scope="module")
+def small_svae() -> Any:
+    """The preset "svae" with small networks."""
+    model = replace(preset("tiny-logistic").model, stitched=False)
+    return replace(preset("svae"), model=model)
+
+
+@pytest.fixture(scope="module")
+def svae_run(
+    unlabelled_dataset: Path, small_svae: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A run without any label."""
+    out = tmp_path_factory.mktemp("runs") / "svae"
+    return run(config_of(small_svae, unlabelled_dataset, out, folds=3))
+
+
+@pytest.fixture(scope="module")
+def tiny_run(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with labelled and unlabelled slices."""
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    return run(config_of(TINY, dataset, out))
+
+
+# --- A model without labels -----------------------------------------------------------------------
+
+
+def test_a_dataset_without_labels_trains_a_model_without_labels(
+    svae_run: Path, unlabelled_dataset: Path
+) -> None:
+    assert not Dataset(unlabelled_dataset).manifest["labelled"].any()
+    record = json.loads((svae_run / "run.json").read_text())
+    assert record["slices"]["labelled"] == 0
+    assert record["slices"]["unlabelled"] > 0
+    assert record["slices"]["validation"] > 0
+    assert record["slices"]["test"] > 0
+    parts = [set(names) for part, names in record["patients"].items() if part != "labelled"]
+    assert sum(map(len, parts)) == len(set().union(*parts)) == 5
+    log = pd.read_csv(svae_run / "log.csv")
+    assert log["validation/bits_per_dimension"].notna().all()
+    assert {"loss", "elbo/log_px", "elbo/kl", "kl/z5"} <= set(log)
+    best = int(log["step"][log["validation/bits_per_dimension"].idxmin()])
+    assert record["best_step"] == best
+    net, info = checkpoint.load_any(svae_run / "model.pt")
+    assert isinstance(net, SliceVAE)
+    assert info["config"]["objective"]["labels"] == {"kind": "unlabelled"}
+    assert not (svae_run / "states").exists()
+
+
+def test_labels_of_a_dataset_do_not_change_a_model_without_labels(
+    dataset: Path, small_svae: Any, tmp_path: Path
+) -> None:
+    """All slices of the training patients are used, labelled or not, and none by its labels."""
+    out = run(config_of(small_svae, dataset, tmp_path / "run", steps=1))
+    record = json.loads((out / "run.json").read_text())
+    assert record["slices"]["labelled"] == 0
+    assert sum(record["slices"].values()) == len(Dataset(dataset).manifest)
+
+
+def test_a_model_with_labels_refuses_a_dataset_without(
+    unlabelled_dataset: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="no slice is labelled"):
+        run(config_of(TINY, unlabelled_dataset, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+# --- Folders and checkpoints ----------------------------------------------------------------------
+
+
+def test_a_run_writes_its_configuration_split_log_and_model(tiny_run: Path, dataset: Path) -> None:
+    assert from_yaml(tiny_run / "config.yaml") == config_of(TINY, dataset, tiny_run)
+    record = json.loads((tiny_run / "run.json").read_text())
+    assert record["last_step"] == 2
+    split = pd.read_csv(tiny_run / "split.csv")
+    for part in ("validation", "test"):
+        patients = set(split["patient"][split["part"] == part])
+        assert set(record["patients"][part]) <= patients
+    log = pd.read_csv(tiny_run / "log.csv")
+    assert log["step"].tolist() == [1, 2]
+    net, info = checkpoint.load(tiny_run / "model.pt")
+    assert isinstance(net, StitchNet)
+    assert info["patients"] == record["patients"]
+
+
+def test_a_finished_run_is_not_overwritten(tiny_run: Path, dataset: Path) -> None:
+    config = config_of(TINY, dataset, tiny_run)
+    for resume in (False, True):
+        with pytest.raises(FileExistsError, match="holds a finished run; choose another --out"):
+            run(replace(config, resume=resume))
+
+
+def test_nothing_to_resume(dataset: Path, tmp_path: Path) -> None:
+    config = config_of(TINY, dataset, tmp_path / "run", resume=True)
+    with pytest.raises(FileNotFoundError, match="states: no state of a run to resume"):
+        run(config)
+    assert not config.out.exists()
+
+
+def test_a_run_starts_from_another_model(tiny_run: Path, dataset: Path, tmp_path: Path) -> None:
+    """With a learning rate of 0 its weights stay."""
+    still = replace(TINY, optimiser=replace(TINY.optimiser, learning_rate=0.0))
+    config = config_of(
+        still, dataset, tmp_path / "run", steps=1, start=tiny_run / "model.pt", folds=0
+    )
+    before, _ = checkpoint.load(tiny_run / "model.pt")
+    after, _ = checkpoint.load(run(config) / "model.pt")
+    weights = [dict(net.named_parameters()) for net in (before, after)]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def test_a_start_that_does_not_fit_is_refused(
+    tiny_run: Path, svae_run: Path, dataset: Path, tmp_path: Path
+) -> None:
+    config = config_of(TINY, dataset, tmp_path / "run", start=tiny_run / "model.pt", fold=1)
+    with pytest.raises(ValueError, match=r"was trained or chosen on patients .* --folds 0"):
+        run(config)
+    with pytest.raises(ValueError, match=r"its networks differ in .*stitched"):
+        run(replace(config, start=svae_run / "model.pt"))
+    assert not config.out.exists()
+
+
+# --- Learners -------------------------------------------------------------------------------------
+
+
+def test_model_and_objective_choose_the_learner() -> None:
+    guided = preset("guided")
+    with torch.device("meta"):
+        net = StitchNet(guided.model)
+        svae = SliceVAE(preset("svae").model)
+    labels = guided.objective.labels
+    assert isinstance(labels, Guided)
+    assert labels.posterior_weight > 0
+    assert type(learner_of(net, guided.objective)) is SelfTraining
+    without = Objective(replace(labels, posterior_weight=0))
+    assert type(learner_of(net, without)) is ElboLearner
+    assert type(learner_of(net, Objective())) is ElboLearner
+    assert type(learner_of(svae, preset("svae").objective)) is SliceVAELearner
