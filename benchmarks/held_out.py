@@ -181,7 +181,7 @@ def summarise(scores: pd.DataFrame, title: str) -> None:
             f"minus {b}": {a: "" if a == b else difference(dice[a], dice[b]) for a in dice}
             for b in dice
         }
-        print(f"both lesions by patient, {decision}\n{pd.DataFrame(table).to_string()}")
+        print(f"Dice of both lesions by patient, {decision}\n{pd.DataFrame(table).to_string()}")
 
 
 def difference(one: pd.Series, other: pd.Series) -> str:

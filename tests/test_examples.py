@@ -85,7 +85,7 @@ RUNS = {
         "dataset --out v --seeds 0 --steps 1 --per-batch 2 --channels 8 8 8 8 8",
         r"SVAE - LVAE: [+-]\d",
     ),
-    "benchmarks/trust.py": ("dataset --out t --steps 1 --members 1 --samples 1", r"likelihood"),
+    "benchmarks/trust.py": ("dataset --out t --steps 1 --members 1 --samples 1", r"auroc"),
     "benchmarks/unusual.py": (
         "model.pt dataset --patients all --most 3 --samples 1",
         r"evidence",
@@ -155,6 +155,7 @@ def test_runs(
     else:
         monkeypatch.chdir(folder)
         monkeypatch.setattr(sys, "argv", [path, *arguments.split()])
+        monkeypatch.syspath_prepend(str((ROOT / script).parent))  # as `python FILE` does
         threads = torch.get_num_threads()
         try:
             runpy.run_path(path, run_name="__main__")

@@ -207,7 +207,9 @@ class StitchNet(nn.Module):
         return torch.cat([log_q[..., :GGO], *(infected + share for share in shares)], -1)
 
     def anchor(self, x: Tensor, allowed: Tensor) -> None:
-        """Start every style at the grey values of its label; see :func:`anchor_styles`.
+        """Start every style at the grey values of its label.
+
+        See :func:`~pyro_stitchnet.model.anchoring.anchor_styles`.
 
         Args:
             x: labelled slices (N, H, W) in [0, 1].

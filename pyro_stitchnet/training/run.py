@@ -127,9 +127,10 @@ def run(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> Path:
             resume=keeper if config.resume else None,
         )
     except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt(
-            f"{stop}, which is saved; run the same command with --resume to continue"
-        ) from None
+        if not keeper.kept():  # stopped before the first step
+            raise
+        done = f"{stop}, which is saved" if stop.args else "stopped at once"
+        raise KeyboardInterrupt(f"{done}; run the same command with --resume to continue") from None
     if fabric.is_global_zero:
         first = state.resumed[-1] if state.resumed else 0
         record |= {

@@ -215,18 +215,18 @@ def test_a_stopped_command_saves_and_prints_how_to_continue(
     dataset: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     config = config_of(
-        dataset, tmp_path / "run", steps=100_000, keep_every=1000, workers=1, tensorboard=False
-    )
+        dataset, tmp_path / "run", steps=100_000, keep_every=100_000, validate_every=1, workers=1,
+        tensorboard=False, progress=True,
+    )  # fmt: skip
     path = tmp_path / "config.yaml"
     path.write_text(to_yaml(config), encoding="utf-8")
     process = start(["-m", "pyro_stitchnet", "train", "--config", str(path)])
-    while not (tmp_path / "run" / "split.csv").exists():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
-    time.sleep(1)  # training has begun
+    assert process.stderr is not None
+    assert any(line.startswith("step 1: validation") for line in process.stderr)
     os.killpg(process.pid, number)  # as a terminal and a scheduler do: to the workers too
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 130, errors
+    assert newest(config.out / "states")
     assert "run the same command with --resume to continue" in errors
     assert "Traceback" not in errors
     with pytest.raises(FileExistsError, match="unfinished run; continue it with --resume"):

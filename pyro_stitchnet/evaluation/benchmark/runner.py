@@ -48,7 +48,7 @@ class Cell:
 
     @property
     def key(self) -> dict[str, Any]:
-        """The values of the columns :data:`CELL`."""
+        """The values of :data:`~pyro_stitchnet.evaluation.benchmark.results.CELL`."""
         labels = -1 if self.budget.labels is None else self.budget.labels
         return dict(
             zip(CELL, (self.name, labels, self.budget.folds, self.fold, self.seed), strict=True)
