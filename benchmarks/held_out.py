@@ -12,7 +12,6 @@ one) and of infection, F1 of eq. 1 over all slices, false alarms, and the differ
 interruption the same command continues; other DATA or weights need another --out.
 """
 
-import subprocess
 import sys
 from dataclasses import dataclass
 from itertools import product
@@ -23,6 +22,7 @@ import numpy as np
 import pandas as pd
 import tyro
 
+from pyro_stitchnet import cli
 from pyro_stitchnet.data.datasets.dataset import Dataset
 from pyro_stitchnet.evaluation.baselines.brightness import SplitByBrightness
 from pyro_stitchnet.evaluation.benchmark.report import lesion_dice
@@ -65,7 +65,8 @@ class Config:
 
 
 def stitchnet(*arguments: object) -> None:
-    subprocess.run([sys.executable, "-m", "pyro_stitchnet", *map(str, arguments)], check=True)
+    sys.argv = ["stitchnet", *map(str, arguments)]
+    cli.main()
 
 
 def deal(source: Path, out: Path, held: np.ndarray, index: pd.DataFrame) -> None:

@@ -21,7 +21,7 @@ import tyro
 from PIL import Image
 
 from pyro_stitchnet.data.phantoms.phantom import phantoms
-from pyro_stitchnet.data.preprocessing.lungs import LUNG_SEGMENTERS
+from pyro_stitchnet.data.preprocessing.lungs import LUNG_METHODS
 
 UNKNOWN = (1.0, 1.0, 1.0)
 
@@ -82,7 +82,7 @@ def image_cases(folder: Path) -> Iterator[Case]:
 
 def figures(case: Case, segmenter: str) -> Iterator[dict[str, str | float]]:
     start = time.perf_counter()
-    field = LUNG_SEGMENTERS[segmenter](case.slices, case.spacing, hounsfield=case.hounsfield)
+    field = LUNG_METHODS[segmenter](case.slices, case.spacing, hounsfield=case.hounsfield)
     seconds = (time.perf_counter() - start) / len(field)
     for predicted, labels in zip(field, case.labels, strict=True):
         lung, lesion = labels > 0, labels > 1

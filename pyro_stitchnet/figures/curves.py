@@ -21,11 +21,16 @@ PANELS = {  # group of columns: title, unit of the vertical axis
     "elbo": ("terms of the bound", "nats per pixel"),
     "kl": ("KL divergence of each level", "nats per pixel"),
     "style_gap": ("gap between styles", "mean |difference|, grey units"),
+    "unlabelled_style_gap": (
+        "gap between styles of unlabelled slices",
+        "mean |difference|, grey units",
+    ),
     "share": ("mean p(y | z)", "probability"),
+    "unlabelled_share": ("mean p(y | z) of unlabelled slices", "probability"),
     "labelled": ("labelled pixels", "share of each label"),
     "predicted": ("predicted share on labelled pixels", "share of each label"),
     "label_drop": ("fall of log p(x) under a wrong label", "nats per labelled pixel"),
-    "validation": ("validation", "Dice"),
+    "validation": ("validation", ""),
 }
 WORDS = {"log_px": "log p(x)", "log_py": "log p(y)", "kl": "KL", "ggo": "GGO", "dice": "Dice"}
 

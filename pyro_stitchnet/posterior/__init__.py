@@ -1,7 +1,7 @@
 """Queries of a trained model, one module per kind.
 
 - :mod:`~pyro_stitchnet.posterior.segmentation`: the labels, by each read-out.
-- :mod:`~pyro_stitchnet.posterior.samples`: styles, reconstructions and pictures of the prior.
+- :mod:`~pyro_stitchnet.posterior.samples`: styles and reconstructions, and slices of the prior.
 - :mod:`~pyro_stitchnet.posterior.counterfactuals`: the slice with other tissue.
 - :mod:`~pyro_stitchnet.posterior.uncertainties`: how sure the labels are.
 - :mod:`~pyro_stitchnet.posterior.evidence`: how likely, and how unusual, the slice is.

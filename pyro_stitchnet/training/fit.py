@@ -37,7 +37,7 @@ def fit(
         validation: slices by which the weights are chosen; None keeps the last weights.
         fabric: launched processes; by default those that ``config`` describes, one process.
         callbacks: called during the run.
-        resume: the states to resume from; None starts anew.
+        resume: the states to resume from; None starts a new training.
 
     Raises:
         ValueError: a stream of batches has no slices, or a number is out of range.

@@ -79,7 +79,7 @@ def train(
         while state.step < steps and not _stale(state, patience):
             step = state.step + 1
             parts = [next(batches).to(fabric.device) for _ in range(accumulate)]
-            passed = 0.0  # of the minutes; by the first process's clock in all of them
+            passed = 0.0  # share of the minutes, by the clock of the first process
             if minutes is not None:
                 passed = fabric.broadcast((time.monotonic() - begun) / (60 * minutes))
             for group in state.adam.param_groups:
@@ -120,7 +120,7 @@ def train(
 
 
 def _validated(state: State, validation: Slices) -> dict[str, float]:
-    """The first process validates; all keep the same best weights."""
+    """Validate in the first process; all processes keep the same best weights."""
     score, metrics = 0.0, dict[str, float]()
     fabric = state.fabric
     if fabric.is_global_zero:
@@ -132,7 +132,7 @@ def _validated(state: State, validation: Slices) -> dict[str, float]:
 
 
 def _stale(state: State, patience: int | None) -> bool:
-    """Whether the last ``patience`` validations found nothing better."""
+    """Return whether the last ``patience`` validations brought no improvement."""
     since = [row for row in state.rows if row["step"] > state.best_step]
     validated = sum(any(name.startswith("validation/") for name in row) for row in since)
     return patience is not None and validated >= patience
@@ -140,7 +140,7 @@ def _stale(state: State, patience: int | None) -> bool:
 
 @contextmanager
 def _watched(callbacks: Sequence[Callback], state: State, steps: int) -> Iterator[None]:
-    """Call the callbacks' ``begin`` and, whatever happens, their ``end``."""
+    """Call ``begin`` of the callbacks, and their ``end`` also after an error."""
     for callback in callbacks:
         callback.begin(state, steps)
     try:
@@ -152,7 +152,7 @@ def _watched(callbacks: Sequence[Callback], state: State, steps: int) -> Iterato
 
 @contextmanager
 def _stopping() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C or SIGTERM came; the current step goes on."""
+    """Yield a function that returns whether Ctrl-C or SIGTERM arrived; the step continues."""
     received = False
     before: dict[signal.Signals, Any] = {}
 
@@ -165,7 +165,7 @@ def _stopping() -> Iterator[Callable[[], bool]]:
         received = True
         restore()  # a second one stops at once
 
-    if threading.current_thread() is threading.main_thread():  # no other may set them
+    if threading.current_thread() is threading.main_thread():  # only it can set handlers
         before = {
             number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)
         }

@@ -62,13 +62,13 @@ def run(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> Path:
             or other files.
         FileNotFoundError: there is no finished dataset, no such weights, or no run to resume.
         ValueError: the dataset or the configuration cannot be used, or differs from that of the run
-            to resume; or the model to start from has other networks, or knows patients that are
-            held out.
+            to resume; or the model to start from has other networks, or was trained on patients
+            that are held out.
         FloatingPointError: 20 steps in a row were not finite.
         KeyboardInterrupt: the run was stopped; the message has the step.
     """
     config.check()
-    torch.manual_seed(config.seed)  # in every process, so that all draw alike
+    torch.manual_seed(config.seed)  # the same in every process
     net = checkpoint.build(config.model)  # first, since its weights may be missing
     dataset = Dataset(config.data)
     keeper = StateKeeper(config.out / "states", _identity(config, dataset), config.keep_last)
@@ -188,7 +188,7 @@ def _check_out(config: TrainConfig, keeper: StateKeeper) -> None:
 def _start(
     net: StitchNet | SliceVAE, config: TrainConfig, parts: pd.Series, dataset: Dataset
 ) -> None:
-    """Load the weights of a trained model, unless it knows patients that are held out."""
+    """Load the weights of a trained model; refuse it if it has seen patients that are held out."""
     assert config.start is not None
     trained, info = checkpoint.load_any(config.start)
     ours, theirs = (asdict(replace(one.config, weights=None)) for one in (net, trained))

@@ -94,11 +94,11 @@ class _Through(nn.Module):
 
 
 def _clip(state: State) -> Tensor:
-    """Clip the gradients and return the norm of the whole before.
+    """Clip the gradients; return the norm of the whole gradient before.
 
-    Tensor by tensor, as Keras and Pyro's optimisers do: at the start the batch-normalised encoder's
-    gradient is orders of magnitude larger than the heads', and one norm over all would leave the
-    heads nothing.
+    Each tensor has its own norm, as in Keras and in Pyro's optimisers: at the start the gradient of
+    the batch-normalised encoder is orders of magnitude larger than that of the heads, and with one
+    norm over all the heads would not learn.
     """
     parameters = list(state.learner.parameters())
     if state.optimiser.clip_value is not None:

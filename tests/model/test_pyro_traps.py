@@ -303,7 +303,7 @@ def test_8_wrapping_by_torch_compile_renames_the_keys() -> None:
     assert set(net.state_dict()) == {"weight", "bias"}
 
 
-# torch.jit.trace warns of its deprecation, in some torch releases; the answer is right meanwhile.
+# torch.jit.trace warns of its deprecation, in some torch releases; its result is still right.
 @pytest.mark.filterwarnings("ignore:.*torch.jit.trace:FutureWarning")
 @pytest.mark.filterwarnings("ignore:.*torch.jit.trace:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
@@ -362,7 +362,7 @@ def test_10_a_shared_batch_norm_matches_neither_distribution() -> None:
 
 
 def test_the_parameter_store_copies_channels_last_weights() -> None:
-    """What ran before `pyro.module`, the guide of the first step, trains weights nobody keeps."""
+    """A guide that runs before `pyro.module` in the first step trains weights that are not kept."""
     for layout, shared in ((torch.contiguous_format, True), (torch.channels_last, False)):
         pyro.clear_param_store()
         network = nn.Conv2d(2, 4, 3).to(memory_format=layout)

@@ -15,7 +15,7 @@ from scipy.spatial import ConvexHull
 
 from pyro_stitchnet.data.preprocessing.morphology import closed, opened
 
-__all__ = ["LUNG_SEGMENTERS", "LungSegmenter", "classical_lungs", "lungmask_lungs"]
+__all__ = ["LUNG_METHODS", "LungSegmenter", "classical_lungs", "lungmask_lungs"]
 
 
 class LungSegmenter(Protocol):
@@ -144,11 +144,11 @@ def lungmask_lungs(
     return np.asarray(_lungmask().apply(np.asarray(units, np.float32))) > 0
 
 
-LUNG_SEGMENTERS: Mapping[str, LungSegmenter] = {
+LUNG_METHODS: Mapping[str, LungSegmenter] = {
     "classical": classical_lungs,
     "lungmask": lungmask_lungs,
 }
-"""The lung segmenters by name."""
+"""The lung methods by name."""
 
 
 @cache
@@ -160,12 +160,12 @@ def _lungmask() -> Any:
     except ImportError as error:
         raise ValueError(
             f"lungmask cannot be imported ({error}); install it with `pip install lungmask`, or "
-            "choose the lung segmenter 'classical'"
+            "choose the lung method 'classical'"
         ) from error
     except OSError as error:
         raise ValueError(
             f"lungmask's weights cannot be loaded ({error}); they are downloaded once: try again "
-            "online, or choose the lung segmenter 'classical'"
+            "online, or choose the lung method 'classical'"
         ) from error
 
 

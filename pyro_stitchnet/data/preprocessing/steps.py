@@ -221,7 +221,7 @@ class Preprocessing:
         window: HU that become 0 and 1. In scans without HU, 0 is black and white is the first of
             1, 255 and 65535 that no value exceeds; if there are values below 0, black is the
             smallest and white the largest value.
-        lungs: the lung segmenter: "classical", "lungmask" (the package of that name), or "none":
+        lungs: the lung method: "classical", "lungmask" (the package of that name), or "none":
             the whole image, for slices that are already cropped to the lungs.
         opening: radius of the opening that smooths the lung field.
         closing: radius of the closing that smooths the lung field.
@@ -241,15 +241,15 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
-        from pyro_stitchnet.data.preprocessing.lungs import LUNG_SEGMENTERS  # imports scipy
+        from pyro_stitchnet.data.preprocessing.lungs import LUNG_METHODS  # imports scipy
 
         if self.size < 32 or self.size % 32:
             raise ValueError(f"size {self.size} is not a positive multiple of 32")
         if not self.window[0] < self.window[1]:
             raise ValueError(f"window {self.window}: the first value must be below the second")
-        if self.lungs not in ("none", *LUNG_SEGMENTERS):
+        if self.lungs not in ("none", *LUNG_METHODS):
             raise ValueError(
-                f"lungs {self.lungs!r} is unknown; choose one of none, {', '.join(LUNG_SEGMENTERS)}"
+                f"lungs {self.lungs!r} is unknown; choose one of none, {', '.join(LUNG_METHODS)}"
             )
         for name in ("opening", "closing", "margin", "least_lung"):
             if getattr(self, name) < 0:
@@ -300,7 +300,7 @@ class Preprocessing:
         self, stack: "Stack", limits: tuple[float, float], stacked: bool
     ) -> Iterator[np.ndarray]:
         """Yield the smoothed lung field of each slice, bool (R, C)."""
-        from pyro_stitchnet.data.preprocessing.lungs import LUNG_SEGMENTERS  # imports scipy
+        from pyro_stitchnet.data.preprocessing.lungs import LUNG_METHODS  # imports scipy
 
         if self.lungs == "none":
             for one in stack.slices:
@@ -309,10 +309,10 @@ class Preprocessing:
         grey: Sequence[np.ndarray] | np.ndarray = stack.slices
         if not stack.hounsfield:
             grey = np.stack([window(one, *limits) for one in stack.slices])
-        segmenter = LUNG_SEGMENTERS[self.lungs]
+        find_lungs = LUNG_METHODS[self.lungs]
         parts = [grey] if stacked else (one[None] for one in grey)
         for part in parts:
-            for lung in segmenter(part, stack.spacing, hounsfield=stack.hounsfield):
+            for lung in find_lungs(part, stack.spacing, hounsfield=stack.hounsfield):
                 yield open_and_close(lung[None], stack.spacing, self.opening, self.closing)[0]
 
 

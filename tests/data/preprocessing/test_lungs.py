@@ -15,7 +15,7 @@ from skimage.morphology import convex_hull_image
 
 from pyro_stitchnet.data.phantoms.phantom import PHANTOM_WINDOW, Phantom, phantom_patient, phantoms
 from pyro_stitchnet.data.preprocessing import lungs
-from pyro_stitchnet.data.preprocessing.lungs import LUNG_SEGMENTERS, classical_lungs, lungmask_lungs
+from pyro_stitchnet.data.preprocessing.lungs import LUNG_METHODS, classical_lungs, lungmask_lungs
 
 UNKNOWN = (1.0, 1.0, 1.0)
 PHANTOMS = list(phantoms(8, 3))
@@ -204,7 +204,7 @@ def test_a_lung_of_one_pixel_is_a_lung() -> None:
     assert np.argwhere(found).tolist() == [[0, 4, 4]]
 
 
-@pytest.mark.parametrize("name", LUNG_SEGMENTERS)
+@pytest.mark.parametrize("name", LUNG_METHODS)
 @pytest.mark.parametrize(
     ("shape", "spacing", "message"),
     [
@@ -218,7 +218,7 @@ def test_invalid_shapes_are_refused(
     name: str, shape: tuple[int, ...], spacing: tuple[float, ...], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        LUNG_SEGMENTERS[name](np.zeros(shape), spacing, hounsfield=True)
+        LUNG_METHODS[name](np.zeros(shape), spacing, hounsfield=True)
 
 
 # --- lungmask -------------------------------------------------------------------------------------
