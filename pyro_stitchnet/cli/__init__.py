@@ -82,7 +82,9 @@ REMEDIES = {
 }
 """Messages for errors of the operating system, by number."""
 
-INTERRUPTED = "interrupted; `prepare`, `predict` and `benchmark` continue when run again"
+INTERRUPTED = (
+    "interrupted; `prepare`, `predict` and `benchmark` continue when run again, `train` starts anew"
+)
 
 
 def main() -> None:

@@ -60,7 +60,17 @@ class ModelConfig:
     tempering: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse options that need labels in a model without labels."""
+        """Check the ranges, and refuse options of labels in a model without labels."""
+        least_one = ("decoder_channels", "head_channels", "downsampling", "style_pool")
+        for name in least_one:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        pool, downsampling = self.style_pool, self.downsampling
+        if pool != 1 and (pool <= downsampling or pool % downsampling):
+            raise ValueError(
+                f"style_pool must be 1, or a multiple of downsampling above it ({downsampling}), "
+                f"got {pool}"
+            )
         if not self.stitched and (self.classifier or self.anchored or self.style_pool != 1):
             raise ValueError(
                 "classifier, anchored and style_pool need labels; set stitched, or leave them out"

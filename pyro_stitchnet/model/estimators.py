@@ -14,7 +14,8 @@ class Float32TraceEnum_ELBO(TraceEnum_ELBO):
     """TraceEnum_ELBO whose sums over enumerated sites leave autocast.
 
     Pyro contracts log-probabilities with einsum, which autocast runs in bf16 or fp16: an error of
-    .1 % of the bound. Model and guide still run under the caller's autocast.
+    .1 % of the bound. Model and guide still run under the caller's autocast. This holds for
+    :meth:`differentiable_loss`, which training uses.
     """
 
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:

@@ -19,6 +19,7 @@ import torch
 from pyro.distributions import TorchDistribution
 from pyro.infer import ELBO, Trace_ELBO
 from pyro.poutine.condition_messenger import ConditionMessenger
+from pyro.poutine.do_messenger import DoMessenger
 from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor
 
@@ -79,7 +80,8 @@ class Enumerated:
     ``poutine.condition(model, {"y": y})`` gives the labelled term.
 
     Attributes:
-        label_weight: factor on log p(y in A | z); 1 in eq. 9.
+        label_weight: factor on log p(y in A | z), or on log p(y | z) of a conditioned y; 1 in
+            eq. 9.
     """
 
     kind: ClassVar[str] = "enumerated"
@@ -94,14 +96,18 @@ class Enumerated:
         return Float32TraceEnum_ELBO(max_plate_nesting=PLATES)
 
     def observe(self, x: Tensor | None, picture: Stitched, allowed: Tensor | None) -> None:
-        """Draw y ~ Cat(pi(z)), within A; then x from the style that y picks."""
+        """Draw y ~ Cat(pi(z)), weighted by 1[y in A]; then x from the style that y picks."""
         y = pyro.sample(
             "y", dist.Categorical(logits=picture.log_pi), infer={"enumerate": "parallel"}
         )
         if allowed is not None:
             pyro.factor("allowed", torch.where(pick(allowed, y), 0.0, -torch.inf))
         pyro.sample("x", Picked(y, picture.styles), obs=x)
-        _weigh_labels(self.label_weight - 1, picture, allowed)
+        weight = self.label_weight - 1
+        if weight and _conditioned_on_y():
+            pyro.factor("label_weight", weight * pick(picture.log_pi, y))
+        else:
+            _weigh_labels(weight, picture, allowed)
 
     def infer(
         self, x: Tensor, picture: Stitched, allowed: Tensor | None, log_q: Tensor | None
@@ -254,6 +260,11 @@ class Guided:
     def __post_init__(self) -> None:
         """Check the ranges."""
         _check_numbers(self)
+        if self.guide_weight and self.posterior_weight:
+            raise ValueError(
+                "guide_weight must be 0 where posterior_weight is above 0: the bound then uses the "
+                "teacher's q(y | x), which has no gradient"
+            )
 
     def elbo(self) -> ELBO:
         """Return a TraceEnum_ELBO, in float32: y is enumerated in the guide."""
@@ -289,7 +300,7 @@ class Guided:
 
 @dataclass(frozen=True)
 class Unlabelled:
-    """There is no y: x given z. For the SVAE alone; a StitchNet sums all labels out."""
+    """There is no y: x given z, for the SVAE alone."""
 
     kind: ClassVar[str] = "unlabelled"
 
@@ -298,8 +309,14 @@ class Unlabelled:
         return Trace_ELBO(max_plate_nesting=PLATES)
 
     def observe(self, x: Tensor | None, picture: TorchDistribution, allowed: Tensor | None) -> None:
-        """Draw x from the picture."""
+        """Draw x from the picture.
+
+        Raises:
+            ValueError: the picture is a StitchNet's, which has labels.
+        """
         _refuse_condition(self)
+        if isinstance(picture, Stitched):
+            raise ValueError("labels 'unlabelled' are for the SVAE alone; a StitchNet has labels")
         pyro.sample("x", picture, obs=x)
 
     def infer(
@@ -332,9 +349,14 @@ def _weigh_labels(weight: float, picture: Stitched, allowed: Tensor | None) -> N
 
 def _refuse_condition(term: object) -> None:
     """Refuse ``poutine.condition`` on y, which would be ignored or give a wrong number."""
-    for handler in _PYRO_STACK:
-        if isinstance(handler, ConditionMessenger) and "y" in handler.data:
-            raise ValueError(
-                f"labels={term}: this label term cannot be conditioned on y; use Enumerated(), or "
-                "pass the labels as `allowed`"
-            )
+    if _conditioned_on_y():
+        raise ValueError(
+            f"labels={term}: this label term cannot be conditioned on y; use Enumerated(), or "
+            "pass the labels as `allowed`"
+        )
+
+
+def _conditioned_on_y() -> bool:
+    """Whether ``poutine.condition`` or ``poutine.do`` sets y."""
+    handlers = (h for h in _PYRO_STACK if isinstance(h, ConditionMessenger | DoMessenger))
+    return any("y" in handler.data for handler in handlers)

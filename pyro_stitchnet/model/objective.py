@@ -1,5 +1,6 @@
 """What is maximised: how labels enter the bound, and the weight of the KL."""
 
+import math
 from dataclasses import dataclass, field, replace
 
 from pyro_stitchnet.model.label_terms import AnyLabelTerm, Enumerated
@@ -27,11 +28,11 @@ class Objective:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if self.kl_weight <= 0:
+        if not 0 < self.kl_weight < math.inf:
             # poutine.scale refuses 0; a warm-up starts at 1e-6.
-            raise ValueError(f"kl_weight must be above 0, got {self.kl_weight}")
-        if min(self.free_bits, self.kl_warmup) < 0:
-            raise ValueError("free_bits and kl_warmup must be at least 0")
+            raise ValueError(f"kl_weight must be above 0 and finite, got {self.kl_weight}")
+        if not (0 <= self.free_bits < math.inf and 0 <= self.kl_warmup < math.inf):
+            raise ValueError("free_bits and kl_warmup must be at least 0 and finite")
 
     def at_step(self, step: int) -> "Objective":
         """Return the objective of a training step (from 1), its KL weight rising to its value."""

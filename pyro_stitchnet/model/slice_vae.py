@@ -39,6 +39,8 @@ class SliceVAE(nn.Module):
         """
         super().__init__()
         check_likelihood(config.likelihood)
+        if config.stitched:
+            raise ValueError("stitched=True has labels; build a StitchNet")
         self.config = config
         self.svae = SVAE(config)
         self.memo = self.svae.memo
@@ -62,6 +64,8 @@ class SliceVAE(nn.Module):
             raise ValueError("model(None) draws slices: give their number and size as shape=")
         check_size(shape, self.config.downsampling)
         objective = objective or self.objective
+        if not isinstance(objective.labels, Unlabelled):
+            raise ValueError(f"labels {objective.labels.kind!r} need a StitchNet: this is the SVAE")
         slices, rows, columns = pixel_plates(shape)
         with slices:
             z1 = self.svae.model(shape, objective)
@@ -80,7 +84,7 @@ class SliceVAE(nn.Module):
             return self.svae.guide(x, objective or self.objective)
 
     @remembered(of="z")
-    def picture(self, z1: Tensor) -> TorchDistribution:
+    def picture(self, z1: Tensor, /) -> TorchDistribution:
         """p(x | z) of every pixel, batch shape (N, H, W)."""
         maps = enlarge(self.head(self.svae.features(z1)), self.config.downsampling).float()
         return FAMILIES[self.config.likelihood](maps[:, 0], maps[:, 1])

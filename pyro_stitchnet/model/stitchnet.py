@@ -56,6 +56,8 @@ class StitchNet(nn.Module):
         """
         super().__init__()
         self.config = config = config or ModelConfig()
+        if not config.stitched:
+            raise ValueError("stitched=False is the SVAE alone; build a SliceVAE")
         check_likelihood(config.likelihood)
         # Before the SVAE: from one seed, q(y | x) starts with the weights of the baselines' U-Net.
         self.classifier = UNet(config.weights) if config.classifier else None
@@ -141,7 +143,7 @@ class StitchNet(nn.Module):
         return z1
 
     @remembered(of="z")
-    def picture(self, z1: Tensor) -> Stitched:
+    def picture(self, z1: Tensor, /) -> Stitched:
         """p(x, y | z): label probabilities and styles of every pixel (eq. 5, 6).
 
         Args:
@@ -171,7 +173,7 @@ class StitchNet(nn.Module):
         return logits.float().log_softmax(1).movedim(1, -1)
 
     @remembered(of="slices")
-    def log_q(self, x: Tensor) -> Tensor:
+    def log_q(self, x: Tensor, /) -> Tensor:
         """log q(y | x) of slices (N, H, W), (N, H, W, K).
 
         Raises:

@@ -120,7 +120,7 @@ class SVAE(nn.Module):
         return z
 
     @remembered(of="slices")
-    def bottom_up(self, x: Tensor) -> list[dist.Normal]:
+    def bottom_up(self, x: Tensor, /) -> list[dist.Normal]:
         """The encoder's estimates of z1, ..., z5 from slices (N, H, W), each (N, 1, h, w)."""
         check_size(tuple(x.shape), self.downsampling)
         pyramid = self.encoder(functional.avg_pool2d(x.unsqueeze(1), self.downsampling))
@@ -130,7 +130,7 @@ class SVAE(nn.Module):
         ]
 
     @remembered(of="z")
-    def prior(self, level: int, above: Tensor) -> dist.Normal:
+    def prior(self, level: int, above: Tensor, /) -> dist.Normal:
         """p(z_level | z_{level+1} = ``above``), ``above`` as its site's value; (N, 1, h, w)."""
         d = self.up[level - 1](self.expand[level](_as_map(above)))
         crush = (self.prior_crush or self.crush)[level - 1]

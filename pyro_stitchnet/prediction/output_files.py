@@ -39,6 +39,7 @@ DISCLAIMER = (
     "For research use only. Not a medical device, not validated for diagnosis or treatment; no "
     "finding here replaces a radiologist's."
 )
+"""Shown with every result."""
 
 
 def map_file(name: str) -> str:

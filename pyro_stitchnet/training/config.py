@@ -14,7 +14,14 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from pyro_stitchnet.model.config import ModelConfig
-from pyro_stitchnet.model.label_terms import LABEL_TERMS, AnyLabelTerm, Unlabelled
+from pyro_stitchnet.model.label_terms import (
+    LABEL_TERMS,
+    AnyLabelTerm,
+    Enumerated,
+    Marginal,
+    Relaxed,
+    Unlabelled,
+)
 from pyro_stitchnet.model.objective import Objective
 from pyro_stitchnet.presets import DEFAULT, PRESETS, OptimiserConfig, preset
 from pyro_stitchnet.runtime.devices import Precision
@@ -132,6 +139,15 @@ class TrainConfig:
             raise ValueError(f"learning_rate must be at least 0 and finite, got {rate}")
         if self.label_budget is not None and not self.model.stitched:
             raise ValueError("label_budget is for models with labels; leave it out")
+        if not 0 <= self.paste <= 1:
+            raise ValueError(f"paste must be between 0 and 1, got {self.paste}")
+        if self.folds < 0:
+            raise ValueError(f"folds must be at least 0, got {self.folds}")
+        if not self.model.stitched and self.model.likelihood != "discretised-logistic":
+            raise ValueError(
+                "the SVAE alone is scored in bits per dimension, which needs likelihood "
+                f"'discretised-logistic', not {self.model.likelihood!r}"
+            )
         if self.model.stitched == isinstance(self.objective.labels, Unlabelled):
             raise ValueError(
                 "labels 'unlabelled' belong to the SVAE alone (model: stitched: false), all others "
@@ -176,6 +192,8 @@ def from_yaml(path: Path | None = None, name: str | None = None) -> TrainConfig:
     """
     values = {} if path is None else read_mapping(path)
     start = values.pop("preset", None)
+    if not isinstance(start, str | None):
+        raise ValueError(f"{path}: preset must be a name, got {start!r}")
     try:
         chosen = preset(name or start or DEFAULT)
         if isinstance(objective := values.get("objective"), dict) and "labels" in objective:
@@ -199,7 +217,10 @@ def from_yaml(path: Path | None = None, name: str | None = None) -> TrainConfig:
 
 
 def merge_label_term(base: AnyLabelTerm, values: str | Mapping[str, Any]) -> AnyLabelTerm:
-    """Change a label term by values of a file; another ``kind`` starts from its own defaults.
+    """Change a label term by values of a file.
+
+    Another ``kind`` starts from its own defaults, except that enumerated, marginal and relaxed
+    labels, which are the same term otherwise, share their ``label_weight``.
 
     Args:
         base: the label term of the preset.
@@ -221,8 +242,17 @@ def merge_label_term(base: AnyLabelTerm, values: str | Mapping[str, Any]) -> Any
             f"labels {kind!r} have no number {unknown[0]!r}; they have "
             f"{', '.join(sorted(known)) or 'none'}"
         )
-    before = vars(base) if kind == base.kind else {}
-    return validated(term, {**before, **numbers})
+    before = dict(vars(base)) if kind == base.kind else {}
+    if isinstance(base, Enumerated | Marginal | Relaxed) and term in (
+        Enumerated,
+        Marginal,
+        Relaxed,
+    ):
+        before["label_weight"] = base.label_weight
+    try:
+        return validated(term, {**before, **numbers})
+    except ValueError as error:
+        raise ValueError(f"objective.labels: {error}") from None
 
 
 def validated(kind: type[Config], values: Mapping[str, Any], path: Path | None = None) -> Config:
@@ -273,10 +303,7 @@ def check_keys(
     values: Mapping[Any, Any], known: Mapping[str, Any], path: Path | None, above: str = ""
 ) -> None:
     """Refuse unknown fields; the message names the nearest known one, on any level."""
-    places = {name: above + name for name in known}
-    for key, inside in known.items():
-        if isinstance(inside, dict):
-            places |= {name: f"{above}{key}.{name}" for name in inside}
+    places = _places(known, above)
     for key, value in values.items():
         if key not in known:
             near = difflib.get_close_matches(str(key), places, 1)
@@ -286,3 +313,12 @@ def check_keys(
             if not isinstance(value, dict):
                 raise ValueError(f"{path}: {above + key!r} must be a mapping of its fields")
             check_keys(value, known[key], path, f"{above}{key}.")
+
+
+def _places(known: Mapping[str, Any], above: str) -> dict[str, str]:
+    """The dotted place of every field, on all levels; the highest level comes first."""
+    places = {name: above + name for name in known}
+    for key, inside in known.items():
+        if isinstance(inside, dict):
+            places = {**_places(inside, f"{above}{key}."), **places}
+    return places

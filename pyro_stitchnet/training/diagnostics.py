@@ -118,7 +118,7 @@ def not_finite_terms(net: StitchNet, batch: Batch) -> str:
         if wrong:
             problems.append(f"{name}: {', '.join(wrong)}")
     if not problems:
-        return "the bound of each single slice is finite, so the gradient is not"
+        return "the bound of each single slice is finite; another term or the gradient is not"
     return "not finite: " + "; ".join(problems)
 
 

@@ -32,8 +32,8 @@ def fit(
     Args:
         learner: new networks, or those of the run to resume.
         slices: "labelled" and "unlabelled" slices to train on; either may be empty.
-        config: steps, batches, augmentation, optimiser, seed, device; its model, objective, data
-            and folders are not used.
+        config: steps, batches, augmentation, optimiser, seed, device. Of the rest only ``start``
+            matters: with it, the weights are not new.
         validation: slices by which the weights are chosen; None keeps the last weights.
         fabric: launched processes; by default those that ``config`` describes, one process.
         callbacks: called during the run.
@@ -47,7 +47,7 @@ def fit(
     fabric = fabric or make_fabric(config.device, precision=config.precision)
     unlabelled = config.unlabelled_per_batch if slices["unlabelled"] else 0
     labelled = config.labelled_per_batch
-    if not config.model.stitched:  # one stream: labels are not used
+    if not learner.uses_labels:  # one stream of all slices
         labelled, unlabelled = 0, config.labelled_per_batch + config.unlabelled_per_batch
     streams = TwoStreams(
         slices["labelled"],

@@ -43,9 +43,11 @@ class Learner(nn.Module):
 
     Attributes:
         strong_views: how many strongly augmented views of each slice its batches must hold.
+        uses_labels: whether labelled and unlabelled slices are separate streams.
     """
 
     strong_views = 0
+    uses_labels = True
 
     def begin(self, labelled: SliceSet) -> None:
         """Prepare new weights for training on these labelled slices."""

@@ -29,6 +29,7 @@ from pyro_stitchnet.training.fit import fit
 from pyro_stitchnet.training.health import alarms
 from pyro_stitchnet.training.learner import ElboLearner
 from pyro_stitchnet.training.self_training import SelfTraining
+from pyro_stitchnet.training.state import check_same_run
 from pyro_stitchnet.training.svae_learner import SliceVAELearner
 
 __all__ = ["learner_of", "run"]
@@ -73,6 +74,8 @@ def run(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> Path:
     dataset = Dataset(config.data)
     keeper = StateKeeper(config.out / "states", _identity(config, dataset), config.keep_last)
     _check_out(config, keeper)
+    if config.resume:  # before anything of the run is overwritten
+        check_same_run(keeper.kept()[-1], keeper.config)
     parts, slices = cut(
         dataset,
         fold=config.fold,
@@ -218,8 +221,11 @@ def _identity(config: TrainConfig, dataset: Dataset) -> dict[str, Any]:
         "progress",
     ):  # fmt: skip
         del values[name]
-    manifest = (dataset.folder / ROWS).read_bytes()
-    return {**_flat(values), "manifest": hashlib.sha256(manifest).hexdigest()}
+    digests = {
+        name: hashlib.sha256((dataset.folder / name).read_bytes()).hexdigest()
+        for name in (ROWS, "dataset.json")
+    }
+    return {**_flat(values), **digests}
 
 
 def _flat(values: dict[str, Any], above: str = "") -> dict[str, Any]:

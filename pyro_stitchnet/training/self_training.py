@@ -63,12 +63,12 @@ class SelfTraining(ElboLearner):
         assert isinstance(labels, Guided)
         assert self.classifier_loss is not None
         several = allowed.sum(-1) > 1  # pixels with more than one possible label
-        labelled, open_ = (~batch.unlabelled, several.flatten(1).any(1))  # slices
+        labelled, ambiguous = (~batch.unlabelled, several.flatten(1).any(1))  # slices
         with net.memo.one_pass():
             # The bound uses the teacher's q. Slices with one label per pixel do not depend on it.
             teacher_log_q = torch.zeros(allowed.shape, device=batch.x.device)
-            if open_.any():
-                teacher_log_q[open_] = self._teacher_log_q(batch.x[open_])
+            if ambiguous.any():
+                teacher_log_q[ambiguous] = self._teacher_log_q(batch.x[ambiguous])
             result = bound(net, batch.x, allowed, self.objective.at_step(step), log_q=teacher_log_q)
             with torch.no_grad():
                 scores = net.log_posterior(result.z1, batch.x, teacher_log_q)
@@ -78,10 +78,10 @@ class SelfTraining(ElboLearner):
             labelled_log_q = self._log_q(batch.x[labelled])
             loss = loss + self.classifier_loss(labelled_log_q, allowed[labelled])
             log_q[labelled] = labelled_log_q.detach()
-        if open_.any():
+        if ambiguous.any():
             target = scores.masked_fill(~allowed, -torch.inf).softmax(-1)
-            q = self._log_q(batch.strong[0, open_]).exp()
-            differences = (q - target[open_]).square().sum(-1)[several[open_]]
+            q = self._log_q(batch.strong[0, ambiguous]).exp()
+            differences = (q - target[ambiguous]).square().sum(-1)[several[ambiguous]]
             weight = labels.posterior_weight * ramp(step, labels.posterior_warmup)
             loss = loss + weight * differences.mean()
         return LossOutput(loss, result, log_q)

@@ -16,7 +16,7 @@ from pyro_stitchnet.training import checkpoint
 from pyro_stitchnet.training.average import Average
 from pyro_stitchnet.training.learner import Learner
 
-__all__ = ["State"]
+__all__ = ["State", "check_same_run"]
 
 FORMAT = "state 4"
 
@@ -130,17 +130,7 @@ class State:
             ValueError: it is damaged, or of a run with other options; the message lists them.
         """
         content = checkpoint.read(path, FORMAT)
-        before = content["config"]
-        differ = [
-            f"{key} was {before.get(key)!r} and is {config.get(key)!r}"
-            for key in sorted({*before, *config})
-            if before.get(key) != config.get(key)
-        ]
-        if differ:
-            raise ValueError(
-                f"{path}: the options differ from those of the run: {'; '.join(differ)}; give the "
-                "same ones, or choose another --out"
-            )
+        _check_same(path, content["config"], config)
         self.learner.load_state_dict(content["learner"])
         self.adam.load_state_dict(content["adam"])
         self.fabric.strategy.precision.load_state_dict(content["scaler"])
@@ -157,3 +147,30 @@ class State:
 
 
 _PLAIN = ("step", "skipped", "in_a_row", "rows", "resumed")
+
+
+def check_same_run(path: Path, config: Mapping[str, Any]) -> None:
+    """Refuse a state of a run with other options, without changing anything.
+
+    Args:
+        path: what :meth:`State.save` wrote.
+        config: what the run now depends on.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or of a run with other options; the message lists them.
+    """
+    _check_same(path, checkpoint.read(path, FORMAT)["config"], config)
+
+
+def _check_same(path: Path, before: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    differ = [
+        f"{key} was {before.get(key)!r} and is {config.get(key)!r}"
+        for key in sorted({*before, *config})
+        if before.get(key) != config.get(key)
+    ]
+    if differ:
+        raise ValueError(
+            f"{path}: the options differ from those of the run: {'; '.join(differ)}; give the "
+            "same ones, or choose another --out"
+        )

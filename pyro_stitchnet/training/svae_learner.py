@@ -20,6 +20,8 @@ __all__ = ["SliceVAELearner"]
 class SliceVAELearner(Learner):
     """A model of slices without labels; its weights are chosen by bits per dimension."""
 
+    uses_labels = False
+
     def __init__(self, net: SliceVAE, objective: Objective) -> None:
         """Take the model, shared with the caller, and its objective."""
         super().__init__()

@@ -98,7 +98,7 @@ def pixels() -> TwoByTwo:
     return TwoByTwo()
 
 
-@pytest.fixture(params=LABEL_TERMS)
+@pytest.fixture(params=[kind for kind in LABEL_TERMS if kind != "unlabelled"])
 def term(request: pytest.FixtureRequest) -> AnyLabelTerm:
     return LABEL_TERMS[request.param]()
 
@@ -164,6 +164,16 @@ def test_conditioning_on_y_is_the_labelled_term(pixels: TwoByTwo) -> None:
     y = torch.tensor([[[0, 1], [2, 3]]])
     loss = pixels.loss(Enumerated(), None, {"y": y})
     assert float(loss) == pytest.approx(-pixels.log_evidence(SETS["labelled"]), abs=1e-4)
+
+
+def test_label_weight_counts_a_conditioned_y_too(pixels: TwoByTwo) -> None:
+    y = torch.tensor([[[0, 1], [2, 3]]])
+    losses = [
+        float(pixels.loss(Enumerated(label_weight=weight), None, {"y": y})) for weight in (1, 11)
+    ]
+    same = float(pixels.loss(Enumerated(label_weight=11), SETS["labelled"]))
+    assert losses[1] == pytest.approx(same, abs=1e-4)
+    assert losses[1] > losses[0]
 
 
 @pytest.mark.parametrize("kind", [kind for kind in LABEL_TERMS if kind != "enumerated"])
@@ -264,6 +274,7 @@ def test_expected_by_hand(pixels: TwoByTwo, allowed: Tensor | None) -> None:
         lambda: Relaxed(temperature=0),
         lambda: Expected(focal_weight=math.inf),
         lambda: Guided(posterior_weight=-0.1),
+        lambda: Guided(guide_weight=1, posterior_weight=0.1),
     ],
 )
 def test_numbers_out_of_range_are_refused(make: Callable[[], AnyLabelTerm]) -> None:
@@ -293,6 +304,11 @@ def test_classifier_loss_without_annotations_is_zero() -> None:
     loss.backward()
     assert float(loss.detach()) == 0
     assert float(ClassifierLoss()(log_q[:0], torch.ones(0, 2, 2, K).bool()).detach()) == 0
+
+
+def test_unlabelled_term_refuses_a_picture_with_labels(pixels: TwoByTwo) -> None:
+    with pytest.raises(ValueError, match="SVAE alone"):
+        pixels.loss(LABEL_TERMS["unlabelled"](), None)
 
 
 def test_unlabelled_term_scores_any_distribution() -> None:

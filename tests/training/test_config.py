@@ -62,7 +62,7 @@ def test_the_configuration_of_a_run_is_read_back(name: str, tmp_path: Path) -> N
     assert plain(config)["model"]["channels"] == list(config.model.channels)
 
 
-# Every number of every label term at another value than its default.
+# Numbers of every label term at other values than their defaults.
 CHANGED: dict[str, AnyLabelTerm] = {
     "enumerated": Enumerated(label_weight=3),
     "marginal": Marginal(label_weight=3),
@@ -71,7 +71,7 @@ CHANGED: dict[str, AnyLabelTerm] = {
     "guided": Guided(
         label_weight=3,
         dice_weight=0.5,
-        guide_weight=0.25,
+        guide_weight=0,
         posterior_weight=0.125,
         posterior_warmup=7,
     ),
@@ -97,18 +97,19 @@ def test_a_label_term_is_read_back(kind: str, start: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ("relaxed", Relaxed()),
-        ({"kind": "relaxed"}, Relaxed()),
-        ({"kind": "relaxed", "temperature": 0.1}, Relaxed(temperature=0.1)),
+        ("relaxed", Relaxed(label_weight=50)),
+        ({"kind": "relaxed", "temperature": 0.1}, Relaxed(label_weight=50, temperature=0.1)),
+        ({"kind": "relaxed", "label_weight": 2}, Relaxed(label_weight=2)),
+        ("guided", Guided()),
         ({"label_weight": 2}, Marginal(label_weight=2)),
         ("marginal", Marginal(label_weight=50)),
-        ({"kind": "enumerated"}, Enumerated()),
+        ({"kind": "enumerated"}, Enumerated(label_weight=50)),
     ],
 )
 def test_a_label_term_is_changed_number_by_number(
     values: str | dict[str, Any], expected: AnyLabelTerm
 ) -> None:
-    """Numbers of the preset's term stay; those of another kind start from its defaults."""
+    """Another kind has its own defaults, but for the label weight that three of them share."""
     merged = merge_label_term(Marginal(label_weight=50), values)
     assert merged == expected
     assert type(merged) is type(expected)

@@ -82,6 +82,7 @@ class Recorder(Learner):
 
 def recorded(config: TrainConfig, parts: Mapping[str, SliceSet], **options: Any) -> Recorder:
     learner = Recorder()
+    learner.uses_labels = config.model.stitched
     fit(learner, parts, config, **options)
     return learner
 

@@ -16,10 +16,12 @@ from pyro_stitchnet.model.slice_vae import SliceVAE
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.presets import preset
 from pyro_stitchnet.training import checkpoint
+from pyro_stitchnet.training.callbacks import Callback
 from pyro_stitchnet.training.config import TrainConfig, from_yaml
 from pyro_stitchnet.training.learner import ElboLearner
 from pyro_stitchnet.training.run import learner_of, run
 from pyro_stitchnet.training.self_training import SelfTraining
+from pyro_stitchnet.training.state import State
 from pyro_stitchnet.training.svae_learner import SliceVAELearner
 
 TINY = preset("tiny")
@@ -129,6 +131,24 @@ def test_nothing_to_resume(dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="states: no state of a run to resume"):
         run(config)
     assert not config.out.exists()
+
+
+class StopsWhenKept(Callback):
+    """Interrupts a run once its first state is saved."""
+
+    def keep(self, state: State) -> None:
+        raise KeyboardInterrupt
+
+
+def test_a_refused_resume_changes_nothing(dataset: Path, tmp_path: Path) -> None:
+    config = config_of(TINY, dataset, tmp_path / "run", keep_every=1)
+    with pytest.raises(KeyboardInterrupt, match="--resume"):
+        run(config, [StopsWhenKept()])
+    files = {path: path.read_bytes() for path in config.out.rglob("*") if path.is_file()}
+    assert {path.name for path in files} >= {"config.yaml", "run.json", "split.csv"}
+    with pytest.raises(ValueError, match="seed was 0 and is 1"):
+        run(replace(config, resume=True, seed=1))
+    assert {path: path.read_bytes() for path in config.out.rglob("*") if path.is_file()} == files
 
 
 def test_a_run_starts_from_another_model(tiny_run: Path, dataset: Path, tmp_path: Path) -> None:
