@@ -153,8 +153,8 @@ def test_steps_that_are_not_finite_are_skipped_and_counted(slices: Slices) -> No
 
 
 def test_twenty_bad_steps_in_a_row_stop_the_run() -> None:
-    allowed = torch.ones(1, 32, 32, 4, dtype=torch.bool)
-    always = iter(lambda: Batch(torch.full((1, 32, 32), math.nan), allowed), None)
+    allowed = torch.ones(2, 32, 32, 4, dtype=torch.bool)
+    always = iter(lambda: Batch(torch.full((2, 32, 32), math.nan), allowed), None)
     with pytest.raises(FloatingPointError, match=r"its grey values\. Lower the learning"):
         run(new_net(), always, 50, log_every=100)
 
