@@ -194,8 +194,8 @@ def check_script(words: list[str]) -> None:
 def test_readme_in_numbers() -> None:
     """What the README's Python example and YAML say of themselves holds."""
     names: dict[str, object] = {}
-    told = dict(blocks(ROOT / "README.md"))
-    exec(told["python"], names)
+    readme = dict(blocks(ROOT / "README.md"))
+    exec(readme["python"], names)
     assert names["answer"].labels.shape == (2, 64, 64)  # type: ignore[attr-defined]
     assert names["labelled"] > names["unlabelled"]  # type: ignore[operator]
 
