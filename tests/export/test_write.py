@@ -90,7 +90,7 @@ def test_output_is_that_of_segment_without_samples(name: str, read_out: ReadOut)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["tiny", "article", "guided"])
+@pytest.mark.parametrize("name", ["article", "guided"])  # batch norm; group norm and a classifier
 def test_parity_of_torch_and_onnx(name: str) -> None:
     side = 128 if name == "guided" else 64
     model = TraceableModel(like_trained(name), "posterior")  # includes the other read-outs
