@@ -22,8 +22,8 @@ import tyro
 from pyro_stitchnet.data.datasets.batches import TwoStreams
 from pyro_stitchnet.data.datasets.slices import Slices
 from pyro_stitchnet.data.phantoms.phantom import phantom_slices
-from pyro_stitchnet.evaluation.metrics.scores import slice_scores
 from pyro_stitchnet.evaluation.style_metrics import style_metrics
+from pyro_stitchnet.metrics.scores import slice_scores
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.posterior import ReadOutOptions, segment
 from pyro_stitchnet.presets import Preset, preset

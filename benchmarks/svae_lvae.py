@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from pyro_stitchnet.data.datasets.dataset import Dataset
 from pyro_stitchnet.evaluation.experiment import BITS, experiment
-from pyro_stitchnet.evaluation.metrics.statistics import paired
+from pyro_stitchnet.metrics.statistics import paired
 from pyro_stitchnet.model.bound import bound
 from pyro_stitchnet.posterior import seeded
 from pyro_stitchnet.presets import preset

@@ -31,14 +31,6 @@ from pyro_stitchnet.evaluation.baselines.base import Supervised
 from pyro_stitchnet.evaluation.benchmark import methods
 from pyro_stitchnet.evaluation.benchmark.runner import Cell, train_candidate
 from pyro_stitchnet.evaluation.benchmark.spec import Budget, Entry, Spec
-from pyro_stitchnet.evaluation.metrics.calibration import (
-    calibration,
-    fit_temperature,
-    reliability,
-    tempered,
-)
-from pyro_stitchnet.evaluation.metrics.scores import slice_scores
-from pyro_stitchnet.evaluation.metrics.selection import error_auroc, selective
 from pyro_stitchnet.figures import (
     reliability as reliability_diagram,
 )
@@ -49,6 +41,14 @@ from pyro_stitchnet.figures import (
 from pyro_stitchnet.figures import (
     selective as selective_diagram,
 )
+from pyro_stitchnet.metrics.calibration import (
+    calibration,
+    fit_temperature,
+    reliability,
+    tempered,
+)
+from pyro_stitchnet.metrics.scores import slice_scores
+from pyro_stitchnet.metrics.selection import error_auroc, selective
 from pyro_stitchnet.model.nn.unet import UNet
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.posterior import ReadOut, ReadOutOptions, entropy, seeded, uncertainty

@@ -29,7 +29,7 @@ from skimage.data import shepp_logan_phantom
 from torch import Tensor
 
 from pyro_stitchnet.data.datasets.dataset import Dataset
-from pyro_stitchnet.evaluation.metrics.selection import auroc
+from pyro_stitchnet.metrics.selection import auroc
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.posterior import (
     ReadOutOptions,

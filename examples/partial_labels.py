@@ -19,8 +19,8 @@ from pyro_stitchnet.data.datasets.batches import TwoStreams
 from pyro_stitchnet.data.datasets.dataset import Dataset
 from pyro_stitchnet.data.datasets.slices import Slices
 from pyro_stitchnet.data.datasets.splits import assign
-from pyro_stitchnet.evaluation.metrics.scores import slice_scores
 from pyro_stitchnet.labels import CONSOLIDATION, GGO
+from pyro_stitchnet.metrics.scores import slice_scores
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.posterior import ReadOutOptions, probabilities
 from pyro_stitchnet.presets import preset

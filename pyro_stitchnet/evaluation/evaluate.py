@@ -9,9 +9,9 @@ import pandas as pd
 import torch
 
 from pyro_stitchnet.data.datasets.slices import Slices
-from pyro_stitchnet.evaluation.metrics.scores import GROUPS, INFECTION, slice_scores
 from pyro_stitchnet.evaluation.tables import save
 from pyro_stitchnet.figures import save_figure, segmentations, styles
+from pyro_stitchnet.metrics.scores import GROUPS, INFECTION, slice_scores
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.posterior import ReadOutOptions, seeded, segment, style_gaps
 from pyro_stitchnet.posterior.decision import decide, without_specks
@@ -45,7 +45,7 @@ def evaluate(
 
     Returns:
         The scores of every slice; see
-        :func:`~pyro_stitchnet.evaluation.metrics.scores.slice_scores`.
+        :func:`~pyro_stitchnet.metrics.scores.slice_scores`.
 
     Raises:
         ValueError: the label set of a pixel contains labels with and without infection, or the

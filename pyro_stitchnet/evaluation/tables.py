@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pyro_stitchnet.evaluation.metrics.scores import ARTICLE_GROUPS, GROUPS, SCORES
 from pyro_stitchnet.evaluation.text_table import TextTable, count, decimal
+from pyro_stitchnet.metrics.scores import ARTICLE_GROUPS, GROUPS, SCORES
 from pyro_stitchnet.runtime.files import write_atomically
 
 __all__ = ["per_patient", "save", "summary", "table_one", "to_markdown"]

@@ -21,7 +21,7 @@ def reliability(tables: Mapping[str, pd.DataFrame]) -> Figure:
 
     Args:
         tables: The name of each line and the result of
-            :func:`~pyro_stitchnet.evaluation.metrics.calibration.reliability`.
+            :func:`~pyro_stitchnet.metrics.calibration.reliability`.
 
     Returns:
         A panel per lesion; the area of a point grows with its share of the pixels, the diagonal is
@@ -55,7 +55,7 @@ def selective(tables: Mapping[str, pd.DataFrame]) -> Figure:
 
     Args:
         tables: The name of each line and the result of
-            :func:`~pyro_stitchnet.evaluation.metrics.selection.selective`.
+            :func:`~pyro_stitchnet.metrics.selection.selective`.
 
     Raises:
         ValueError: If there is no table.

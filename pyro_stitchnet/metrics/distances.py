@@ -5,7 +5,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from pyro_stitchnet.evaluation.metrics.scores import GROUPS, LESION_GROUPS
+from pyro_stitchnet.metrics.scores import GROUPS, LESION_GROUPS
 
 __all__ = ["hausdorff95"]
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pyro_stitchnet.data.datasets.slices import Slices
-from pyro_stitchnet.evaluation.metrics.scores import slice_scores
+from pyro_stitchnet.metrics.scores import slice_scores
 from pyro_stitchnet.model.slice_vae import SliceVAE
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.posterior import log_evidence, seeded

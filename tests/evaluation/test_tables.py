@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pyro_stitchnet.evaluation.metrics.scores import SCORES, slice_scores
 from pyro_stitchnet.evaluation.tables import per_patient, save, summary, table_one, to_markdown
+from pyro_stitchnet.metrics.scores import SCORES, slice_scores
 
 
 @pytest.fixture

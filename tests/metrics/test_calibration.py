@@ -5,13 +5,13 @@ import math
 import pytest
 import torch
 
-from pyro_stitchnet.evaluation.metrics.calibration import (
+from pyro_stitchnet.metrics.calibration import (
     calibration,
     fit_temperature,
     reliability,
     tempered,
 )
-from pyro_stitchnet.evaluation.metrics.distances import hausdorff95
+from pyro_stitchnet.metrics.distances import hausdorff95
 
 
 def test_probabilities_equal_to_frequencies_have_no_calibration_error() -> None:

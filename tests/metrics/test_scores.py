@@ -15,8 +15,8 @@ from monai.metrics import (
     get_confusion_matrix,
 )
 
-from pyro_stitchnet.evaluation.metrics.scores import GROUPS, INFECTION, SCORES, slice_scores
 from pyro_stitchnet.labels import CONSOLIDATION, GGO, HEALTHY
+from pyro_stitchnet.metrics.scores import GROUPS, INFECTION, SCORES, slice_scores
 
 NAN = float("nan")
 label_maps = arrays(np.int64, (2, 3, 4), elements=st.integers(0, 3))

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from pyro_stitchnet.evaluation.metrics.selection import auroc, error_auroc, selective
+from pyro_stitchnet.metrics.selection import auroc, error_auroc, selective
 
 
 def test_auroc_by_hand() -> None:

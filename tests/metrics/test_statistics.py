@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pyro_stitchnet.evaluation.metrics.statistics import holm, interval, paired
+from pyro_stitchnet.metrics.statistics import holm, interval, paired
 
 
 def test_the_interval_covers_the_mean_at_about_its_level() -> None:

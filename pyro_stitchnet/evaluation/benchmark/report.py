@@ -6,12 +6,12 @@ from pathlib import Path
 import pandas as pd
 
 from pyro_stitchnet.evaluation.benchmark.results import OTHER_HOSPITAL, Results
-from pyro_stitchnet.evaluation.metrics.scores import LESION_GROUPS
-from pyro_stitchnet.evaluation.metrics.statistics import holm, interval, paired
 from pyro_stitchnet.evaluation.style_metrics import STYLE_METRICS
 from pyro_stitchnet.evaluation.tables import table_one, to_markdown
 from pyro_stitchnet.evaluation.text_table import TextTable, decimal
 from pyro_stitchnet.figures import label_efficiency, save_figure
+from pyro_stitchnet.metrics.scores import LESION_GROUPS
+from pyro_stitchnet.metrics.statistics import holm, interval, paired
 from pyro_stitchnet.runtime.files import write_atomically
 
 __all__ = ["lesion_dice", "line_names", "report"]

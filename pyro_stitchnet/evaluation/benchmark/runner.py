@@ -21,10 +21,10 @@ from pyro_stitchnet.evaluation.baselines.base import Predictor, Supervised
 from pyro_stitchnet.evaluation.benchmark.methods import METHODS
 from pyro_stitchnet.evaluation.benchmark.results import CELL, OTHER_HOSPITAL, Results
 from pyro_stitchnet.evaluation.benchmark.spec import Budget, Entry, Spec
-from pyro_stitchnet.evaluation.metrics.calibration import calibration
-from pyro_stitchnet.evaluation.metrics.distances import hausdorff95
-from pyro_stitchnet.evaluation.metrics.scores import INFECTION, slice_scores
 from pyro_stitchnet.evaluation.style_metrics import style_metrics
+from pyro_stitchnet.metrics.calibration import calibration
+from pyro_stitchnet.metrics.distances import hausdorff95
+from pyro_stitchnet.metrics.scores import INFECTION, slice_scores
 from pyro_stitchnet.posterior import ReadOut, ReadOutOptions, probabilities, seeded
 from pyro_stitchnet.posterior.decision import Decision, decide, without_specks
 from pyro_stitchnet.posterior.views import average_views
