@@ -74,7 +74,27 @@ class LabelTerm(Protocol):
 
 
 @dataclass(frozen=True)
-class Enumerated:
+class _Term:
+    """What most terms share: numbers in range, and no y in the guide."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that are negative or not finite."""
+        for name, value in vars(self).items():
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be at least 0 and finite, got {value}")
+
+    def elbo(self) -> ELBO:
+        """Return a Trace_ELBO."""
+        return Trace_ELBO(max_plate_nesting=PLATES)
+
+    def infer(
+        self, x: Tensor, picture: TorchDistribution, allowed: Tensor | None, log_q: Tensor | None
+    ) -> None:
+        """Leave y out: the guide has no such site."""
+
+
+@dataclass(frozen=True)
+class Enumerated(_Term):
     """y is a site that TraceEnum_ELBO sums out in parallel (eq. 6, 7).
 
     ``poutine.condition(model, {"y": y})`` gives the labelled term.
@@ -86,10 +106,6 @@ class Enumerated:
 
     kind: ClassVar[str] = "enumerated"
     label_weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        _check_numbers(self)
 
     def elbo(self) -> ELBO:
         """Return a TraceEnum_ELBO, in float32."""
@@ -109,14 +125,9 @@ class Enumerated:
         else:
             _weigh_labels(weight, picture, allowed)
 
-    def infer(
-        self, x: Tensor, picture: Stitched, allowed: Tensor | None, log_q: Tensor | None
-    ) -> None:
-        """Leave y to the enumeration."""
-
 
 @dataclass(frozen=True)
-class Marginal:
+class Marginal(_Term):
     """y is summed out in closed form, log SUM_{k in A} pi_k p_k(x): equal to :class:`Enumerated`.
 
     Attributes:
@@ -126,28 +137,15 @@ class Marginal:
     kind: ClassVar[str] = "marginal"
     label_weight: float = 1.0
 
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        _check_numbers(self)
-
-    def elbo(self) -> ELBO:
-        """Return a Trace_ELBO."""
-        return Trace_ELBO(max_plate_nesting=PLATES)
-
     def observe(self, x: Tensor | None, picture: Stitched, allowed: Tensor | None) -> None:
         """Draw x from the mixture of the allowed labels."""
         _refuse_condition(self)
         pyro.sample("x", picture.given(allowed), obs=x)
         _weigh_labels(self.label_weight - 1, picture, allowed)
 
-    def infer(
-        self, x: Tensor, picture: Stitched, allowed: Tensor | None, log_q: Tensor | None
-    ) -> None:
-        """Leave y out: the model has no such site."""
-
 
 @dataclass(frozen=True)
-class Relaxed:
+class Relaxed(_Term):
     """y is a Gumbel-softmax draw in model and guide (Maddison et al., Jang et al., ICLR 2017).
 
     A bound of the relaxed model's evidence: its KL is that of the relaxed labels, which is larger
@@ -164,13 +162,9 @@ class Relaxed:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        _check_numbers(self)
+        super().__post_init__()
         if not self.temperature > 0:
             raise ValueError(f"temperature must be above 0, got {self.temperature}")
-
-    def elbo(self) -> ELBO:
-        """Return a Trace_ELBO."""
-        return Trace_ELBO(max_plate_nesting=PLATES)
 
     def observe(self, x: Tensor | None, picture: Stitched, allowed: Tensor | None) -> None:
         """Draw a relaxed y within A; then x from the styles mixed by it."""
@@ -197,7 +191,7 @@ class Relaxed:
 
 
 @dataclass(frozen=True)
-class Expected:
+class Expected(_Term):
     """The authors' program: SUM_k pi_k log p_k(x) on every pixel, and a focal loss on labels.
 
     Attributes:
@@ -209,14 +203,6 @@ class Expected:
     focal_weight: float = 100.0
     focal_gamma: float = 2.0
 
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        _check_numbers(self)
-
-    def elbo(self) -> ELBO:
-        """Return a Trace_ELBO."""
-        return Trace_ELBO(max_plate_nesting=PLATES)
-
     def observe(self, x: Tensor | None, picture: Stitched, allowed: Tensor | None) -> None:
         """Score x by the expected log-likelihood, and the labels by the focal loss."""
         _refuse_condition(self)
@@ -226,14 +212,9 @@ class Expected:
             focal = (1 - log_p.exp()) ** self.focal_gamma * -log_p
             pyro.factor("focal", -(self.focal_weight / labelled_share(allowed) * focal))
 
-    def infer(
-        self, x: Tensor, picture: Stitched, allowed: Tensor | None, log_q: Tensor | None
-    ) -> None:
-        """Leave y out: the model has no such site."""
-
 
 @dataclass(frozen=True)
-class Guided:
+class Guided(_Term):
     """y is summed out under the guide's q(y | x, z, y in A): q(y | x) times Bayes' rule.
 
     The bound of M2 (Kingma et al. 2014). q(y | x) learns labels by its own loss beside the bound,
@@ -259,7 +240,7 @@ class Guided:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        _check_numbers(self)
+        super().__post_init__()
         if self.guide_weight and self.posterior_weight:
             raise ValueError(
                 "guide_weight must be 0 where posterior_weight is above 0: the bound then uses the "
@@ -299,14 +280,10 @@ class Guided:
 
 
 @dataclass(frozen=True)
-class Unlabelled:
+class Unlabelled(_Term):
     """There is no y: x given z, for the SVAE alone."""
 
     kind: ClassVar[str] = "unlabelled"
-
-    def elbo(self) -> ELBO:
-        """Return a Trace_ELBO."""
-        return Trace_ELBO(max_plate_nesting=PLATES)
 
     def observe(self, x: Tensor | None, picture: TorchDistribution, allowed: Tensor | None) -> None:
         """Draw x from the picture.
@@ -319,11 +296,6 @@ class Unlabelled:
             raise ValueError("labels 'unlabelled' are for the SVAE alone; a StitchNet has labels")
         pyro.sample("x", picture, obs=x)
 
-    def infer(
-        self, x: Tensor, picture: TorchDistribution, allowed: Tensor | None, log_q: Tensor | None
-    ) -> None:
-        """Leave y out: the model has no such site."""
-
 
 AnyLabelTerm = Enumerated | Marginal | Relaxed | Expected | Guided | Unlabelled
 """Any of the label terms."""
@@ -332,13 +304,6 @@ LABEL_TERMS: Mapping[str, type[AnyLabelTerm]] = {
     term.kind: term for term in (Enumerated, Marginal, Relaxed, Expected, Guided, Unlabelled)
 }
 """The label terms by their name in configuration files."""
-
-
-def _check_numbers(term: AnyLabelTerm) -> None:
-    """Refuse weights that are negative or not finite."""
-    for name, value in vars(term).items():
-        if not 0 <= value < math.inf:
-            raise ValueError(f"{name} must be at least 0 and finite, got {value}")
 
 
 def _weigh_labels(weight: float, picture: Stitched, allowed: Tensor | None) -> None:
