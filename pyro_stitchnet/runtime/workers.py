@@ -1,16 +1,11 @@
-"""Units of work on several processes or machines, with dask."""
+"""Units of work in this process, in other processes, or on the machines of a dask cluster."""
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from typing import TypeVar
 
-import dask
-from dask.distributed import Client, KilledWorker, LocalCluster, as_completed
+from pyro_stitchnet.runtime.processes import UnitLost, in_processes
 
-from pyro_stitchnet.runtime.interrupts import interrupted_once
-
-__all__ = ["work"]
+__all__ = ["UnitLost", "work"]
 
 T = TypeVar("T")
 
@@ -20,53 +15,54 @@ def work(
     workers: int,
     scheduler: str | None = None,
     *,
-    lost: Callable[[Callable[[], T]], T] | None = None,
+    limit: float | None = None,
+    lost: Callable[[Callable[[], T], str], T] | None = None,
 ) -> Iterator[T]:
     """Run units of work in any order, and yield their results as they complete.
 
-    Ctrl-C ends the workers cleanly. If a worker dies, its current unit, and possibly the one it had
-    just completed, runs again on another worker: units must be idempotent.
+    Ctrl-C ends the workers cleanly. A unit whose worker dies runs once more, since the system may
+    have killed it for another's memory: units must be idempotent.
 
     Args:
-        units: functions without arguments. With more than one worker they and their results must be
-            picklable.
-        workers: processes on this machine; 1 works in this process.
+        units: functions without arguments. They and their results must be picklable.
+        workers: processes on this machine; 0 works in this process, where a crash ends the run and
+            no unit runs out of time.
         scheduler: address of a dask scheduler whose workers do the work instead.
-        lost: returns the result of a unit during which several workers died; by default the error
-            is raised.
+        limit: seconds that a unit may take in a process on this machine.
+        lost: returns the result of a unit whose workers died or that ran out of time, given the
+            unit and the reason; by default :class:`UnitLost` is raised.
 
     Raises:
-        KilledWorker: several workers died during a unit, and ``lost`` is None.
+        UnitLost: a unit is lost, and ``lost`` is None.
         Exception: the error of a unit.
     """
-    if workers == 1 and scheduler is None:
+    if scheduler is not None:
+        yield from _on_cluster(units, scheduler, lost)
+    elif workers == 0:
         for unit in units:
             yield unit()
-        return
-    with ExitStack() as stack:
-        started = stack.enter_context(interrupted_once())
-        # One unit per worker: a waiting unit would count as a cause of the worker's death, too.
-        stack.enter_context(dask.config.set({"distributed.scheduler.worker-saturation": 1.0}))
-        cluster = scheduler or stack.enter_context(
-            LocalCluster(
-                n_workers=min(workers, max(len(units), 1)),
-                threads_per_worker=1,
-                memory_limit=None,
-                dashboard_address=":0",  # any free port: several clusters may run at once
-                silence_logs=logging.CRITICAL,  # errors are raised here
-            )
-        )
-        started()
-        client = stack.enter_context(Client(cluster))
+    else:
+        yield from in_processes(units, workers, limit, lost)
+
+
+def _on_cluster(
+    units: Sequence[Callable[[], T]],
+    scheduler: str,
+    lost: Callable[[Callable[[], T], str], T] | None,
+) -> Iterator[T]:
+    from dask.distributed import Client, KilledWorker, as_completed  # a second to import
+
+    with Client(scheduler) as client:
         futures = client.map(_call, units, pure=False)
         unit_of = dict(zip(futures, units, strict=True))
         for future in as_completed(futures):
             try:
                 result = future.result()
             except KilledWorker:
+                reason = "several workers died at it, possibly out of memory"
                 if lost is None:
-                    raise
-                result = lost(unit_of[future])
+                    raise UnitLost(f"{unit_of[future]}: {reason}") from None
+                result = lost(unit_of[future], reason)
             yield result
             future.release()
 

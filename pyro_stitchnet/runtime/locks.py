@@ -1,0 +1,47 @@
+"""One run at a time in a folder for results."""
+
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+__all__ = ["LOCK", "only_run"]
+
+LOCK = ".lock"
+"""The lock's file in a folder for results. It stays there, empty, after the run."""
+
+
+@contextmanager
+def only_run(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Keep other runs from writing into a folder for results.
+
+    The operating system holds the lock, so it frees that of a killed run.
+
+    Args:
+        folder: created if missing.
+
+    Raises:
+        BlockingIOError: another run is writing there; the message names it.
+        OSError: the folder cannot be written; the error names it.
+    """
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    file = path / LOCK
+    lock = FileLock(file, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        owner = file.read_text(encoding="utf-8") or "its process is unknown"
+        raise BlockingIOError(
+            f"{path}: another run is writing here ({owner}); wait for it, or choose another --out"
+        ) from None
+    try:
+        file.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
+        yield
+    finally:
+        if file.exists():  # else the folder was removed during the run
+            file.write_text("", encoding="utf-8")
+        lock.release()
