@@ -70,8 +70,9 @@ def image_cases(folder: Path) -> Iterator[Case]:
         return
     index = pd.read_csv(folder / "index.csv", dtype=str)
     for file, patient in zip(index["file"], index["patient"], strict=True):
-        grey = np.asarray(Image.open(folder / "images" / file).convert("L"), np.float32) / 255
-        labels = np.asarray(Image.open(folder / "masks" / file))
+        grey = np.asarray(Image.open(folder / "images" / file, formats=("PNG",)).convert("L"))
+        grey = grey.astype(np.float32) / 255
+        labels = np.asarray(Image.open(folder / "masks" / file, formats=("PNG",)))
         name = {
             "coronacases_001": "partial 001 and 002, half tuned on",
             "coronacases_002": "partial 001 and 002, half tuned on",

@@ -117,7 +117,7 @@ def main(config: Config) -> None:
         if config.profile:
             profile.enable()
         done = predict_scans(
-            [scan], model, folder / "out", workers=1, progress=False,
+            [scan], model, folder / "out", workers=0, progress=False,
             extras=("scan", "healthy") if config.healthy else ("scan",),
         )  # fmt: skip
         profile.disable()

@@ -44,7 +44,8 @@ def coarsened(slices: Slices, kept: int) -> Slices:
     sets = slices.label_sets.clone()
     rest = sets[kept:]  # a view
     rest[(rest & EITHER) > 0] = EITHER
-    return Slices(slices.images, sets, slices.names, slices.patients)
+    complete = [number < kept for number in range(len(slices))]
+    return Slices(slices.images, sets, slices.names, slices.patients, complete)
 
 
 def trained(slices: Slices, config: Config) -> StitchNet:

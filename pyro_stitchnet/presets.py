@@ -8,6 +8,7 @@ from typing import Literal
 from pyro_stitchnet.model.config import ModelConfig
 from pyro_stitchnet.model.label_terms import Expected, Guided, Marginal, Unlabelled
 from pyro_stitchnet.model.objective import Objective
+from pyro_stitchnet.runtime.ranges import CountOrZero, Decay, Positive, Weight, check_ranges
 
 __all__ = ["DEFAULT", "PRESETS", "OptimiserConfig", "Preset", "preset"]
 
@@ -29,19 +30,16 @@ class OptimiserConfig:
         clip_value: largest absolute value of one entry, before the norm; None leaves it out.
     """
 
-    learning_rate: float = 3e-4
-    warmup: int = 0
+    learning_rate: Weight = 3e-4
+    warmup: CountOrZero = 0
     decay: Literal["constant", "cosine"] = "constant"
-    ema: float = 0.0
-    clip_norm: float = 1.0
-    clip_value: float | None = None
+    ema: Decay = 0.0
+    clip_norm: Positive = 1.0
+    clip_value: Positive | None = None
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if self.warmup < 0 or not 0 <= self.ema < 1:
-            raise ValueError(
-                f"warmup must be at least 0 and ema in [0, 1), got {self.warmup} and {self.ema}"
-            )
+        check_ranges(self)
 
     def rate(self, step: int, steps: int) -> float:
         """The learning rate of a step (from 1) of ``steps``.

@@ -69,6 +69,10 @@ RUNS = {
         r"operator",
     ),
     "benchmarks/projection.py": ("--presets tiny --size 64 --batch 2", r"GFLOP"),
+    "benchmarks/robustness.py": (
+        "--out r --mutations 160 --kills 1 --requests 50 --no-options --workers 1",
+        r"\| all \| 211 \| .* \| 0 \|",
+    ),
     "benchmarks/step_growth.py": (
         "--presets tiny --sizes 64 --batch 1 --rounds 1 --no-memory --device cpu",
         r"tiny",
@@ -92,7 +96,9 @@ RUNS = {
     ),
 }
 
-OWN_PROCESSES = ("examples/multi_gpu.py", "benchmarks/processes.py")
+OWN_PROCESSES = (
+    "examples/multi_gpu.py", "benchmarks/processes.py", "benchmarks/robustness.py",
+)  # fmt: skip
 """Scripts that start processes of themselves, so they cannot run inside pytest's."""
 
 
@@ -102,7 +108,8 @@ def test_all_are_listed() -> None:
         for d in ("examples", "benchmarks")
         for p in (ROOT / d).glob("*.py")
     }
-    assert found == {*RUNS, "benchmarks/gpu_report.py", "benchmarks/plain_torch.py"}
+    others = ("gpu_report", "plain_torch", "mutations")  # the last is a part of robustness.py
+    assert found == {*RUNS, *(f"benchmarks/{name}.py" for name in others)}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="takes minutes")

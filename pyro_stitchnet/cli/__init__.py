@@ -8,11 +8,15 @@ import errno
 import importlib
 import os
 import shutil
+import signal
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial, wraps
+from typing import Any, NamedTuple
+
+from pyro_stitchnet.runtime import host
+from pyro_stitchnet.runtime.threads import FreeCores, use_free_cores
 
 __all__ = ["COMMANDS", "Command", "main", "overview"]
 
@@ -23,15 +27,19 @@ class Command(NamedTuple):
     Attributes:
         module: name of the module.
         summary: first line of the function's docstring.
+        computes: whether it computes with torch in its own process.
     """
 
     module: str
     summary: str
+    computes: bool = False
 
 
 COMMANDS: Mapping[str, Command] = {
     "demo": Command(
-        "demo", "Train on phantoms, evaluate on unseen ones and draw the results (some minutes)."
+        "demo",
+        "Train on phantoms, evaluate on unseen ones and draw the results (some minutes).",
+        True,
     ),
     "download": Command("datasets", "Download a public dataset and verify its checksums."),
     "phantom": Command("datasets", "Write a folder of synthetic chest CT slices with labels."),
@@ -39,13 +47,21 @@ COMMANDS: Mapping[str, Command] = {
     "inspect": Command(
         "datasets", "Summarise a dataset: counts, label shares, grey values, warnings, slices."
     ),
-    "train": Command("models", "Train a model on a dataset and evaluate it on unseen patients."),
-    "evaluate": Command("models", "Score a trained model on the labelled slices of a dataset."),
-    "benchmark": Command("models", "Train and test StitchNet and other methods alike."),
-    "sample": Command("questions", "Sample slices, with labels and styles, from a trained model."),
-    "styles": Command("questions", "Draw the four styles of a slice from their posterior."),
+    "train": Command(
+        "models", "Train a model on a dataset and evaluate it on unseen patients.", True
+    ),
+    "evaluate": Command(
+        "models", "Score a trained model on the labelled slices of a dataset.", True
+    ),
+    "benchmark": Command("models", "Train and test StitchNet and other methods alike.", True),
+    "sample": Command(
+        "questions", "Sample slices, with labels and styles, from a trained model.", True
+    ),
+    "styles": Command("questions", "Draw the four styles of a slice from their posterior.", True),
     "explain": Command(
-        "questions", "Write a page on one slice: labels, uncertainty, styles, counterfactuals."
+        "questions",
+        "Write a page on one slice: labels, uncertainty, styles, counterfactuals.",
+        True,
     ),
     "predict": Command(
         "scans",
@@ -62,16 +78,20 @@ COMMANDS: Mapping[str, Command] = {
     "export": Command(
         "exporting",
         "Write a model as a file that runs without this package; see docs/export.md.",
+        True,
     ),
 }
 """The commands by name."""
 
-USER_ERRORS = (OSError, ValueError, FloatingPointError)
+USER_ERRORS = (OSError, ValueError, FloatingPointError, MemoryError)
 """Errors that a user can correct, reported in one line without a traceback."""
 
 REMEDIES = {
     errno.ENOENT: "no such file or folder; check the path",
     errno.EEXIST: "a file exists where a folder is needed; give another path",
+    errno.EISDIR: "a folder where a file is needed; give the path of a file",
+    errno.ENAMETOOLONG: "the path is too long; give a shorter one",
+    errno.ELOOP: "its links lead in a circle; check the path",
     errno.ENOTDIR: "a part of the path is a file, not a folder; give another path",
     errno.ENOSPC: "no space left on the disk; free some space and run the same command again",
     errno.EDQUOT: "disk quota exceeded; free some space and run the same command again",
@@ -81,6 +101,8 @@ REMEDIES = {
     ),
 }
 """Messages for errors of the operating system, by number."""
+
+NO_MEMORY = "not enough memory; give smaller slices, batches or networks"
 
 INTERRUPTED = (
     "interrupted; `prepare`, `predict` and `benchmark` continue when run again, `train` starts anew"
@@ -92,7 +114,29 @@ def main() -> None:
 
     Raises:
         SystemExit: with status 1 for a user's error, 2 for a wrong command or option, 130 after an
-            interrupt.
+            interrupt, 141 where nobody reads the output any more.
+    """
+    host.settle()
+    try:
+        try:
+            _command()
+        finally:
+            host.flush_output()
+    except BrokenPipeError:
+        host.discard_output()
+        sys.exit(128 + signal.SIGPIPE)
+    except OSError as error:  # of a full disk, for instance, below the standard output
+        host.discard_output()
+        print(f"error: standard output: {_message(error)}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _command() -> None:
+    """Run the command, and report its errors.
+
+    Raises:
+        BrokenPipeError: nobody reads the output any more.
+        SystemExit: with a status above 0.
     """
     command, *arguments = sys.argv[1:] or ["--help"]
     if command in ("-h", "--help"):
@@ -106,9 +150,17 @@ def main() -> None:
     try:
         _run(command, arguments)
     except USER_ERRORS as error:
+        if isinstance(error, BrokenPipeError) and host.nobody_reads():
+            raise
         print(f"error: {_message(error)}", file=sys.stderr)
         sys.exit(1)
+    except RuntimeError as error:
+        if "allocate" not in str(error) and "out of memory" not in str(error):
+            raise
+        print(f"error: {NO_MEMORY}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt as interrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second press would change the exit status
         print(str(interrupt) or INTERRUPTED, file=sys.stderr)
         sys.exit(130)
 
@@ -140,17 +192,37 @@ def overview() -> str:
 
 
 def _run(command: str, arguments: Sequence[str]) -> None:
+    cores = FreeCores()  # measures while modules are imported
     import tyro
 
+    from pyro_stitchnet.runtime.ranges import checked
+
     module = importlib.import_module(f"{__name__}.{COMMANDS[command].module}")
-    function = getattr(module, command)
+    function = checked(getattr(module, command))
+    if COMMANDS[command].computes:
+        function = _with_free_cores(function, cores)
     if command == "train":  # a preset and a YAML file set the defaults of the other options
         function = partial(function, config=module.defaults(arguments))
     tyro.cli(function, prog=f"stitchnet {command}", args=arguments)
 
 
-def _message(error: Exception) -> str:
-    """Describe an error and its remedy; an OSError's message begins with the file."""
+def _with_free_cores(function: Callable[..., None], cores: FreeCores) -> Callable[..., None]:
+    """Return a command that first chooses the number of torch's threads."""
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> None:
+        use_free_cores(cores)
+        function(*args, **kwargs)
+
+    return call
+
+
+def _message(error: BaseException) -> str:
+    """Describe an error and its remedy in one line; an OSError's message begins with the file."""
+    if isinstance(error, MemoryError):
+        return NO_MEMORY
+    text = str(error) or type(error).__name__
     if isinstance(error, OSError) and error.filename and error.errno in REMEDIES:
-        return f"{os.fspath(error.filename)}: {REMEDIES[error.errno]}"
-    return str(error)
+        text = f"{os.fsdecode(error.filename)}: {REMEDIES[error.errno]}"
+    lines = " ".join(line.strip() for line in text.splitlines())
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in lines)

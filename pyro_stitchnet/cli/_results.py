@@ -1,16 +1,44 @@
 """Folders of results: refuse to overwrite one, print the scores of one."""
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["print_scores", "refuse_results"]
+from pyro_stitchnet.runtime.locks import check_free, only_run
+
+__all__ = ["print_scores", "refuse_results", "writing"]
+
+
+@contextmanager
+def writing(out: Path, file: str) -> Iterator[None]:
+    """Keep other runs from a folder for results, and refuse one that holds ``file`` already.
+
+    Args:
+        out: created if missing.
+        file: the result that a command writes first.
+
+    Raises:
+        BlockingIOError: another run is writing there.
+        FileExistsError: ``file`` exists in ``out``.
+    """
+    with only_run(out):
+        _refuse(out, file)
+        yield
 
 
 def refuse_results(out: Path, file: str) -> None:
     """Refuse a folder that already holds ``file``, which the command would overwrite.
 
     Raises:
+        BlockingIOError: another run is writing there.
         FileExistsError: ``file`` exists in ``out``.
     """
+    check_free(out)
+    _refuse(out, file)
+
+
+def _refuse(out: Path, file: str) -> None:
     if (out / file).exists():
         raise FileExistsError(f"{out}: holds results already ({file}); choose another --out")
 
@@ -31,4 +59,6 @@ def print_scores(folder: Path) -> None:
         bits = pd.read_csv(folder / BITS)["bits"]
         print(f"bits per dimension of {len(bits)} test slices: {bits.mean():.4f}")
     elif (folder / "table.csv").exists():
+        info = json.loads((folder / "table.json").read_text(encoding="utf-8"))["info"]
+        print(f"scored: {info['coverage']['text']}")
         summary(pd.read_csv(folder / "table.csv", index_col="lesion")).print()

@@ -8,13 +8,16 @@ from typing import Annotated, Literal
 
 import tyro
 
-from pyro_stitchnet.cli._results import refuse_results
+from pyro_stitchnet.cli._results import refuse_results, writing
 from pyro_stitchnet.data.preprocessing.steps import Preprocessing
 from pyro_stitchnet.data.sources import SOURCES
+from pyro_stitchnet.runtime.ranges import Count, CountOrZero, Few, Positive, Processes, Seed, Side
 
 __all__ = ["download", "inspect", "phantom", "prepare"]
 
 DEFAULT_STEPS = Preprocessing()
+WORKERS = min(os.cpu_count() or 1, 128)
+MOST_PIXELS = 2**28  # of phantoms in memory, 5 bytes each
 
 
 def download(
@@ -37,11 +40,11 @@ def download(
 
 def phantom(
     out: Path,
-    patients: int = 10,
-    slices: int = 4,
-    first: int = 0,
-    size: int = 128,
-    seed: int = 0,
+    patients: Count = 10,
+    slices: Few = 4,
+    first: CountOrZero = 0,
+    size: Side = 128,
+    seed: Seed = 0,
     masks: bool = True,
 ) -> None:
     """Write a folder of synthetic chest CT slices with labels.
@@ -59,8 +62,15 @@ def phantom(
     from pyro_stitchnet.data.phantoms.phantom import phantom_slices
 
     refuse_results(out, "index.csv")
+    if patients * slices * size**2 > MOST_PIXELS:
+        raise ValueError(
+            f"{patients * slices} slices of {size} x {size} pixels do not fit into memory; write "
+            "several folders with --first"
+        )
     numbers = range(first, first + patients)
-    write_folder(phantom_slices(numbers, slices, size=size, seed=seed), out, masks=masks)
+    phantoms = phantom_slices(numbers, slices, size=size, seed=seed)
+    with writing(out, "index.csv"):
+        write_folder(phantoms, out, masks=masks)
     print(f"slices: {patients * slices}: {out}")
 
 
@@ -71,9 +81,10 @@ def prepare(
     ],
     out: Path,
     preprocessing: tyro.conf.OmitArgPrefixes[Preprocessing] = DEFAULT_STEPS,
-    workers: int = os.cpu_count() or 1,
+    workers: Processes = WORKERS,
     scheduler: str | None = None,
     skip_bad: bool = False,
+    time_limit: Positive = 600.0,
     progress: bool = True,
 ) -> None:
     """Preprocess scans and write them as a dataset for training.
@@ -85,13 +96,12 @@ def prepare(
             control), FOLDER@SOURCE reads a layout that is not detected automatically.
         out: folder for the dataset.
         preprocessing: the steps from a scan to slices.
-        workers: number of processes.
+        workers: number of processes. One that dies at a scan costs that scan only.
         scheduler: address of a dask scheduler whose workers, on other machines too, do the work.
         skip_bad: leave out scans that cannot be used, and list them in skipped.csv.
+        time_limit: seconds that a scan may take; one that takes longer cannot be used.
         progress: show a progress bar.
     """
-    import pandas as pd
-
     from pyro_stitchnet.data.datasets import prepare
     from pyro_stitchnet.data.datasets.dataset import SKIPPED
 
@@ -103,13 +113,16 @@ def prepare(
         workers=workers,
         scheduler=scheduler,
         skip_bad=skip_bad,
+        time_limit=time_limit,
         progress=progress,
     )
     cautions = {source["caution"] for source in dataset.about["sources"].values()} - {""}
     for caution in sorted(cautions):
         print(f"note: {caution}", file=sys.stderr)
-    skipped = len(pd.read_csv(out / SKIPPED))
-    if skipped:
+    doubts = dataset.manifest.drop_duplicates("scan")["warnings"]
+    for doubt, scans in doubts[doubts != ""].value_counts().items():
+        print(f"note: scans: {scans}: {doubt}", file=sys.stderr)
+    if skipped := len(dataset.skipped):
         print(f"note: scans left out: {skipped}, see {out / SKIPPED}", file=sys.stderr)
     print(
         f"slices: {len(dataset)}, with labels: {dataset.manifest['labelled'].sum()}, "
@@ -118,18 +131,36 @@ def prepare(
     )
 
 
-def inspect(data: tyro.conf.Positional[Path], out: Path, most: int = 1000, sheet: int = 36) -> None:
+def inspect(
+    data: tyro.conf.Positional[Path],
+    out: Path | None = None,
+    most: Count = 1000,
+    sheet: Few = 36,
+) -> None:
     """Summarise a dataset: counts, label shares, grey values, warnings, slices.
 
     Args:
         data: a dataset that `stitchnet prepare` wrote.
-        out: folder for the text, the histogram and the contact sheet.
+        out: folder for the text, the histogram and the contact sheet; none are written without it.
         most: number of slices to read at most, drawn at random from a larger dataset.
         sheet: number of slices to draw.
     """
     from pyro_stitchnet.data.datasets.dataset import Dataset
-    from pyro_stitchnet.figures.dataset_page import write_inspection
+    from pyro_stitchnet.evaluation.text_table import TextTable
+    from pyro_stitchnet.figures import dataset_page
 
-    refuse_results(out, "inspection.md")
-    print(write_inspection(Dataset(data), out, most=most, sheet=sheet))
-    print(f"\ntext, histogram and contact sheet: {out}")
+    dataset = Dataset(data)
+    if out is not None:
+        refuse_results(out, "inspection.md")
+    summary = dataset_page.inspect(dataset, most=most)
+    if out is not None:
+        with writing(out, "inspection.md"):
+            dataset_page.write_inspection(dataset, out, sheet=sheet, summary=summary)
+    for part in dataset_page.described(dataset, summary):
+        if isinstance(part, str):
+            print(part, end="\n\n")
+        else:
+            rows = [[str(cell) for cell in row] for row in part.itertuples()]
+            TextTable([str(part.index.name), *part.columns], rows).print()
+    if out is not None:
+        print(f"text, histogram and contact sheet: {out}")

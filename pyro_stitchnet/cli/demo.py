@@ -2,8 +2,13 @@
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pyro_stitchnet.cli._results import print_scores
+from pyro_stitchnet.runtime.ranges import Count, Seed
+
+if TYPE_CHECKING:
+    from pyro_stitchnet.training.config import TrainConfig
 
 __all__ = ["demo"]
 
@@ -12,7 +17,7 @@ LABELLED = (20, 2)  # patients, slices per patient; three fifths of the patients
 UNLABELLED = (40, 5)
 
 
-def demo(out: Path = Path("demo"), steps: int = 320, seed: int = 0) -> None:
+def demo(out: Path = Path("demo"), steps: Count = 320, seed: Seed = 0) -> None:
     """Train on phantoms, evaluate on unseen ones and draw the results (some minutes).
 
     Args:
@@ -20,14 +25,12 @@ def demo(out: Path = Path("demo"), steps: int = 320, seed: int = 0) -> None:
         steps: training steps.
         seed: of phantoms and training.
     """
-    from pyro_stitchnet.data.datasets.prepare import prepare
-    from pyro_stitchnet.data.datasets.slices import write_folder
-    from pyro_stitchnet.data.phantoms.phantom import phantom_slices
-    from pyro_stitchnet.data.preprocessing.steps import Preprocessing
-    from pyro_stitchnet.evaluation.experiment import experiment
     from pyro_stitchnet.presets import DEFAULT, preset
+    from pyro_stitchnet.runtime.files import refuse_others
+    from pyro_stitchnet.runtime.locks import check_free, only_run
     from pyro_stitchnet.training.config import TrainConfig
 
+    check_free(out)
     if out.exists():
         raise FileExistsError(f"{out}: exists; remove it or choose another --out")
     config = TrainConfig(
@@ -42,19 +45,9 @@ def demo(out: Path = Path("demo"), steps: int = 320, seed: int = 0) -> None:
     )
     config.check()
     begun = time.monotonic()
-    first = 0
-    for name, (patients, slices) in {"labelled": LABELLED, "unlabelled": UNLABELLED}.items():
-        phantoms = phantom_slices(range(first, first + patients), slices, size=SIZE, seed=seed)
-        write_folder(phantoms, out / name, masks=name == "labelled")
-        print(f"{patients * slices} {name} phantom slices of {patients} patients: {out / name}")
-        first += patients
-    prepare(
-        [str(out / "labelled"), str(out / "unlabelled")],
-        config.data,
-        preprocessing=Preprocessing(size=SIZE, lungs="none"),
-        progress=False,
-    )
-    results = experiment(config)
+    with only_run(out):
+        refuse_others(out, ())  # of another demo that has ended since
+        results = _results(config)
     print_scores(results / "test")
     print(f"done in {(time.monotonic() - begun) / 60:.1f} minutes; results:")
     for content, file in {
@@ -65,3 +58,27 @@ def demo(out: Path = Path("demo"), steps: int = 320, seed: int = 0) -> None:
         "checkpoint": "model.pt",
     }.items():
         print(f"  {content:<27} {results / file}")
+
+
+def _results(config: "TrainConfig") -> Path:
+    """Write phantoms and their dataset, and train on it; return the folder of the run."""
+    from pyro_stitchnet.data.datasets.prepare import prepare
+    from pyro_stitchnet.data.datasets.slices import write_folder
+    from pyro_stitchnet.data.phantoms.phantom import phantom_slices
+    from pyro_stitchnet.data.preprocessing.steps import Preprocessing
+    from pyro_stitchnet.evaluation.experiment import experiment
+
+    out, first = config.data.parent, 0
+    for name, (patients, slices) in {"labelled": LABELLED, "unlabelled": UNLABELLED}.items():
+        numbers = range(first, first + patients)
+        phantoms = phantom_slices(numbers, slices, size=SIZE, seed=config.seed)
+        write_folder(phantoms, out / name, masks=name == "labelled")
+        print(f"{patients * slices} {name} phantom slices of {patients} patients: {out / name}")
+        first += patients
+    prepare(
+        [str(out / "labelled"), str(out / "unlabelled")],
+        config.data,
+        preprocessing=Preprocessing(size=SIZE, lungs="none"),
+        progress=False,
+    )
+    return experiment(config)

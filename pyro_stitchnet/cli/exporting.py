@@ -6,6 +6,7 @@ from typing import Literal
 import tyro
 
 from pyro_stitchnet.posterior.options import ReadOut
+from pyro_stitchnet.runtime.ranges import Side
 
 __all__ = ["export"]
 
@@ -15,7 +16,7 @@ def export(
     out: Path,
     format: Literal["torch", "onnx", "bundle"] = "torch",
     read_out: ReadOut | None = None,
-    size: int | None = None,
+    size: Side | None = None,
 ) -> None:
     """Write a model as a file that runs without this package; see docs/export.md.
 

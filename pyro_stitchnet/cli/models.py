@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from pyro_stitchnet.cli._results import print_scores, refuse_results
+from pyro_stitchnet.cli._results import print_scores, refuse_results, writing
 from pyro_stitchnet.model.label_terms import LABEL_TERMS
 from pyro_stitchnet.posterior import ReadOutOptions
 from pyro_stitchnet.presets import PRESETS
@@ -76,7 +76,7 @@ def evaluate(
 
     Writes Table 1 of the article, and figures of segmentations and styles. Slices with a label for
     every pixel are scored. If there are none, those with masks of infection are, by infection
-    alone.
+    alone. The table says how many slices it covers, and of how many.
 
     Args:
         model: a checkpoint, the model.pt of a run.
@@ -90,6 +90,7 @@ def evaluate(
 
     from pyro_stitchnet.data.datasets.dataset import Dataset
     from pyro_stitchnet.evaluation import evaluate
+    from pyro_stitchnet.evaluation.coverage import Coverage
     from pyro_stitchnet.runtime.devices import choose_device
     from pyro_stitchnet.runtime.files import refuse_others
     from pyro_stitchnet.runtime.provenance import provenance
@@ -102,15 +103,22 @@ def evaluate(
     if patients != "all" and patients not in split:
         raise ValueError(f"{model}: records no split; give --patients all")
     dataset = Dataset(data)
-    chosen = dataset.manifest["complete"]
-    if not chosen.any():
-        chosen = dataset.manifest["labelled"]  # by label sets: infection can be scored
-    if not chosen.any():
+    if not dataset.manifest["labelled"].any():
         raise ValueError(f"{data}: no slice has labels; give a dataset with masks")
     if patients != "all":
-        chosen &= dataset.manifest["patient"].isin(split[patients])
-        if not chosen.any():
+        held_out = dataset.manifest["patient"].isin(split[patients])
+        if not held_out.any():
             raise ValueError(f"{data}: holds none of the {patients} patients of {model}")
+        dataset = dataset.take(np.flatnonzero(held_out))
+    chosen = dataset.manifest["complete"]
+    if not chosen.any():
+        chosen = dataset.manifest["tells_infection"]
+    if not chosen.any():
+        raise ValueError(
+            f"{data}: no mask of {len(chosen)} slices tells infection from the rest; give slices "
+            "with masks of the rule 'full' or 'infection'"
+        )
+    coverage = Coverage.of_slices(dataset.manifest, chosen)
     slices = dataset.take(np.flatnonzero(chosen)).load()
     seen = {name for part, names in split.items() if part != "test" for name in names}
     familiar = sum(patient in seen for patient in slices.patients) if patients == "all" else 0
@@ -126,7 +134,8 @@ def evaluate(
         "trained": info,
         **provenance(),
     }
-    evaluate.evaluate(net, slices, out, options, record)
+    with writing(out, "table.md"):
+        evaluate.evaluate(net, slices, out, options, record, coverage)
     print_scores(out)
     print(f"tables and figures: {out}")
 

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
+from pydantic import Field
 
-from pyro_stitchnet.cli._results import refuse_results
+from pyro_stitchnet.cli._results import refuse_results, writing
 from pyro_stitchnet.posterior import ReadOut, ReadOutOptions
+from pyro_stitchnet.runtime.ranges import CountOrZero, Few, Seed, Side
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,6 +21,7 @@ __all__ = ["explain", "sample", "styles"]
 
 DEFAULT_OPTIONS = ReadOutOptions()
 REFERENCES = 16  # slices of --against
+MOST_PIXELS = 2**24  # of samples, together: each needs some hundred bytes
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Query:
     model: tyro.conf.Positional[Path]
     slice_: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE|DATASET")]
     out: Path
-    number: Annotated[int | None, tyro.conf.arg(name="slice")] = None
+    number: Annotated[CountOrZero | None, tyro.conf.arg(name="slice")] = None
     prepared: bool = False
     device: str = "auto"
 
@@ -47,6 +50,7 @@ class Query:
         from pyro_stitchnet.data.preprocessing.steps import Preprocessing
         from pyro_stitchnet.runtime.devices import choose_device
         from pyro_stitchnet.training import checkpoint
+        from pyro_stitchnet.training.config import validated
 
         net, info = checkpoint.load(self.model, choose_device(self.device))
         preprocessing = None
@@ -57,19 +61,19 @@ class Query:
                     f"{self.model}: records no preprocessing; preprocess the slice and give "
                     "--prepared"
                 )
-            preprocessing = Preprocessing(**{**values, "window": tuple(values["window"])})
+            preprocessing = validated(Preprocessing, values, self.model)
         return net, info, read_slice(self.slice_, self.number, preprocessing)
 
 
 def sample(
     model: tyro.conf.Positional[Path],
     out: Path,
-    number: int = 8,
-    size: int | None = None,
-    temperature: float = 1.0,
-    levels: tuple[int, ...] = (1, 2, 3, 4, 5),
+    number: Few = 8,
+    size: Side | None = None,
+    temperature: Annotated[float, Field(ge=0, le=100)] = 1.0,
+    levels: tuple[Few, ...] = (1, 2, 3, 4, 5),
     noise: bool = False,
-    seed: int = 0,
+    seed: Seed = 0,
     device: str = "auto",
 ) -> None:
     """Sample slices, with labels and styles, from a trained model.
@@ -87,38 +91,47 @@ def sample(
         seed: of the samples.
         device: "auto" uses a GPU if there is one.
     """
+    from pyro_stitchnet.data.preprocessing.steps import Preprocessing
     from pyro_stitchnet.figures import image_columns, save_figure
     from pyro_stitchnet.figures.grids import NAMES
     from pyro_stitchnet.model.svae import LEVELS
     from pyro_stitchnet.posterior import from_prior, seeded
     from pyro_stitchnet.runtime.devices import choose_device
     from pyro_stitchnet.training import checkpoint
+    from pyro_stitchnet.training.config import validated
 
     refuse_results(out, "samples.npz")
     if unknown := set(levels) - set(range(1, LEVELS + 1)):
         raise ValueError(f"--levels: z has the levels 1 to {LEVELS}, not {sorted(unknown)}")
     net, info = checkpoint.load(model, choose_device(device))
-    side = size or info.get("dataset", {}).get("preprocessing", {}).get("size")
-    if side is None:
+    recorded = info.get("dataset", {}).get("preprocessing")
+    if size is None and recorded is None:
         raise ValueError(f"{model}: records no size of slices; give --size")
+    side = size or validated(Preprocessing, recorded, model).size
+    if number * side**2 > MOST_PIXELS:
+        raise ValueError(
+            f"--number {number}: slices of {side} x {side} need too much memory together; give at "
+            f"most {MOST_PIXELS // side**2}"
+        )
     by_level = {n: temperature if n in levels else 0.0 for n in range(1, LEVELS + 1)}
     with seeded(seed, next(net.parameters()).device):
         draws = from_prior(net, number, (side, side), temperature=by_level, noise=noise)
     arrays = {name: value[0].cpu().numpy() for name, value in vars(draws).items()}
     columns = {"stitched": arrays["stitched"], "labels": arrays["stitched"]}
     columns |= {f"{name}\nstyle": arrays["styles"][:, k] for k, name in enumerate(NAMES)}
-    out.mkdir(parents=True, exist_ok=True)
-    save_figure(image_columns(columns, {"labels": arrays["labels"]}), out / "samples.png")
-    _save(out / "samples.npz", arrays)
+    figure = image_columns(columns, {"labels": arrays["labels"]})
+    with writing(out, "samples.npz"):
+        save_figure(figure, out / "samples.png")
+        _save(out / "samples.npz", arrays)
     print(f"sampled slices: {number}: {out / 'samples.png'}")
 
 
 def styles(
     query: Annotated[tyro.conf.OmitArgPrefixes[Query], tyro.conf.arg(name="slice")],
-    draws: int = 4,
+    draws: Few = 4,
     noise: bool = False,
     read_out: ReadOut | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> None:
     """Draw the four styles of a slice from their posterior.
 
@@ -153,16 +166,16 @@ def styles(
         arrays["stitched"],
         names=[f"draw {n + 1}" for n in range(draws)],
     )
-    query.out.mkdir(parents=True, exist_ok=True)
-    figures.save_figure(figure, query.out / "styles.png")
-    _save(query.out / "styles.npz", arrays)
+    with writing(query.out, "styles.npz"):
+        figures.save_figure(figure, query.out / "styles.png")
+        _save(query.out / "styles.npz", arrays)
     print(f"draws of {given.name}: {draws}: {query.out / 'styles.png'}")
 
 
 def explain(
     query: Annotated[tyro.conf.OmitArgPrefixes[Query], tyro.conf.arg(name="slice")],
     against: Path | None = None,
-    draws: int = 8,
+    draws: Few = 8,
     options: Annotated[
         tyro.conf.OmitArgPrefixes[ReadOutOptions], tyro.conf.arg(name="read-out")
     ] = DEFAULT_OPTIONS,
@@ -195,9 +208,10 @@ def explain(
         reference=None if against is None else _reference(against, info).to(device),
     )
     about = {"model": query.model, "slice": query.slice_, "draws": draws, **vars(options)}
-    slice_page.write_explanation(
-        explanation, query.out, given.name, {**about, "version": __version__}
-    )
+    with writing(query.out, "explain.html"):
+        slice_page.write_explanation(
+            explanation, query.out, given.name, {**about, "version": __version__}
+        )
     for name, value in explanation.measures.items():
         print(f"{name}: {value:.4g}")
     print(f"page: {query.out / 'explain.html'}")

@@ -7,11 +7,13 @@ from typing import Annotated, Literal
 import tyro
 
 from pyro_stitchnet.posterior.options import ReadOutOptions
+from pyro_stitchnet.runtime.ranges import Count, Positive, Side, Weight, Workers
 
 __all__ = ["predict", "rank"]
 
 DEFAULT_OPTIONS = ReadOutOptions()
-FAILURES_SHOWN = 5
+SHOWN = 20  # scans
+TIME_LIMIT = 3600.0  # seconds
 
 
 def predict(
@@ -22,7 +24,7 @@ def predict(
     model: Path,
     out: Path,
     lungs: Literal["classical", "lungmask", "none"] | None = None,
-    size: int | None = None,
+    size: Side | None = None,
     options: Annotated[
         tyro.conf.OmitArgPrefixes[ReadOutOptions], tyro.conf.arg(name="read-out")
     ] = DEFAULT_OPTIONS,
@@ -31,8 +33,9 @@ def predict(
     save_seg: bool = True,
     keep_identifiers: bool = False,
     device: str = "auto",
-    workers: int | None = None,
+    workers: Workers | None = None,
     scheduler: str | None = None,
+    time_limit: Positive = TIME_LIMIT,
     progress: bool = True,
 ) -> None:
     """Segment CT scans: labels, uncertainty and measurements on each scan's grid. For research.
@@ -42,9 +45,10 @@ def predict(
 
     Args:
         inputs: volumes (NIfTI, NRRD, MetaImage), image files, and folders of these or of DICOM
-            series, including nested folders.
+            series, including nested and linked folders.
         model: a checkpoint, the model.pt of a run.
-        out: folder for the results: a subfolder per scan, scans.csv, failed.csv.
+        out: folder for the results: a subfolder per scan, scans.csv, failed.csv. Which scan is
+            which says OUT.sources.json beside it.
         lungs: method of lung segmentation, to override that of training: classical for whole CT
             scans and a model that was trained on slices cropped to the lungs.
         size: rows and columns of the model's input, if the checkpoint does not record them.
@@ -52,15 +56,18 @@ def predict(
         save_scan: write the scan, windowed as for the model; `view` shows it, `rank` needs it.
         save_healthy: write the scan with its lesions replaced by healthy lung.
         save_seg: write a DICOM SEG for DICOM input.
-        keep_identifiers: allow patient identifiers of DICOM headers in the results.
+        keep_identifiers: name results after files and folders instead of numbering them, and
+            allow their paths and the identifiers of DICOM headers in the results.
         device: "auto" uses a GPU if there is one.
-        workers: processes; by default one per core, or four that share a GPU.
+        workers: processes; by default one per core, or four that share a GPU. 0 works in this
+            process, which a scan may then end.
         scheduler: address of a dask scheduler whose workers do the work, on several machines.
+        time_limit: seconds that one scan may take; then it is listed in failed.csv.
         progress: show a progress bar.
     """
     from pyro_stitchnet.prediction.many_scans import predict_scans
     from pyro_stitchnet.prediction.one_scan import ModelSource
-    from pyro_stitchnet.prediction.output_files import DISCLAIMER, FAILED
+    from pyro_stitchnet.prediction.output_files import DISCLAIMER, FAILED, sources_file
 
     summary = predict_scans(
         inputs,
@@ -71,16 +78,22 @@ def predict(
         keep_identifiers=keep_identifiers,
         workers=workers,
         scheduler=scheduler,
+        time_limit=time_limit,
         progress=progress,
     )
     print(
         f"scans segmented: {summary.segmented}, finished before: {summary.finished_before}: {out}"
     )
+    print(f"which scan is which: {sources_file(out)}")
     print(DISCLAIMER)
+    # A log may be shared with the results: paths are shown on a terminal only.
+    if sys.stderr.isatty() and len(summary.sources) <= SHOWN:
+        for scan, source in summary.sources.items():
+            print(f"{scan}: {source}", file=sys.stderr)
     if len(summary.failed):
-        shown = summary.failed.head(FAILURES_SHOWN)
-        for source, reason in shown.itertuples(index=False):
-            print(f"{source}: {reason}", file=sys.stderr)
+        for scan, source, reason in summary.failed.head(SHOWN).itertuples(index=False):
+            where = "" if source in reason else f"{source}: "
+            print(f"{scan}: {where}{reason}", file=sys.stderr)
         print(f"scans that failed: {len(summary.failed)}, see {out / FAILED}", file=sys.stderr)
         sys.exit(1)
 
@@ -88,10 +101,10 @@ def predict(
 def rank(
     results: tyro.conf.Positional[Path],
     out: Path,
-    count: int = 20,
+    count: Count = 20,
     by: Literal["slice", "scan"] = "slice",
-    apart: float = 20.0,
-    per_scan: int = 3,
+    apart: Weight = 20.0,
+    per_scan: Count = 3,
     exclude: tuple[Path, ...] = (),
 ) -> None:
     """Choose the most uncertain slices to label next, and copy them for 3D Slicer or ITK-SNAP.

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 
 from pyro_stitchnet.data.datasets.slices import Slices
+from pyro_stitchnet.evaluation.coverage import Coverage
 from pyro_stitchnet.evaluation.tables import save
 from pyro_stitchnet.figures import save_figure, segmentations, styles
 from pyro_stitchnet.metrics.scores import GROUPS, INFECTION, slice_scores
@@ -32,16 +33,18 @@ def evaluate(
     out: str | Path,
     options: ReadOutOptions | None = None,
     info: Mapping[str, Any] | None = None,
+    coverage: Coverage | None = None,
 ) -> pd.DataFrame:
     """Segment labelled slices, score the segmentations, and write tables and figures.
 
     Args:
         net: a trained model.
-        slices: with one label for every pixel; or with label sets that separate infection from the
-            rest, of which infection alone is scored.
+        slices: complete; or, if one is not, with label sets that tell infection from the rest, of
+            which infection alone is scored.
         out: folder for the files :data:`WRITTEN`; created if missing.
         options: of the segmentation.
         info: plain data on the run, kept in ``table.json`` beside options and style gaps.
+        coverage: out of how many the slices are chosen; by default there are no others.
 
     Returns:
         The scores of every slice; see
@@ -63,16 +66,17 @@ def evaluate(
     groups = tuple(GROUPS) if complete else (INFECTION,)
     scores = slice_scores(truth, labels, slices.names, slices.patients, groups)
     gaps = style_gaps(result.styles.movedim(1, -1))
-    save(scores, out, **asdict(options), style_gap=gaps, **(info or {}))
+    coverage = coverage or Coverage(len(slices), len(slices))
+    save(scores, out, coverage, **asdict(options), style_gap=gaps, **(info or {}))
 
-    rows = _across_severity(truth)
-    names = [slices.names[i] for i in rows]
-    images, true, predicted = (maps[rows].numpy() for maps in (slices.images, truth, labels))
+    drawn = _across_severity(truth)
+    names = [slices.names[i] for i in drawn]
+    images, true, predicted = (maps[drawn].numpy() for maps in (slices.images, truth, labels))
     save_figure(
         segmentations(images, true, {"StitchNet": predicted}, names=names),
         out / "segmentations.png",
     )
-    style_maps, stitched = (maps[rows].cpu().numpy() for maps in (result.styles, result.stitched))
+    style_maps, stitched = (maps[drawn].cpu().numpy() for maps in (result.styles, result.stitched))
     save_figure(
         styles(images, true, predicted, style_maps, stitched, names=names), out / "styles.png"
     )

@@ -4,13 +4,16 @@ from pathlib import Path
 
 import pandas as pd
 
+from pyro_stitchnet.data.datasets.dataset import Dataset
 from pyro_stitchnet.data.datasets.slices import Slices
+from pyro_stitchnet.evaluation.coverage import Coverage
 from pyro_stitchnet.evaluation.evaluate import evaluate
 from pyro_stitchnet.figures import save_figure, training_curves
 from pyro_stitchnet.figures.tensorboard import TensorBoard
 from pyro_stitchnet.model.slice_vae import SliceVAE
 from pyro_stitchnet.posterior import seeded
 from pyro_stitchnet.runtime.files import write_atomically
+from pyro_stitchnet.runtime.text import csv_text
 from pyro_stitchnet.training.callbacks import Callback, Run
 from pyro_stitchnet.training.config import TrainConfig
 from pyro_stitchnet.training.run import run
@@ -66,7 +69,10 @@ class _TestScores(Callback):
         if isinstance(run.net, SliceVAE):
             _write_bits(run.net, test, out)
         else:
-            evaluate(run.net, test, out, info=run.record)
+            given = Dataset(run.config.data).manifest
+            given = given[given["patient"].isin(set(test.patients))]
+            coverage = Coverage.of_slices(given, given["complete"])
+            evaluate(run.net, test, out, info=run.record, coverage=coverage)
 
 
 def _write_bits(net: SliceVAE, slices: Slices, out: Path) -> None:
@@ -76,4 +82,4 @@ def _write_bits(net: SliceVAE, slices: Slices, out: Path) -> None:
         bits = bits_per_dimension(net, slices.images.to(device))
     table = pd.DataFrame({"name": slices.names, "patient": slices.patients, "bits": bits.cpu()})
     out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / BITS, table.to_csv(index=False))
+    write_atomically(out / BITS, csv_text(table))

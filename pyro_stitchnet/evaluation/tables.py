@@ -3,15 +3,18 @@
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from pyro_stitchnet.evaluation.coverage import Coverage
 from pyro_stitchnet.evaluation.text_table import TextTable, count, decimal
 from pyro_stitchnet.metrics.scores import ARTICLE_GROUPS, GROUPS, SCORES
 from pyro_stitchnet.runtime.files import write_atomically
+from pyro_stitchnet.runtime.text import csv_text
 
 __all__ = ["per_patient", "save", "summary", "table_one", "to_markdown"]
 
@@ -187,17 +190,24 @@ def _defined(row: pd.Series) -> str:
     return "–" if set(counts) == {"–"} else " / ".join(counts)
 
 
-def save(scores: pd.DataFrame, directory: str | os.PathLike[str], **info: Any) -> None:
+def save(
+    scores: pd.DataFrame,
+    directory: str | os.PathLike[str],
+    coverage: Coverage | None = None,
+    **info: Any,
+) -> None:
     """Write scores and tables: ``scores.csv``, ``table.csv``, ``table.json`` and ``table.md``.
 
     ``scores.csv`` contains every slice, ``table.csv`` the result of `table_one`. ``table.json``
     contains ``info``, ``per_image`` and, if the patient of every slice is known, ``per_patient``,
     each table as {lesion: {column: value}}, with null for undefined values. ``table.md`` contains
-    the same tables in Markdown. Each file is written atomically.
+    the same tables in Markdown, after the coverage, which ``info`` has as well. Each file is
+    written atomically.
 
     Args:
         scores: The result of `slice_scores`.
         directory: Output folder; created if missing.
+        coverage: Of how many slices these are.
         **info: Provenance of the scores: command, seed, commit and so on. Values of JSON's types,
             paths, NumPy scalars and arrays.
 
@@ -208,8 +218,10 @@ def save(scores: pd.DataFrame, directory: str | os.PathLike[str], **info: Any) -
     tables = {"per_image": table_one(scores)}
     if scores["patient"].notna().all():
         tables["per_patient"] = per_patient(scores)
+    if coverage:
+        info["coverage"] = {**asdict(coverage), "text": str(coverage)}
     contents = {
-        "scores.csv": scores.to_csv(index=False),
+        "scores.csv": csv_text(scores),
         "table.csv": tables["per_image"].to_csv(),
         "table.json": json.dumps(
             _plain({"info": info, **{k: t.to_dict("index") for k, t in tables.items()}}),
@@ -217,7 +229,8 @@ def save(scores: pd.DataFrame, directory: str | os.PathLike[str], **info: Any) -
             allow_nan=False,
         )
         + "\n",
-        "table.md": "\n".join(to_markdown(table) for table in tables.values()),
+        "table.md": (f"Scored: {coverage}.\n\n" if coverage else "")
+        + "\n".join(to_markdown(table) for table in tables.values()),
     }
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 """Tables of text, for a Markdown file or the terminal."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,14 +34,17 @@ class TextTable:
         return "".join(f"| {' | '.join(row)} |\n" for row in (self.head, rule, *self.rows))
 
     def print(self) -> None:
-        """Print the table, at most :data:`WIDTH` columns wide; long cells are wrapped."""
+        """Print the table: on a terminal at most :data:`WIDTH` columns wide, else in Markdown."""
+        if not sys.stdout.isatty():
+            print(self.markdown())
+            return
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for number, title in enumerate(self.head):
             table.add_column(title, justify="right" if number else "left")
         for row in self.rows:
             table.add_row(*row)
         console = Console(markup=False, highlight=False)
-        console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
+        console.width = min(console.width, WIDTH)
         console.print(table)
 
 

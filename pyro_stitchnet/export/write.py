@@ -89,6 +89,8 @@ def write(
             f"{out}: not written, because its probabilities differ from the checkpoint's by up to "
             f"{difference:.1e}; please report this with the versions of torch and onnxruntime"
         )
+    if out.exists():  # by another export, while this one computed
+        raise FileExistsError(f"{out}: exists; remove it or choose another --out")
     if format == "bundle":
         write_bundle(out, content, description, traceable.stride, size)
     else:

@@ -14,8 +14,9 @@ from pyro_stitchnet.data.datasets.leakage import merge_duplicates
 from pyro_stitchnet.figures import COLOURS, overlay, save_figure
 from pyro_stitchnet.labels import BACKGROUND, CONSOLIDATION, GGO, LABELS, LESIONS
 from pyro_stitchnet.runtime.files import write_atomically
+from pyro_stitchnet.runtime.text import escaped
 
-__all__ = ["Inspection", "contact_sheet", "inspect", "write_inspection"]
+__all__ = ["Inspection", "contact_sheet", "described", "inspect", "write_inspection"]
 
 BINS = 32
 INFECTION = sum(1 << label for label in LESIONS)  # the set of both lesions, as bits
@@ -29,8 +30,8 @@ class Inspection:
     """Summary of a dataset.
 
     Attributes:
-        counts: a row per source: slices, patients, scans, and slices labelled, complete, with GGO
-            and with consolidation.
+        counts: a row per source: slices, patients, scans, and slices labelled, with all labels told
+            apart, with infection told from the rest, with GGO and with consolidation.
         shares: a row per label set ("0", "2+3"): its share of the pixels read.
         histogram: of grey values, a column per label set: share of its pixels in each bin.
         warnings: possible problems, in sentences.
@@ -72,8 +73,13 @@ def inspect(dataset: Dataset, *, most: int = 1000, seed: int = 0) -> Inspection:
     by_set = pd.DataFrame(pixels[sets_found].T, columns=[_name(int(bits)) for bits in sets_found])
     by_set.index = pd.Index(np.arange(BINS) / BINS, name="grey from")
     total = by_set.sum()
-    flags = {"labelled": "labelled", "complete": "complete", "has_ggo": "GGO"}
-    flags["has_consolidation"] = "consolidation"
+    flags = {
+        "labelled": "labelled",
+        "complete": "complete",
+        "tells_infection": "tells infection",
+        "has_ggo": "GGO",
+        "has_consolidation": "consolidation",
+    }
     groups = manifest.groupby("source")
     counts = groups.agg(slices=("slice", "size"), patients=("patient", "nunique"),
                         scans=("scan", "nunique"))  # fmt: skip
@@ -112,7 +118,27 @@ def contact_sheet(dataset: Dataset, rows: list[int], *, columns: int = 6) -> Fig
     return figure
 
 
-def write_inspection(dataset: Dataset, out: Path, *, most: int = 1000, sheet: int = 36) -> str:
+def described(dataset: Dataset, summary: Inspection) -> list[str | pd.DataFrame]:
+    """Return the text on a dataset: paragraphs, and tables between them."""
+    names = ", ".join(f"{k} {name}" for k, name in enumerate(LABELS))
+    return [
+        f"# {escaped(str(dataset.folder))}",
+        summary.counts,
+        f"Pixels of {len(summary.read)} of {len(dataset)} slices, by their label set ({names}):",
+        summary.shares.round(4),
+        "Warnings:" if summary.warnings else "No warnings.",
+        *(f"* {warning}" for warning in summary.warnings),
+    ]
+
+
+def write_inspection(
+    dataset: Dataset,
+    out: Path,
+    *,
+    most: int = 1000,
+    sheet: int = 36,
+    summary: Inspection | None = None,
+) -> str:
     """Write ``inspection.md``, ``histogram.csv`` and ``contact_sheet.png``; return the text.
 
     Args:
@@ -120,23 +146,16 @@ def write_inspection(dataset: Dataset, out: Path, *, most: int = 1000, sheet: in
         out: folder; created if missing.
         most: number of slices to read at most.
         sheet: number of them to draw, evenly spread.
+        summary: the result of :func:`inspect`, if there is one already.
 
     Raises:
         ValueError: ``most`` or ``sheet`` is below 1, or a shard is damaged.
     """
     if sheet < 1:
         raise ValueError(f"sheet must be at least 1, got {sheet}")
-    summary = inspect(dataset, most=most)
+    summary = summary or inspect(dataset, most=most)
     text = "\n\n".join(
-        [
-            f"# {dataset.folder}",
-            _markdown(summary.counts),
-            f"Pixels of {len(summary.read)} slices, by their label set "
-            f"({', '.join(f'{k} {name}' for k, name in enumerate(LABELS))}):",
-            _markdown(summary.shares.round(4)),
-            "Warnings:" if summary.warnings else "No warnings.",
-            *(f"* {warning}" for warning in summary.warnings),
-        ]
+        part if isinstance(part, str) else _markdown(part) for part in described(dataset, summary)
     )
     spread = np.linspace(0, len(summary.read) - 1, min(sheet, len(summary.read)))
     figure = contact_sheet(dataset, [summary.read[int(i)] for i in spread])
@@ -152,9 +171,8 @@ def _warnings(dataset: Dataset, unusual: list[str]) -> Iterator[str]:
     for source in dataset.about["sources"].values():
         if source["caution"]:
             yield source["caution"]
-    skipped = pd.read_csv(dataset.folder / SKIPPED)
-    if len(skipped):
-        yield f"Scans left out: {len(skipped)}, see {dataset.folder / SKIPPED}."
+    if skipped := len(dataset.skipped):
+        yield f"Scans left out: {skipped}, see {dataset.folder / SKIPPED}."
     complete = manifest[manifest["complete"]]
     if complete["patient"].nunique() < 3:
         yield "Fewer than 3 patients have a slice with every pixel labelled: no test split."

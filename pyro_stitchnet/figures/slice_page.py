@@ -30,6 +30,7 @@ from pyro_stitchnet.posterior import (
 )
 from pyro_stitchnet.posterior.decision import decide, without_specks
 from pyro_stitchnet.runtime.files import write_atomically
+from pyro_stitchnet.runtime.text import escaped
 
 __all__ = ["Explanation", "draw", "explain", "web_page", "write_explanation"]
 
@@ -200,7 +201,7 @@ def write_explanation(
     """Write ``explain.png`` and ``explain.html`` to a folder, created if missing."""
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / "explain.png", as_png(draw(explanation, title)))
-    write_atomically(out / "explain.html", web_page(explanation, title, about))
+    write_atomically(out / "explain.html", escaped(web_page(explanation, title, about)))
 
 
 def _lung_shares(probabilities: Tensor) -> dict[str, float]:

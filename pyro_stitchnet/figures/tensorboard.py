@@ -8,6 +8,7 @@ from torch.utils.tensorboard import SummaryWriter
 from pyro_stitchnet.data.datasets.slices import Slices
 from pyro_stitchnet.figures import segmentations, styles
 from pyro_stitchnet.posterior import seeded, segment
+from pyro_stitchnet.runtime.text import escaped
 from pyro_stitchnet.training.callbacks import Callback, Run
 from pyro_stitchnet.training.learner import ElboLearner
 from pyro_stitchnet.training.state import State
@@ -26,6 +27,11 @@ class TensorBoard(Callback):
     """
 
     def __init__(self, folder: Path, slices: Slices | None = None) -> None:
+        if (name := str(folder)) != escaped(name):
+            raise ValueError(
+                f"{folder}: TensorBoard needs a path of UTF-8; give another --out, or "
+                "--no-tensorboard"
+            )
         self.folder, self.slices = folder, slices
 
     def start(self, run: Run) -> None:

@@ -1,14 +1,27 @@
 """The networks of a model, as plain numbers and names."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from pyro_stitchnet.model.nn.encoder import Wiring
+from pyro_stitchnet.runtime.ranges import NO_BOOL, check_ranges
 
 __all__ = ["Likelihood", "ModelConfig"]
 
 Likelihood = Literal["beta", "floored-beta", "bounded-beta", "discretised-logistic"]
 """Distribution of a pixel's grey value under one style."""
+
+Width = Annotated[int, NO_BOOL, Field(ge=1, le=2048)]
+"""Channels of a layer: two of 4096 have more weights than memory has room for."""
+
+Channels = Annotated[tuple[Width, ...], Field(min_length=5, max_length=5)]
+"""Channels of five levels."""
+
+Multiplier = Annotated[float, NO_BOOL, Field(gt=0, le=4)]
+Pool = Annotated[int, NO_BOOL, Field(ge=1, le=64)]
+Exponent = Annotated[float, NO_BOOL, Field(ge=0, le=100)]
 
 
 @dataclass(frozen=True)
@@ -43,28 +56,25 @@ class ModelConfig:
     """
 
     stitched: bool = True
-    channels: tuple[int, ...] = (32, 64, 128, 256, 512)
-    decoder_channels: int = 16
-    head_channels: int = 8
+    channels: Channels = (32, 64, 128, 256, 512)
+    decoder_channels: Width = 16
+    head_channels: Width = 8
     shared_heads: bool = False
     shared_crush: bool = True
     wiring: Wiring = "projected"
     weights: str | None = None
-    width: float = 1.0
-    downsampling: int = 1
+    width: Multiplier = 1.0
+    downsampling: Pool = 1
     norm: Literal["batch", "group"] = "batch"
     likelihood: Likelihood = "beta"
-    style_pool: int = 1
+    style_pool: Pool = 1
     classifier: bool = False
     anchored: bool = False
-    tempering: float = 1.0
+    tempering: Exponent = 1.0
 
     def __post_init__(self) -> None:
         """Check the ranges, and refuse options of labels in a model without labels."""
-        least_one = ("decoder_channels", "head_channels", "downsampling", "style_pool")
-        for name in least_one:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_ranges(self)
         pool, downsampling = self.style_pool, self.downsampling
         if pool != 1 and (pool <= downsampling or pool % downsampling):
             raise ValueError(

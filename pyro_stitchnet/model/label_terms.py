@@ -8,7 +8,6 @@ Shapes: x is (N, H, W); ``picture`` has batch shape (N, H, W); ``allowed``, the 
 pixel may have, is bool (N, H, W, K), None allows all; ``log_q``, log q(y | x), is (N, H, W, K).
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
@@ -32,6 +31,7 @@ from pyro_stitchnet.model.distributions import (
     pick,
 )
 from pyro_stitchnet.model.estimators import Float32TraceEnum_ELBO
+from pyro_stitchnet.runtime.ranges import CountOrZero, Positive, Weight, check_ranges
 
 __all__ = [
     "AnyLabelTerm",
@@ -78,10 +78,8 @@ class _Term:
     """What most terms share: numbers in range, and no y in the guide."""
 
     def __post_init__(self) -> None:
-        """Refuse numbers that are negative or not finite."""
-        for name, value in vars(self).items():
-            if not 0 <= value < math.inf:
-                raise ValueError(f"{name} must be at least 0 and finite, got {value}")
+        """Check the ranges."""
+        check_ranges(self)
 
     def elbo(self) -> ELBO:
         """Return a Trace_ELBO."""
@@ -105,7 +103,7 @@ class Enumerated(_Term):
     """
 
     kind: ClassVar[str] = "enumerated"
-    label_weight: float = 1.0
+    label_weight: Weight = 1.0
 
     def elbo(self) -> ELBO:
         """Return a TraceEnum_ELBO, in float32."""
@@ -135,7 +133,7 @@ class Marginal(_Term):
     """
 
     kind: ClassVar[str] = "marginal"
-    label_weight: float = 1.0
+    label_weight: Weight = 1.0
 
     def observe(self, x: Tensor | None, picture: Stitched, allowed: Tensor | None) -> None:
         """Draw x from the mixture of the allowed labels."""
@@ -157,14 +155,8 @@ class Relaxed(_Term):
     """
 
     kind: ClassVar[str] = "relaxed"
-    label_weight: float = 1.0
-    temperature: float = 0.5
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        super().__post_init__()
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be above 0, got {self.temperature}")
+    label_weight: Weight = 1.0
+    temperature: Positive = 0.5
 
     def observe(self, x: Tensor | None, picture: Stitched, allowed: Tensor | None) -> None:
         """Draw a relaxed y within A; then x from the styles mixed by it."""
@@ -200,8 +192,8 @@ class Expected(_Term):
     """
 
     kind: ClassVar[str] = "expected"
-    focal_weight: float = 100.0
-    focal_gamma: float = 2.0
+    focal_weight: Weight = 100.0
+    focal_gamma: Weight = 2.0
 
     def observe(self, x: Tensor | None, picture: Stitched, allowed: Tensor | None) -> None:
         """Score x by the expected log-likelihood, and the labels by the focal loss."""
@@ -232,11 +224,11 @@ class Guided(_Term):
     """
 
     kind: ClassVar[str] = "guided"
-    label_weight: float = 1.0
-    dice_weight: float = 1.0
-    guide_weight: float = 1.0
-    posterior_weight: float = 0.0
-    posterior_warmup: int = 0
+    label_weight: Weight = 1.0
+    dice_weight: Weight = 1.0
+    guide_weight: Weight = 1.0
+    posterior_weight: Weight = 0.0
+    posterior_warmup: CountOrZero = 0
 
     def __post_init__(self) -> None:
         """Check the ranges."""

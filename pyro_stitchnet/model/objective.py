@@ -1,9 +1,9 @@
 """What is maximised: how labels enter the bound, and the weight of the KL."""
 
-import math
 from dataclasses import dataclass, field, replace
 
 from pyro_stitchnet.model.label_terms import AnyLabelTerm, Enumerated
+from pyro_stitchnet.runtime.ranges import CountOrZero, Positive, Weight, check_ranges
 
 __all__ = ["Objective"]
 
@@ -22,17 +22,13 @@ class Objective:
     """
 
     labels: AnyLabelTerm = field(default_factory=Enumerated)
-    kl_weight: float = 1.0
-    kl_warmup: int = 0
-    free_bits: float = 0.0
+    kl_weight: Positive = 1.0  # poutine.scale refuses 0; a warm-up starts at 1e-6
+    kl_warmup: CountOrZero = 0
+    free_bits: Weight = 0.0
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if not 0 < self.kl_weight < math.inf:
-            # poutine.scale refuses 0; a warm-up starts at 1e-6.
-            raise ValueError(f"kl_weight must be above 0 and finite, got {self.kl_weight}")
-        if not (0 <= self.free_bits < math.inf and 0 <= self.kl_warmup < math.inf):
-            raise ValueError("free_bits and kl_warmup must be at least 0 and finite")
+        check_ranges(self)
 
     def at_step(self, step: int) -> "Objective":
         """Return the objective of a training step (from 1), its KL weight rising to its value."""

@@ -1,10 +1,13 @@
 """How labels are read out of a model: the options shared by every command and function."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field
 
 from pyro_stitchnet.posterior.decision import Decision, check_decision
 from pyro_stitchnet.posterior.views import VIEWS
+from pyro_stitchnet.runtime.ranges import Few, FewOrZero, Seed, Weight, check_ranges
 
 __all__ = ["ReadOut", "ReadOutOptions"]
 
@@ -31,12 +34,12 @@ class ReadOutOptions:
     """
 
     read_out: ReadOut | None = None
-    samples: int = 1
-    views: int = 1
-    batch_size: int = 8
+    samples: FewOrZero = 1
+    views: Annotated[int, Field(ge=1, le=VIEWS)] = 1
+    batch_size: Few = 8
     decision: Decision = "likeliest"
-    least_patch: float = 0
-    seed: int = 0
+    least_patch: Weight = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -44,9 +47,5 @@ class ReadOutOptions:
             raise ValueError(
                 f"read_out {self.read_out!r} is unknown; choose one of {get_args(ReadOut)}"
             )
-        for name, least in (("samples", 0), ("views", 1), ("batch_size", 1), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        if self.views > VIEWS:
-            raise ValueError(f"views must be between 1 and {VIEWS}, got {self.views}")
+        check_ranges(self)
         check_decision(self.decision, self.least_patch)

@@ -1,22 +1,21 @@
 """Scans in the files and folders that a user gives, and names for their results."""
 
-import hashlib
+import itertools
 import os
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom.misc import is_dicom
 
-from pyro_stitchnet.data.scans.dicom import list_series
+from pyro_stitchnet.data.scans.dicom import Series, find_series
 from pyro_stitchnet.data.scans.endings import IMAGE_ENDINGS, VOLUME_ENDINGS
-from pyro_stitchnet.data.scans.privacy import identifiers, names_someone
 from pyro_stitchnet.data.sources.paths import natural, stem
-from pyro_stitchnet.prediction.output_files import PLAN
+from pyro_stitchnet.prediction.output_files import PLAN, REPORT, map_file
 
-__all__ = ["ARRAY_ENDINGS", "ScanInput", "assign_names", "find_inputs"]
+__all__ = ["ARRAY_ENDINGS", "ScanInput", "assign_names", "find_inputs", "identity"]
 
 ARRAY_ENDINGS = (".npy",)
 """Endings of files that are read only if given by name; searches of folders skip them."""
@@ -24,132 +23,194 @@ ARRAY_ENDINGS = (".npy",)
 FOLDER_ENDINGS = (*VOLUME_ENDINGS, *IMAGE_ENDINGS)
 """Endings of the files that a search of a folder finds."""
 
+LONGEST_NAME = 100  # characters: names of temporary files are longer, and systems allow 255 bytes
+NUMBERED = re.compile(r"scan-(\d+)")
+
 
 @dataclass(frozen=True)
 class ScanInput:
     """A scan to segment.
 
     Attributes:
-        path: its file, or DICOM folder.
+        path: its file, or DICOM folder, or the folder that holds all of ``folders``. Links are not
+            resolved: a target may have no ending.
         title: the file's name without ending, or the names of the folder and series.
         series: SeriesInstanceUID, for DICOM.
-        identifiers: values of the DICOM headers that identify the patient.
+        fault: why it cannot be read, where the search shows it already.
+        folders: those of a DICOM series that is spread over several.
     """
 
     path: Path
     title: str
     series: str | None = None
-    identifiers: tuple[str, ...] = ()
+    fault: str = ""
+    folders: tuple[Path, ...] = ()
 
     @property
-    def key(self) -> str:
-        """A hash of path and series: unique, and free of identifiers."""
-        text = f"{self.path}\n{self.series or ''}"
-        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    def image(self) -> Path | tuple[Path, ...]:
+        """What :func:`~pyro_stitchnet.data.scans.streaming.read_stack` reads."""
+        return self.folders or self.path
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """The file, whatever links lead to it, and the series."""
+        return identity(self.path, self.series or "")
 
 
-def find_inputs(paths: Sequence[Path]) -> tuple[list[ScanInput], list[tuple[str, str]]]:
-    """List the scans in files and folders, including nested folders.
+def identity(path: str | Path, series: str) -> tuple[str, str]:
+    """What tells one scan from another, see :attr:`ScanInput.identity`."""
+    return os.path.realpath(path) if os.path.exists(path) else str(path), series
 
-    Of DICOM files only the headers are read.
+
+def find_inputs(paths: Sequence[Path]) -> list[ScanInput]:
+    """List the scans in files and folders, including nested and linked folders.
+
+    Of DICOM files only the headers are read. A series is one scan, over however many of the folders
+    its files are spread.
 
     Args:
         paths: volumes, image files, arrays, or folders of these and of DICOM series. In folders,
             each image file is a scan of one slice.
 
     Returns:
-        The scans without duplicates, in natural order within each path; and for each path without a
-        scan, the path and the reason.
+        The scans without duplicates, in natural order within each path. A path without a scan, and
+        what cannot be read in a folder, is one with a ``fault``.
 
     Raises:
-        ValueError: there are no paths, or one is a file of a DICOM series instead of its folder.
+        ValueError: there are no paths.
     """
     if not paths:
         raise ValueError("no scan to segment; name at least one: `stitchnet predict FILE ...`")
-    inputs: dict[tuple[Path, str | None], ScanInput] = {}
-    bad = []
-    for path in paths:
-        if not path.exists():
-            bad.append((str(path), "no such file or folder; check the path"))
-            continue
-        if path.is_file() and not path.name.lower().endswith((*FOLDER_ENDINGS, *ARRAY_ENDINGS)):
-            if path.suffix.lower() == ".dcm" or is_dicom(path):
-                raise ValueError(
-                    f"{path}: one file of a DICOM series; give the folder that contains it"
-                )
-            bad.append((str(path), "not a scan by its ending; give a volume, image or folder"))
-            continue
-        here = list(_in_folder(path) if path.is_dir() else [_file(path)])
-        for one in here:
-            inputs.setdefault((one.path, one.series), one)
-        if not here:
-            bad.append((str(path), "contains no volume, image or CT series"))
-    return list(inputs.values()), bad
+    inputs: dict[tuple[str, str], ScanInput] = {}
+    seen: dict[str, Path] = {}  # each folder once, whatever links lead to it
+    found: list[tuple[Path, list[ScanInput], set[Path]]] = []
+    for path in map(Path, map(os.path.abspath, paths)):
+        scans, folders = _at(path)
+        found.append((path, scans, {seen.setdefault(os.path.realpath(f), f) for f in folders}))
+    series = _series(seen.values())
+    for path, scans, here in found:
+        scans += [one for one in series if not here.isdisjoint(one.folders or [one.path])]
+        scans.sort(key=lambda one: (natural(str(one.path)), one.series or ""))
+        for one in scans or [_bad(path, "contains no volume, image or CT series")]:
+            inputs.setdefault(one.identity, one)
+    return list(inputs.values())
 
 
 def assign_names(
-    inputs: Iterable[ScanInput], taken: dict[str, str], *, keep_identifiers: bool
+    inputs: Iterable[ScanInput],
+    known: Mapping[tuple[str, str], str],
+    taken: Collection[str],
+    *,
+    keep_identifiers: bool,
 ) -> dict[str, ScanInput]:
-    """Assign each scan a unique name for its results, without patient identifiers.
-
-    A scan that already has results keeps its name, whatever other scans are given.
+    """Assign each scan a name for its results: a number, as file names may identify a patient.
 
     Args:
         inputs: the scans.
-        taken: existing names in the results folder, with the keys of their scans, or "".
-        keep_identifiers: whether names may contain identifiers.
+        known: names of earlier runs by identity, which stay, whatever other scans are given.
+        taken: other names that must not be used.
+        keep_identifiers: whether names are made of the scans' titles instead.
     """
-    known = {key: name for name, key in taken.items() if key}
-    inputs = list(inputs)
-    titles = [_file_name(one, keep_identifiers) for one in inputs]
-    counts = Counter(titles)
+    used = {name.casefold() for name in (*known.values(), *taken)}  # some systems ignore case
+    before = [int(match[1]) for match in map(NUMBERED.fullmatch, known.values()) if match]
+    numbered = (f"scan-{number:04}" for number in itertools.count(max(before, default=0) + 1))
     names: dict[str, ScanInput] = {}
-    for one, name in zip(inputs, titles, strict=True):
-        if one.key in known:
-            name = known[one.key]
-        elif counts[name] > 1 or name in taken or name in names:
-            name = f"{name}-{one.key[:8]}"
+    for one in inputs:
+        if one.identity in known:
+            name = known[one.identity]
+        else:
+            candidates = _titled(one.title) if keep_identifiers else numbered
+            name = next(name for name in candidates if name.casefold() not in used)
+            used.add(name.casefold())
         names[name] = one
     return names
 
 
-def _file_name(one: ScanInput, keep_identifiers: bool) -> str:
-    """The title as a valid file name; a hash if it contains identifiers."""
-    name = re.sub(r"[^\w.+-]+", "_", one.title).strip("._-")
-    if not name or (not keep_identifiers and names_someone(one.title, one.identifiers)):
-        return f"scan-{one.key[:8]}"
-    return name
+def _titled(title: str) -> Iterator[str]:
+    """The title as a file name, then with a number."""
+    name = re.sub(r"[^\w.+-]+", "_", unicodedata.normalize("NFC", title))
+    name = name[:LONGEST_NAME].strip("._-") or "scan"
+    yield name
+    yield from (f"{name}-{number}" for number in itertools.count(2))
+
+
+def _at(path: Path) -> tuple[list[ScanInput], list[Path]]:
+    """The scans of one path that the user gave, and its folders, to be searched for DICOM."""
+    try:
+        if path.is_dir():
+            return _in_folder(path)
+        if not path.exists():
+            return [_bad(path, "no such file or folder; check the path")], []
+        if path.name.lower().endswith((*FOLDER_ENDINGS, *ARRAY_ENDINGS)):
+            return [_file(path)], []
+        if path.is_file() and (path.suffix.lower() == ".dcm" or is_dicom(path)):
+            reason = "one file of a DICOM series; give the folder that contains it"
+            return [_bad(path, reason)], []
+        return [_bad(path, "not a scan by its ending; give a volume, image or folder")], []
+    except OSError as error:  # one bad path costs only itself
+        return [_bad(path, f"cannot be read ({error.strerror or error})")], []
+
+
+def _bad(path: Path, fault: str) -> ScanInput:
+    return ScanInput(path, stem(path), fault=fault)
 
 
 def _file(path: Path) -> ScanInput:
-    return ScanInput(path.resolve(), stem(path))
+    if not path.exists():
+        return _bad(path, "a link to a missing file; fetch the file")
+    if not path.is_file():  # opening a pipe would wait for ever
+        return _bad(path, "not a file")
+    return ScanInput(path, stem(path))
 
 
-def _in_folder(folder: Path) -> Iterator[ScanInput]:
-    """Every volume, image file and CT series in a folder and its subfolders."""
-    scans = []
-    for place, below, names in os.walk(folder.resolve(), onerror=_reraise):
-        below[:] = [name for name in below if not name.startswith(".") and name != "__MACOSX"]
-        if PLAN in names:  # a results folder
+def _in_folder(folder: Path) -> tuple[list[ScanInput], list[Path]]:
+    """Every volume and image file in a folder and its subfolders; and these folders."""
+    scans: list[ScanInput] = []
+    folders: list[Path] = []
+    seen: set[str] = set()  # links may lead in circles
+
+    def unreadable(error: OSError) -> None:  # os.walk skips such a folder by default
+        scans.append(_bad(Path(error.filename), f"cannot be read ({error.strerror})"))
+
+    for place, below, names in os.walk(folder, onerror=unreadable, followlinks=True):
+        below[:] = sorted(name for name in below if _is_visible(name))
+        here, real = Path(place), os.path.realpath(place)
+        if real in seen:
             below.clear()
             continue
-        here = Path(place)
-        for name in names:
-            if name.lower().endswith(FOLDER_ENDINGS) and not name.startswith("."):
-                scans.append(_file(here / name))
-        try:
-            series = [one for one in list_series(here) if one.is_ct]
-        except ValueError:  # reading the folder raises it again, and reports it
-            known = identifiers(path for path in here.iterdir() if path.is_file())
-            scans.append(ScanInput(here, here.name, None, known))
+        seen.add(real)
+        if PLAN in names or {REPORT, map_file("labels")} <= {*names}:
+            below.clear()  # results, not scans
+            if here == folder:
+                scans.append(_bad(here, "holds results of `stitchnet predict`; give the scans"))
             continue
-        for one in series:
-            parts = [here.name, one.number, one.description] if len(series) > 1 else [here.name]
-            known = identifiers((one.files[0], one.files[-1]))
-            scans.append(ScanInput(here, "_".join(filter(None, parts)), one.uid, known))
-    yield from sorted(scans, key=lambda one: (natural(str(one.path)), one.series or ""))
+        for name in filter(_is_visible, names):
+            path = here / name
+            if name.lower().endswith(FOLDER_ENDINGS):
+                scans.append(_file(path))
+            elif path.is_symlink() and not path.exists():
+                scans.append(_bad(path, "a link to a missing file or folder; fetch it"))
+        folders.append(here)
+    return scans, folders
 
 
-def _reraise(error: OSError) -> None:
-    """Stop at an unreadable folder; ``os.walk`` skips it by default."""
-    raise error
+def _is_visible(name: str) -> bool:
+    # macOS leaves hidden files and such folders in the archives it makes.
+    return not name.startswith(".") and name != "__MACOSX"
+
+
+def _series(folders: Iterable[Path]) -> list[ScanInput]:
+    """The CT series in folders, without their subfolders."""
+    series, bad = find_series(folders)
+    scans = [_bad(folder, fault) for folder, fault in bad.items()]
+    by_home: dict[Path, list[Series]] = {}
+    for one in series:
+        by_home.setdefault(one.home, []).append(one)
+    for home, here in by_home.items():
+        for one in here:
+            name = home.name or one.folders[0].name
+            parts = [name, one.number, one.description] if len(here) > 1 else [name]
+            spread = one.folders if len(one.folders) > 1 else ()
+            title = "_".join(filter(None, parts))
+            scans.append(ScanInput(home, title, one.uid, folders=spread))
+    return scans

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_stitchnet.data.preprocessing.fill import without_fill
 from pyro_stitchnet.data.preprocessing.steps import window
 from pyro_stitchnet.data.scans.nifti import Encoding
 from pyro_stitchnet.data.scans.stack import Spool, Stack
@@ -80,6 +81,7 @@ def slice_maps(
         The totals, complete once the iterator is exhausted; and an iterator over all slices of the
         stack, from the feet.
     """
+    stack = without_fill(stack, segmenter.preprocessing.limits(stack))
     tally = Tally.empty(len(stack), stack.slices[0].shape[1])
     totals = Totals(tally, np.zeros(len(stack)))
 

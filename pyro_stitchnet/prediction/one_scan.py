@@ -1,9 +1,9 @@
 """One scan, from its files to a folder of results: the unit of work of a worker process."""
 
 import errno
-import json
 import secrets
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,28 @@ import numpy as np
 import torch
 
 from pyro_stitchnet.data.scans.nifti import write_nifti
-from pyro_stitchnet.data.scans.privacy import without_identifiers
+from pyro_stitchnet.data.scans.not_scans import refuse_label_map, refuse_result
+from pyro_stitchnet.data.scans.privacy import identifiers, without_identifiers, without_paths
 from pyro_stitchnet.data.scans.stack import Spool, Stack
 from pyro_stitchnet.data.scans.streaming import read_stack
 from pyro_stitchnet.data.scans.volume import from_axial
 from pyro_stitchnet.posterior import ReadOutOptions
 from pyro_stitchnet.prediction.inputs import ScanInput
 from pyro_stitchnet.prediction.maps import ENCODINGS, make_maps
-from pyro_stitchnet.prediction.output_files import MAPS, REPORT, SEG, SLICES, map_file
+from pyro_stitchnet.prediction.output_files import (
+    CHECKSUMS,
+    MAPS,
+    PLAN,
+    REPORT,
+    SEG,
+    SLICES,
+    map_file,
+)
 from pyro_stitchnet.prediction.scan_report import make_report, slices_table
 from pyro_stitchnet.prediction.slice_segmenter import SliceSegmenter
+from pyro_stitchnet.runtime.checksums import sha256, write_json
 from pyro_stitchnet.runtime.files import naming, write_atomically
+from pyro_stitchnet.runtime.text import csv_text, escaped
 
 __all__ = ["ModelSource", "Outcome", "ScanUnit", "cache_model", "cached_model"]
 
@@ -72,13 +83,13 @@ class Outcome:
 
     Attributes:
         scan: its name.
-        source: its file or folder, without identifiers unless they are kept.
-        reason: why it failed; "" on success.
+        reason: why it failed, for the terminal; "" on success.
+        written: the same for the results, without identifiers unless they are kept.
     """
 
     scan: str
-    source: str
     reason: str = ""
+    written: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,10 +120,10 @@ class ScanUnit:
         """Segment the scan. An error of this scan is returned as the outcome's reason.
 
         Raises:
-            OSError: the disk is full or read-only.
+            OSError: the disk is full or read-only, or the results folder is gone.
         """
         if (self.out / self.scan / REPORT).exists():  # finished by a worker that died afterwards
-            return self._outcome()
+            return Outcome(self.scan)
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         segmenter = cached_model(self.model)
@@ -121,46 +132,57 @@ class ScanUnit:
         except Exception as error:  # one bad scan must not stop a folder of thousands
             if isinstance(error, OSError) and error.errno in FATAL:
                 raise
+            check_still_there(self.out)
             return self.failed(str(error) or type(error).__name__)
-        return self._outcome()
+        return Outcome(self.scan)
 
     def failed(self, reason: str) -> Outcome:
         """The outcome of a scan that cannot be segmented."""
-        return self._outcome(self._without_identifiers(reason))
+        return Outcome(self.scan, reason, self._anonymous(reason))
 
-    def _outcome(self, reason: str = "") -> Outcome:
-        return Outcome(self.scan, self._without_identifiers(str(self.scan_input.path)), reason)
+    def lost(self, reason: str) -> Outcome:
+        """The outcome of a scan whose worker died; its files are not opened again."""
+        return Outcome(self.scan, reason, reason)
 
-    def _without_identifiers(self, text: str) -> str:
-        """The text, with identifiers removed unless they are to be kept."""
+    def _anonymous(self, text: str) -> str:
+        """The text for the results, without identifiers unless they are to be kept."""
         if self.keep_identifiers:
-            return text
-        return without_identifiers(text, self.scan_input.identifiers)
+            return escaped(text)
+        path, files = self.scan_input.path, []
+        folders = self.scan_input.folders or (path,)
+        with suppress(OSError):  # then there is nothing to read identifiers from
+            files = sorted(f for folder in folders for f in folder.iterdir() if f.is_file())
+        text = without_paths(text, self.scan, path, files)
+        return escaped(without_identifiers(text, identifiers(files or [path])))
 
     def _segment(self, segmenter: SliceSegmenter) -> None:
         final = self.out / self.scan
         temporary = self.out / f".{self.scan}.{secrets.token_hex(4)}.tmp"
         work = temporary / "work"
+        image = self.scan_input.image
         try:
             with naming(self.out):
-                work.mkdir(parents=True)
-                stack = read_stack(
-                    self.scan_input.path, work / "slices.raw", series=self.scan_input.series
-                )
+                temporary.mkdir()
+                work.mkdir()
+                refuse_result(image)
+                image, series = self.scan_input.image, self.scan_input.series
+                stack = read_stack(image, work / "slices.raw", series=series)
+                refuse_label_map(image, stack)
                 totals, spools = make_maps(segmenter, stack, work, names=(*MAPS, *self.extras))
                 files = {name: map_file(name) for name in spools}
                 for name, spool in spools.items():
-                    write_nifti(temporary / files[name], spool, ENCODINGS[name], stack.affine)
-                source = self._without_identifiers(self.scan_input.path.name)
-                report = make_report(
-                    self.scan, source, self.scan_input.key, segmenter, stack, totals, files
-                )
+                    write_nifti(
+                        temporary / files[name], spool, ENCODINGS[name], stack.affine, stack.nifti
+                    )
+                report = make_report(self.scan, segmenter, stack, totals, files)
+                if self.keep_identifiers:
+                    report["source"] = escaped(str(self.scan_input.path))
                 if self.seg and stack.files:
                     self._write_seg(temporary / SEG, spools["labels"], stack, report)
                 shutil.rmtree(work)
-                slices = slices_table(stack, totals).to_csv(index=False)
-                write_atomically(temporary / SLICES, slices)
-                write_atomically(temporary / REPORT, json.dumps(report, indent=2) + "\n")
+                write_atomically(temporary / SLICES, csv_text(slices_table(stack, totals)))
+                report[CHECKSUMS] = {f.name: sha256(f) for f in sorted(temporary.iterdir())}
+                write_json(temporary / REPORT, report)
                 if not (final / REPORT).exists():  # another worker may have finished the same scan
                     temporary.rename(final)
         finally:
@@ -178,12 +200,24 @@ class ScanUnit:
             )  # fmt: skip
         except (ValueError, TypeError, AttributeError, RuntimeError) as error:
             # highdicom rejects unusual series; the other results are still valid.
-            problem = self._without_identifiers(f"highdicom rejects the series ({error})")
+            problem = self._anonymous(f"highdicom rejects the series ({error})")
             path.unlink(missing_ok=True)
         if problem:
             report["warnings"].append(f"No DICOM SEG: {problem}.")
         else:
             report["files"]["segmentation"] = SEG
+
+
+def check_still_there(out: Path) -> None:
+    """Stop a run whose results folder was removed.
+
+    Raises:
+        FileNotFoundError: it was.
+    """
+    if not (out / PLAN).is_file():
+        raise FileNotFoundError(
+            f"{out}: was removed while results were written to it; run the same command again"
+        )
 
 
 _cache: dict[ModelSource, SliceSegmenter] = {}  # the last model of this process

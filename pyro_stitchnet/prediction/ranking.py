@@ -6,8 +6,7 @@ redundant, so they are left out.
 """
 
 import json
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,14 +15,27 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
+from pyro_stitchnet.data.scans.nifti_geometry import NiftiGeometry
 from pyro_stitchnet.labels import LABELS
-from pyro_stitchnet.prediction.output_files import REPORT, SLICES, map_file, read_report
+from pyro_stitchnet.prediction.output_files import (
+    CHECKSUMS,
+    REPORT,
+    SLICES,
+    map_file,
+    read_report,
+    verify_result,
+)
+from pyro_stitchnet.runtime.checksums import read_json, sha256, verify, write_json
 from pyro_stitchnet.runtime.files import write_atomically
+from pyro_stitchnet.runtime.locks import only_run
+from pyro_stitchnet.runtime.ranges import Count, Weight, check_ranges
+from pyro_stitchnet.runtime.text import csv_text
 
 __all__ = ["Ranking", "export", "rank"]
 
 DRAFTS, IMAGES, MASKS, TODO = "drafts", "imagesTr", "labelsTr", "todo.csv"
-COLUMNS = ("case", "scan", "slice", "entropy")
+RECORD = "rank.json"  # the checksum of TODO; written last
+COLUMNS = ("case", "scan", "slice", "entropy", "voxels")
 
 
 @dataclass(frozen=True)
@@ -37,16 +49,14 @@ class Ranking:
         per_scan: maximum number of slices of one scan.
     """
 
-    count: int
+    count: Count
     by: Literal["slice", "scan"] = "slice"
-    apart: float = 20.0
-    per_scan: int = 3
+    apart: Weight = 20.0
+    per_scan: Count = 3
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        for name, least in (("count", 1), ("apart", 0), ("per_scan", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        check_ranges(self)
 
 
 def rank(results: Path, options: Ranking, *, exclude: Sequence[Path] = ()) -> pd.DataFrame:
@@ -58,35 +68,39 @@ def rank(results: Path, options: Ranking, *, exclude: Sequence[Path] = ()) -> pd
         exclude: folders of earlier exports, whose cases are left out.
 
     Returns:
-        Columns ``case``, ``scan``, ``slice`` (from the feet; -1 for a whole scan) and ``entropy``
-        (nats times cm²; for a scan, the mean of its slices).
+        Columns ``case``, ``scan``, ``slice`` (from the feet; -1 for a whole scan), ``entropy``
+        (nats times cm²; for a scan, the mean of its slices) and ``voxels``, a hash of the scan,
+        since scans of different results may have the same name.
 
     Raises:
         FileNotFoundError: ``results`` has no finished scan, or a folder of ``exclude`` no export.
+        ValueError: a file that is read is damaged.
     """
-    earlier = pd.concat([_todo(folder) for folder in exclude]) if exclude else None
+    earlier = [row for folder in exclude for row in _todo(folder)]
     rows = []
     for path in sorted(results.glob(f"*/{REPORT}")):
         report = read_report(path.parent)
-        if report is None or not report.get("slices_segmented"):
+        if not report["slices_segmented"]:
             continue
-        scan = path.parent.name
+        scan, voxels = path.parent.name, report["voxels"]
+        taken = {index for other, index in earlier if other == voxels}
+        if -1 in taken:  # the whole scan
+            continue
+        case = f"{scan}_{voxels[:8]}"
         if options.by == "scan":
-            rows.append((scan, scan, -1, report["entropy"]))
+            rows.append((case, scan, -1, report["entropy"], voxels))
             continue
+        verify_result(path.parent, report, SLICES)
         slices = pd.read_csv(path.parent / SLICES)
-        taken = [] if earlier is None else list(earlier["slice"][earlier["scan"] == scan])
         for index in _spread(slices, options, taken):
-            row = slices.iloc[index]
-            rows.append((f"{scan}_slice{index:04d}", scan, index, row["entropy"]))
+            entropy = slices["entropy"].iloc[index]
+            rows.append((f"{case}_slice{index:04d}", scan, index, entropy, voxels))
     if not rows:
         raise FileNotFoundError(
             f"{results}: no finished scan with lungs; create some with `stitchnet predict INPUT "
             f"--model MODEL --out {results}`"
         )
     table = pd.DataFrame(rows, columns=list(COLUMNS))
-    if earlier is not None:
-        table = table[~table["case"].isin(earlier["case"])]
     table = table.sort_values(["entropy", "case"], ascending=[False, True])
     return table.head(options.count).reset_index(drop=True)
 
@@ -106,39 +120,50 @@ def export(results: Path, table: pd.DataFrame, out: Path) -> None:
     Raises:
         FileExistsError: ``out`` has an export.
         FileNotFoundError: a volume of a scan is missing.
+        ValueError: one is damaged.
+        BlockingIOError: another run writes to ``out``.
     """
-    if (out / TODO).exists():
-        raise FileExistsError(f"{out}: already has cases to label; choose another --out")
-    for scan in set(table["scan"]):
-        for name in ("scan", "labels"):
-            if not (path := results / scan / map_file(name)).is_file():
-                raise FileNotFoundError(
-                    f"{path}: missing; `stitchnet predict` writes it with --save-scan"
-                )
-    for folder in (IMAGES, MASKS, DRAFTS):
-        (out / folder).mkdir(parents=True, exist_ok=True)
-    for case, scan, index in table[["case", "scan", "slice"]].itertuples(index=False):
-        for name, place in (("scan", f"{IMAGES}/{case}_0000"), ("labels", f"{DRAFTS}/{case}")):
-            _copy(results / scan / map_file(name), out / f"{place}.nii.gz", index)
-    description = {
-        "channel_names": {"0": "CT"},
-        "labels": {name: value for value, name in enumerate(LABELS)},
-        "numTraining": len(table),
-        "file_ending": ".nii.gz",
-        "patients": dict(zip(table["case"], table["scan"], strict=True)),
-    }
-    write_atomically(out / "dataset.json", json.dumps(description, indent=2) + "\n")
-    write_atomically(out / TODO, table.to_csv(index=False))
+    needed = [map_file(name) for name in ("scan", "labels")]
+    for scan in sorted(set(table["scan"])):
+        report = read_report(results / scan)
+        if needed[0] not in report[CHECKSUMS]:
+            raise FileNotFoundError(
+                f"{results / scan / needed[0]}: missing; `stitchnet predict` writes it with "
+                "--save-scan"
+            )
+        verify_result(results / scan, report, *needed)
+    with only_run(out):
+        if (out / RECORD).exists():
+            raise FileExistsError(f"{out}: already has cases to label; choose another --out")
+        for folder in (IMAGES, MASKS, DRAFTS):
+            (out / folder).mkdir(exist_ok=True)
+        for case, scan, index in table[["case", "scan", "slice"]].itertuples(index=False):
+            for name, place in (("scan", f"{IMAGES}/{case}_0000"), ("labels", f"{DRAFTS}/{case}")):
+                _copy(results / scan / map_file(name), out / f"{place}.nii.gz", index)
+        description = {
+            "channel_names": {"0": "CT"},
+            "labels": {name: value for value, name in enumerate(LABELS)},
+            "numTraining": len(table),
+            "file_ending": ".nii.gz",
+            "patients": dict(zip(table["case"], "scan-" + table["voxels"].str[:8], strict=True)),
+        }
+        write_atomically(out / "dataset.json", json.dumps(description, indent=2) + "\n")
+        write_atomically(out / TODO, csv_text(table))
+        write_json(out / RECORD, {CHECKSUMS: {TODO: sha256(out / TODO)}})
 
 
-def _spread(slices: pd.DataFrame, options: Ranking, taken: Sequence[int]) -> Iterator[int]:
+def _spread(slices: pd.DataFrame, options: Ranking, taken: Collection[int]) -> Iterator[int]:
     """The most uncertain slices of a scan, apart from each other and from those taken earlier."""
     heights = slices["height_mm"].to_numpy()
     occupied = [float(heights[index]) for index in taken]
     order = np.argsort(-slices["entropy"].to_numpy(), kind="stable")
     left = options.per_scan
     for index in order[slices["entropy"].to_numpy()[order] > 0].tolist():
-        if left and all(abs(heights[index] - other) >= options.apart for other in occupied):
+        if (
+            left
+            and index not in taken
+            and all(abs(heights[index] - other) >= options.apart for other in occupied)
+        ):
             occupied.append(float(heights[index]))
             left -= 1
             yield index
@@ -146,20 +171,37 @@ def _spread(slices: pd.DataFrame, options: Ranking, taken: Sequence[int]) -> Ite
 
 def _copy(source: Path, target: Path, index: int) -> None:
     """Copy a volume (index -1), or one axial slice of it, from the feet, with its affine."""
-    if index < 0:
-        shutil.copyfile(source, target)
-        return
     image = nib.Nifti1Image.from_filename(source, keep_file_open=True)
-    orientation = nib.orientations.io_orientation(image.affine)
-    axis = int(np.flatnonzero(orientation[:, 0] == 2)[0])
-    at = index if orientation[axis, 1] > 0 else image.shape[axis] - 1 - index
-    box = [slice(None)] * 3
-    box[axis] = slice(at, at + 1)
-    nib.save(image.slicer[tuple(box)], target)
+    if index >= 0:
+        image = _in_mm(image)
+        orientation = nib.orientations.io_orientation(image.affine)
+        axis = int(np.flatnonzero(orientation[:, 0] == 2)[0])
+        at = index if orientation[axis, 1] > 0 else image.shape[axis] - 1 - index
+        box = [slice(None)] * 3
+        box[axis] = slice(at, at + 1)
+        image = image.slicer[tuple(box)]
+    # The mark of a map, which `stitchnet prepare` refuses as a scan.
+    image.header["descrip"] = b""
+    nib.save(image, target)
 
 
-def _todo(folder: Path) -> pd.DataFrame:
-    path = folder / TODO
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: missing; give a folder that `stitchnet rank` wrote")
-    return pd.read_csv(path, dtype={"case": str, "scan": str})
+def _in_mm(image: nib.Nifti1Image) -> nib.Nifti1Image:
+    """The image with one geometry, in mm; a map states its own as its scan does."""
+    affine = NiftiGeometry.of(image.header).affine
+    image.header.set_xyzt_units("mm")
+    return nib.Nifti1Image(image.dataobj, affine, image.header)
+
+
+def _todo(folder: Path) -> Iterator[tuple[str, int]]:
+    """The cases of an earlier export: ``voxels`` and ``slice``.
+
+    Raises:
+        FileNotFoundError: the folder has no export.
+        ValueError: the list of its cases is damaged.
+    """
+    for path in (folder / RECORD, folder / TODO):
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: missing; give a folder that `stitchnet rank` wrote")
+    verify(folder / TODO, read_json(folder / RECORD).get(CHECKSUMS, {}).get(TODO))
+    table = pd.read_csv(folder / TODO, dtype={"voxels": str})
+    yield from zip(table["voxels"], table["slice"].astype(int), strict=True)

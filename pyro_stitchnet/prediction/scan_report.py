@@ -1,6 +1,8 @@
 """``report.json`` and ``slices.csv`` of a scan, and ``scans.csv`` of all scans."""
 
+import hashlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -10,17 +12,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pyro_stitchnet.data.scans.endings import IMAGE_ENDINGS
 from pyro_stitchnet.data.scans.stack import Stack
 from pyro_stitchnet.labels import CONSOLIDATION, GGO
-from pyro_stitchnet.prediction.inputs import ARRAY_ENDINGS
 from pyro_stitchnet.prediction.maps import Totals
 from pyro_stitchnet.prediction.measurements import measurements_of, voxel_ml
-from pyro_stitchnet.prediction.output_files import DISCLAIMER, REPORT, SCANS, read_report
+from pyro_stitchnet.prediction.output_files import CHECKSUMS, DISCLAIMER, REPORT, SCANS, read_report
 from pyro_stitchnet.prediction.slice_segmenter import SliceSegmenter
 from pyro_stitchnet.runtime.files import write_atomically
+from pyro_stitchnet.runtime.text import csv_text
 
-__all__ = ["make_report", "slices_table", "write_scans_table"]
+__all__ = ["fingerprint", "make_report", "slices_table", "write_scans_table"]
 
 SEVERITY = (
     "after Pan et al., Radiology 295:715 (2020), with thirds of the right lung and halves of the "
@@ -38,27 +39,22 @@ EDGE = 0.01  # share of the lung's voxels in the first and last row and column
 
 
 def make_report(
-    scan: str, source: str, key: str, segmenter: SliceSegmenter, stack: Stack, totals: Totals,
-    files: Mapping[str, str],
-) -> dict[str, Any]:  # fmt: skip
+    scan: str, segmenter: SliceSegmenter, stack: Stack, totals: Totals, files: Mapping[str, str]
+) -> dict[str, Any]:
     """Collect everything that is reported of one scan, as JSON data.
 
     Args:
         scan: its name.
-        source: the name of its file or folder.
-        key: see :attr:`~pyro_stitchnet.prediction.inputs.ScanInput.key`.
         segmenter: the model.
         stack: the scan.
         totals: the result.
         files: file names of the maps, by map.
     """
-    spacing_known = not stack.source.name.lower().endswith((*IMAGE_ENDINGS, *ARRAY_ENDINGS))
-    ml = voxel_ml(stack.affine) if spacing_known else None
+    ml = voxel_ml(stack.affine) if stack.spaced else None
     confidence = totals.confidence
     report: dict[str, Any] = {
         "scan": scan,
-        "source": source,
-        "key": key,
+        "voxels": fingerprint(stack),
         "model": f"{segmenter.name} sha256:{segmenter.digest[:12]}",
         "options": asdict(segmenter.options),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -74,8 +70,16 @@ def make_report(
         "disclaimer": DISCLAIMER,
     }
     uncropped = segmenter.preprocessing.lungs == "none"
-    report["warnings"] = list(_warnings(report, stack, totals, spacing_known, uncropped))
+    report["warnings"] = [*stack.warnings, *_warnings(report, stack, totals, uncropped)]
     return report
+
+
+def fingerprint(stack: Stack) -> str:
+    """Return a hash of a scan's grey values, which tells scans apart whatever their names."""
+    digest = hashlib.sha256(repr(stack.shape).encode())
+    for one in stack.slices:
+        digest.update(np.ascontiguousarray(one, "<f4").data)
+    return digest.hexdigest()[:16]
 
 
 def slices_table(stack: Stack, totals: Totals) -> pd.DataFrame:
@@ -99,17 +103,29 @@ def slices_table(stack: Stack, totals: Totals) -> pd.DataFrame:
     ).round(4)
 
 
-def write_scans_table(out: Path) -> pd.DataFrame:
-    """Write the reports of all finished scans in ``out`` as ``scans.csv``, a row per scan."""
-    reports = [read_report(path.parent) for path in sorted(out.glob(f"*/{REPORT}"))]
-    table = pd.DataFrame([dict(_flat(report)) for report in reports if report])
-    write_atomically(out / SCANS, table.to_csv(index=False))
-    return table
+def write_scans_table(out: Path) -> None:
+    """Write the reports of all finished scans in ``out`` as ``scans.csv``, a row per scan.
+
+    A damaged report is left out: ``failed.csv`` lists its scan.
+    """
+    rows = []
+    for path in sorted(out.glob(f"*/{REPORT}")):
+        with suppress(ValueError):
+            rows.append(dict(_flat(read_report(path.parent))))
+    write_atomically(out / SCANS, csv_text(pd.DataFrame(rows)))
 
 
 def _flat(report: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """A report's values under names such as left_volumes_ml_ggo."""
-    skipped = ("files", "disclaimer", "severity_score_is", "key", "package", "options")
+    skipped = (
+        "files",
+        CHECKSUMS,
+        "disclaimer",
+        "severity_score_is",
+        "voxels",
+        "package",
+        "options",
+    )
     for name, value in report.items():
         if name in skipped and not prefix:
             continue
@@ -133,7 +149,7 @@ def _pixel_cm2(stack: Stack) -> float:
 
 
 def _warnings(
-    report: Mapping[str, Any], stack: Stack, totals: Totals, spacing_known: bool, uncropped: bool
+    report: Mapping[str, Any], stack: Stack, totals: Totals, uncropped: bool
 ) -> Iterator[str]:
     if not totals.segmented:
         yield "No slice has a lung field; nothing was segmented. Check that this is a chest CT."
@@ -145,7 +161,7 @@ def _warnings(
         )
     if not stack.hounsfield:
         yield "Grey values are not Hounsfield units: black and white levels are guesses."
-    if not spacing_known:
+    if not stack.spaced:
         yield "The file has no voxel spacing: no volumes."
     lung = totals.tally.lung.sum(1)
     if not lung.any():

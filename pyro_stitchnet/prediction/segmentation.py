@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from pyro_stitchnet import figures
 from pyro_stitchnet.data.scans.common import looks_hounsfield
+from pyro_stitchnet.data.scans.nifti import map_header
 from pyro_stitchnet.data.scans.stack import Stack
 from pyro_stitchnet.data.scans.streaming import read_stack
 from pyro_stitchnet.data.scans.volume import Volume, axial_affine, from_axial
@@ -90,8 +91,10 @@ class Segmentation:
         return self._volume(_styles, 0)
 
     def save(self, path: str | Path) -> None:
-        """Write the labels as NIfTI, with the scan's affine."""
-        nib.save(nib.Nifti1Image(self.labels, self.affine), path)
+        """Write the labels as NIfTI, with the scan's geometry."""
+        header = map_header(self.stack.shape, self.affine, self.stack.nifti)
+        header.set_data_dtype(np.uint8)
+        nib.save(nib.Nifti1Image(self.labels, None, header), path)
 
     def figure(self, slices: int = FIGURE_SLICES) -> Figure:
         """Draw slices with segmentation, styles and reconstruction.
@@ -160,12 +163,14 @@ def segment_scan(
     else:
         array = np.asarray(scan, np.float32)
         array = array[None] if array.ndim == 2 else array
-        volume = Volume(array, axial_affine(), looks_hounsfield(array), Path("array.npy"))
+        volume = Volume(
+            array, axial_affine(), looks_hounsfield(array), Path("array.npy"), spaced=False
+        )
         stack = Stack.of(volume)
     totals, slices = slice_maps(segmenter, stack, styles=True)
     whole = tuple(slices)  # completes the totals
     name = stack.source.name
-    report = make_report(name, name, "", segmenter, stack, totals, {})
+    report = make_report(name, segmenter, stack, totals, {})
     return Segmentation(stack, report, whole, segmenter.preprocessing.window)
 
 

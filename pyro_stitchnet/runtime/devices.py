@@ -7,13 +7,24 @@ from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
 
 from pyro_stitchnet.runtime.distributed import leave
 
-__all__ = ["Precision", "choose_device", "choose_precision", "make_fabric"]
+__all__ = ["Precision", "choose_device", "choose_precision", "is_first", "make_fabric"]
 
 Precision = Literal["auto", "32", "bf16-mixed", "16-mixed"]
 """Precision of the networks; "auto" is bf16-mixed where the device computes in bf16, else 32."""
+
+TORCHRUN = {"TORCHELASTIC_RUN_ID", "LOCAL_WORLD_SIZE", "WORLD_SIZE", "LOCAL_RANK", "RANK"}
+
+STARTER = "STITCHNET_STARTER"
+"""The variable by which a training process knows the one that started it."""
 
 BF16 = "amx_bf16", "avx512_bf16", "bf16"  # names of the CPU feature; the last is of ARM
 
@@ -55,7 +66,8 @@ def make_fabric(
 ) -> Fabric:
     """Return the processes of a training run, not yet launched.
 
-    Under torchrun the numbers of processes and machines are those of torchrun.
+    Under torchrun the numbers of processes and machines are those of torchrun. Variables of a host
+    that started no processes for this run count nothing, such as SLURM's in a job without srun.
 
     Args:
         device: as for :func:`choose_device`.
@@ -64,9 +76,10 @@ def make_fabric(
         precision: of the networks; "16-mixed" needs a GPU, "auto" is :func:`choose_precision`.
 
     Raises:
-        ValueError: there is no such device on this machine, or there are fewer than ``processes``.
+        ValueError: there is no such device on this machine, or there are fewer than ``processes``;
+            or srun started other processes than these.
     """
-    if "LOCAL_WORLD_SIZE" in os.environ:
+    if os.environ.keys() >= TORCHRUN:
         processes = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = int(os.environ["WORLD_SIZE"]) // processes
     kind, index = (chosen := choose_device(device)).type, chosen.index
@@ -82,10 +95,40 @@ def make_fabric(
     several = processes * nodes > 1
     if several:
         atexit.register(leave)
+    for name in ("ACCELERATOR", "STRATEGY", "DEVICES", "NUM_NODES", "PRECISION", "CLI_USED"):
+        os.environ.pop(f"LT_{name}", None)  # of Fabric's own command; they would win
     return Fabric(
         accelerator=kind,
         devices=processes if index is None or kind == "cpu" else [index],
         num_nodes=nodes,
         strategy="ddp" if several else "auto",
         precision="32-true" if bits == "32" else bits,
+        plugins=_environment(processes, nodes),
     )
+
+
+def is_first(fabric: Fabric) -> bool:
+    """Return whether this is the first process of a run, before or after its launch."""
+    environment = getattr(fabric.strategy, "cluster_environment", None)
+    return environment is None or environment.local_rank() == environment.node_rank() == 0
+
+
+def _environment(processes: int, nodes: int) -> ClusterEnvironment:
+    """Return who starts the processes: torchrun, srun, or the first process itself."""
+    if processes * nodes == 1:
+        return LightningEnvironment()
+    if os.environ.keys() >= TORCHRUN:
+        return TorchElasticEnvironment()
+    if "SLURM_STEP_ID" in os.environ and os.environ.get("SLURM_NTASKS") == str(processes * nodes):
+        try:
+            return SLURMEnvironment()
+        except RuntimeError as error:
+            raise ValueError(f"SLURM: {' '.join(str(error).split())}") from error
+    if os.environ.get(STARTER) != str(os.getppid()):
+        left = ["LOCAL_RANK", "RANK", "GROUP_RANK", "WORLD_SIZE"]
+        if nodes == 1:
+            left += ["NODE_RANK", "MASTER_ADDR", "MASTER_PORT"]
+        for name in left:  # of another program: Fabric would wait for processes that never come
+            os.environ.pop(name, None)
+        os.environ[STARTER] = str(os.getpid())
+    return LightningEnvironment()

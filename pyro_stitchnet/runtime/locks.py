@@ -8,10 +8,21 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-__all__ = ["LOCK", "only_run"]
+__all__ = ["LOCK", "check_free", "only_run"]
 
 LOCK = ".lock"
 """The lock's file in a folder for results. It stays there, empty, after the run."""
+
+
+def check_free(folder: str | os.PathLike[str]) -> None:
+    """Refuse a folder into which another run is writing; nothing is created.
+
+    Raises:
+        BlockingIOError: as :func:`only_run`.
+    """
+    if Path(folder, LOCK).exists():
+        with only_run(folder):
+            return
 
 
 @contextmanager

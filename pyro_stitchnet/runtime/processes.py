@@ -4,6 +4,7 @@ Libraries that were tried end the run where one worker dies: ``concurrent.future
 where the worker is idle. A local dask cluster takes ten seconds to start and has no time limit.
 """
 
+import math
 import multiprocessing
 import os
 import pickle
@@ -80,7 +81,9 @@ class _Worker:
 
     unit: Any
     attempt: int
+    limit: float | None
     deadline: float
+    running: bool  # whether the process has begun with the unit
     retry = False
 
     def __init__(self, units: Sequence[Unit[Any]]) -> None:
@@ -99,9 +102,22 @@ class _Worker:
 
     def begin(self, unit: Unit[Any], attempt: int, limit: float | None) -> None:
         self.unit, self.attempt, self.retry, self.limit = unit, attempt, False, limit
-        self.deadline = time.monotonic() + limit if limit is not None else float("inf")
+        self.deadline, self.running = math.inf, False
         with suppress(OSError):  # it died while idle, which `end` finds
             self.connection.send_bytes(cloudpickle.dumps(unit))
+
+    def is_starting(self) -> bool:
+        """Read what the process sends when it begins with the unit: time counts from there on."""
+        if self.running:
+            return False
+        self.running = True
+        try:
+            self.connection.recv_bytes()
+        except (EOFError, OSError):  # it is dead, which `end` finds
+            return False
+        if self.limit is not None:
+            self.deadline = time.monotonic() + self.limit
+        return True
 
     def end(self) -> tuple[Any, Exception | None, str]:
         """Return the unit's result, its error, and why it is lost."""
@@ -126,10 +142,17 @@ class _Worker:
 
 def _ready(busy: Sequence[_Worker]) -> list[_Worker]:
     """Wait for workers that are done, dead or out of time."""
-    left = min(worker.deadline for worker in busy) - time.monotonic()
-    answers = wait([worker.connection for worker in busy], None if left > 1e9 else max(left, 0))
-    now = time.monotonic()
-    return [one for one in busy if one.connection in answers or one.deadline <= now]
+    ready: list[_Worker] = []
+    while not ready:
+        left = min(worker.deadline for worker in busy) - time.monotonic()
+        connections = [worker.connection for worker in busy]
+        answers = wait(connections, None if left == math.inf else max(left, 0))
+        now = time.monotonic()
+        for worker in busy:
+            answered = worker.connection in answers and not worker.is_starting()
+            if answered or worker.deadline <= now:
+                ready.append(worker)
+    return ready
 
 
 def _serve(connection: Connection) -> None:
@@ -141,6 +164,7 @@ def _serve(connection: Connection) -> None:
             unit = pickle.loads(connection.recv_bytes())
         except EOFError:
             return
+        connection.send_bytes(b"")  # loading the unit may have imported much
         try:
             answer: tuple[Any, Exception | None] = (unit(), None)
         except Exception as error:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from pyro_stitchnet.runtime.text import escaped
+
 __all__ = ["provenance"]
 
 CPUS = Path("/proc/cpuinfo")
@@ -18,7 +20,7 @@ CPUS = Path("/proc/cpuinfo")
 def provenance() -> dict[str, str]:
     """Return the command, date, commit, machine and versions of this process, as strings."""
     return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": escaped(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
         "machine": f"{_processor()}, {platform.system()}, {torch.get_num_threads()} threads"

@@ -1,11 +1,14 @@
-"""What observes a run: the progress bar, alarms, and the states kept on disk."""
+"""What observes a run: progress, alarms, and the log and the states on disk."""
 
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -19,11 +22,12 @@ from rich.progress import (
 from pyro_stitchnet.data.datasets.dataset import Dataset
 from pyro_stitchnet.model.slice_vae import SliceVAE
 from pyro_stitchnet.model.stitchnet import StitchNet
+from pyro_stitchnet.runtime.files import naming, write_atomically
 from pyro_stitchnet.training.config import TrainConfig
 from pyro_stitchnet.training.health import alarms
 from pyro_stitchnet.training.state import State
 
-__all__ = ["Alarms", "Callback", "ProgressBar", "Run", "StateKeeper"]
+__all__ = ["Alarms", "Callback", "LogFile", "ProgressBar", "ProgressLines", "Run", "StateKeeper"]
 
 
 @dataclass(frozen=True)
@@ -103,18 +107,69 @@ class ProgressBar(Callback):
 
     def row(self, state: State, row: Mapping[str, float]) -> None:
         """Print the metrics of a validation."""
-        metrics = {k: v for k, v in row.items() if k.startswith("validation/")}
-        if metrics:
-            best = ", the best so far" if state.best_step == state.step else ""
-            values = ", ".join(
-                f"{name.removeprefix('validation/').replace('_', ' ')} {value:.3f}"
-                for name, value in metrics.items()
-            )
-            self._bar.console.print(f"step {state.step}: validation {values}{best}")
+        if validation := _validation(state, row):
+            self._bar.console.print(f"step {state.step}: {validation}")
 
     def end(self, state: State) -> None:
         """Stop the bar."""
         self._bar.stop()
+
+
+class ProgressLines(Callback):
+    """A line on standard error for each row of the log, where there is no terminal for a bar."""
+
+    def begin(self, state: State, steps: int) -> None:
+        """Start the clock."""
+        self._steps, self._first, self._begun = steps, state.step, time.monotonic()
+
+    def step(self, state: State, loss: float) -> None:
+        """Remember the loss."""
+        self._loss = loss
+
+    def row(self, state: State, row: Mapping[str, float]) -> None:
+        """Print the line."""
+        seconds = (time.monotonic() - self._begun) / (state.step - self._first)
+        left = timedelta(seconds=round((self._steps - state.step) * seconds))
+        parts = [
+            f"step {state.step} of {self._steps}: loss {self._loss:.3f}",
+            _validation(state, row),
+            f"{1 / seconds:.2f} steps/s",
+            f"{left} left",
+        ]
+        print(", ".join(filter(None, parts)), file=sys.stderr, flush=True)
+
+
+class LogFile(Callback):
+    """Writes each row of the log to a CSV file at once.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._columns: list[str] = []
+
+    def begin(self, state: State, steps: int) -> None:
+        """Write the rows so far; those after the step that is resumed are made again."""
+        self._write(state)
+
+    def row(self, state: State, row: Mapping[str, float]) -> None:
+        """Append the row; one with a new metric makes a new column of the whole file."""
+        if not state.rows[-1].keys() <= set(self._columns):
+            self._write(state)
+            return
+        line = pd.DataFrame([state.rows[-1]], columns=self._columns)
+        with naming(self.path), self.path.open("a", encoding="utf-8", newline="") as file:
+            file.write(line.to_csv(index=False, header=False))
+
+    def finish(self, run: Run, state: State) -> None:
+        """Write the whole file."""
+        self._write(state)
+
+    def _write(self, state: State) -> None:
+        self._columns = list(state.log)
+        write_atomically(self.path, state.log.to_csv(index=False) if state.rows else "")
 
 
 class Alarms(Callback):
@@ -160,3 +215,17 @@ class StateKeeper(Callback):
             path.unlink()
         if self.folder.is_dir():
             self.folder.rmdir()
+
+
+def _validation(state: State, row: Mapping[str, float]) -> str:
+    """The metrics of a validation in words; empty for a row without one."""
+    prefix = "validation/"
+    values = [
+        f"{name.removeprefix(prefix).replace('_', ' ')} {value:.3f}"
+        for name, value in row.items()
+        if name.startswith(prefix)
+    ]
+    if not values:
+        return ""
+    best = ", the best so far" if state.best_step == state.step else ""
+    return f"validation {', '.join(values)}{best}"

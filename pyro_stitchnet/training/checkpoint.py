@@ -1,21 +1,35 @@
 """Checkpoints: the weights of a model and the configuration to build it again."""
 
-import errno
-import io
-from dataclasses import asdict, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pyro_stitchnet.model.config import ModelConfig
 from pyro_stitchnet.model.slice_vae import SliceVAE
 from pyro_stitchnet.model.stitchnet import StitchNet
-from pyro_stitchnet.runtime.files import write_atomically
+from pyro_stitchnet.runtime import torch_files
+from pyro_stitchnet.training.config import validated
 
-__all__ = ["build", "load", "load_any", "read", "save", "write"]
+__all__ = ["build", "load", "load_any", "read", "save"]
 
 FORMAT = 1
+
+
+@dataclass
+class _Dataset:
+    preprocessing: dict[str, Any] | None = None
+
+
+@dataclass
+class _Record:
+    """What commands read of a checkpoint's ``info``."""
+
+    patients: dict[str, list[str]] = field(default_factory=dict)
+    dataset: _Dataset = field(default_factory=_Dataset)
 
 
 def save(net: StitchNet | SliceVAE, path: str | Path, **info: Any) -> None:
@@ -32,7 +46,7 @@ def save(net: StitchNet | SliceVAE, path: str | Path, **info: Any) -> None:
         "weights": net.state_dict(),
         "info": info,
     }
-    write(content, Path(path))
+    torch_files.write(content, Path(path))
 
 
 def build(config: ModelConfig) -> StitchNet | SliceVAE:
@@ -50,8 +64,8 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> tuple[StitchNe
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is truncated, not a checkpoint of this package and format, its weights are
-            not those of the networks that it describes, or it is the SVAE alone.
+        ValueError: it is damaged, not a checkpoint of this package and format, its weights are not
+            those of the networks that it describes, or it is the SVAE alone.
     """
     net, info = load_any(path, device)
     if not isinstance(net, StitchNet):
@@ -70,56 +84,73 @@ def load_any(
         FileNotFoundError: there is no such file.
         ValueError: as for :func:`load`.
     """
-    content = read(Path(path), FORMAT, device)
-    values = content["config"]
-    if unknown := set(values) - {field.name for field in fields(ModelConfig)}:
+    path = Path(path)
+    content = read(path, FORMAT, device)
+    values, weights, info = (content.get(part) for part in ("config", "weights", "info"))
+    if not (isinstance(values, dict) and isinstance(weights, Mapping) and isinstance(info, dict)):
+        raise ValueError(f"{path}: lacks a configuration, weights or their record; train again")
+    if unknown := {str(name) for name in values} - {one.name for one in fields(ModelConfig)}:
         raise ValueError(
             f"{path}: written by another version of stitchnet, whose networks have "
             f"{sorted(unknown)}"
         )
-    config = ModelConfig(**{**values, "channels": tuple(values["channels"])})
+    config = validated(ModelConfig, values, path)
+    validated(_Record, info, path)
     # The initial weights are not needed again, and their file may be gone.
-    net = build(replace(config, weights=None)).to(device)
+    new = replace(config, weights=None)
+    _check_weights(path, new, weights)
+    net = build(new).to(device)
     net.config = config
-    try:
-        net.load_state_dict(content["weights"])
-    except RuntimeError as error:  # whose message lists hundreds of names
-        raise ValueError(
-            f"{path}: its weights do not fit the networks that it describes (another preset's?); "
-            "use the model.pt of a run as it was written"
-        ) from error
-    return net.eval(), content["info"]
-
-
-def write(content: dict[str, Any], path: Path) -> None:
-    """Write tensors and plain data atomically."""
-    file = io.BytesIO()
-    torch.save(content, file)
-    write_atomically(path, file.getbuffer())
+    net.load_state_dict(weights)
+    return net.eval(), info
 
 
 def read(path: Path, format: int | str, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read what :func:`write` wrote; no code in the file is run.
+    """Read a file of this package; no code in it is run.
 
     Args:
-        path: the file.
+        path: the file, of :func:`~pyro_stitchnet.runtime.torch_files.write`.
         format: required value of "format".
         device: where tensors go.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is truncated, or not of this package and format.
+        ValueError: it is damaged, or not of this package and format.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint; `stitchnet train` writes one")
-    try:
-        content = torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:
-        # torch seeks a zip's directory before the start of a short file: EINVAL
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:
-            raise
-        # An unpickler may fail in any way, and torch's message advises an unsafe load.
-        raise ValueError(f"{path}: damaged, or not a checkpoint of stitchnet") from error
+    content = torch_files.read(path, device)
     if not isinstance(content, dict) or content.get("format") != format:
         raise ValueError(f"{path}: not a stitchnet checkpoint of format {format!r}")
     return content
+
+
+def _check_weights(path: Path, config: ModelConfig, weights: Mapping[str, Any]) -> None:
+    """Refuse weights that are not those of the networks, before memory is taken for these.
+
+    Raises:
+        ValueError: a weight has another name, shape or type, is not in the file, or not finite.
+    """
+    with torch.device("meta"):  # shapes without numbers
+        expected = build(config).state_dict()
+    if weights.keys() != expected.keys() or not all(
+        _fits(weights[name], shape) for name, shape in expected.items()
+    ):
+        raise ValueError(
+            f"{path}: its weights do not fit the networks that it describes (another preset's?); "
+            "use the model.pt of a run as it was written"
+        )
+    if not all(weight.isfinite().all() for weight in weights.values()):
+        raise ValueError(f"{path}: a weight is not finite; train again")
+
+
+def _fits(weight: Any, expected: Tensor) -> bool:
+    """Whether a weight has the shape and the kind of number, and its numbers are in the file."""
+    return (
+        isinstance(weight, Tensor)
+        and weight.layout == torch.strided
+        and not weight.is_meta
+        and weight.shape == expected.shape
+        and weight.dtype == expected.dtype
+        and weight.nbytes <= weight.untyped_storage().nbytes()
+    )

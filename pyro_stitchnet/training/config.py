@@ -2,8 +2,8 @@
 
 import dataclasses
 import difflib
-import math
 import re
+import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -25,6 +25,18 @@ from pyro_stitchnet.model.label_terms import (
 from pyro_stitchnet.model.objective import Objective
 from pyro_stitchnet.presets import DEFAULT, PRESETS, OptimiserConfig, preset
 from pyro_stitchnet.runtime.devices import Precision
+from pyro_stitchnet.runtime.ranges import (
+    Count,
+    Few,
+    FewOrZero,
+    Positive,
+    Processes,
+    Seed,
+    Share,
+    Workers,
+    check_ranges,
+    told,
+)
 
 __all__ = [
     "TrainConfig",
@@ -38,6 +50,9 @@ __all__ = [
 ]
 
 Config = TypeVar("Config")
+
+SHOWN = 3  # errors of a file
+MOST_BYTES = 1_000_000  # of a file
 
 
 @dataclass(frozen=True)
@@ -90,59 +105,40 @@ class TrainConfig:
     model: ModelConfig = PRESETS[DEFAULT].model
     objective: Objective = PRESETS[DEFAULT].objective
     optimiser: OptimiserConfig = PRESETS[DEFAULT].optimiser
-    label_budget: int | None = None
-    steps: int = 1000
-    labelled_per_batch: int = 4
-    unlabelled_per_batch: int = 4
-    accumulate: int = 1
+    label_budget: Count | None = None
+    steps: Count = 1000
+    labelled_per_batch: Few = 4
+    unlabelled_per_batch: FewOrZero = 4
+    accumulate: Few = 1
     augment: bool = True
     affine: bool = False
-    paste: float = 0.0
-    fold: int = 0
-    folds: int = 5
-    seed: int = 0
-    validate_every: int = 100
-    patience: int | None = None
-    minutes: float | None = None
-    log_every: int = 10
-    keep_every: int = 100
-    keep_last: int = 1
+    paste: Share = 0.0
+    fold: FewOrZero = 0
+    folds: FewOrZero = 5
+    seed: Seed = 0
+    validate_every: Count = 100
+    patience: Count | None = None
+    minutes: Positive | None = None
+    log_every: Count = 10
+    keep_every: Count = 100
+    keep_last: Few = 1
     fast: bool = False
     resume: bool = False
     start: Path | None = None
     device: str = "auto"
-    processes: int = 1
-    nodes: int = 1
+    processes: Processes = 1
+    nodes: Processes = 1
     precision: Precision = "32"
     compile: bool = False
-    workers: int = 0
+    workers: Workers = 0
     tensorboard: bool = True
     progress: bool = True
 
     def check(self) -> None:
         """Raise ValueError for a number out of range."""
-        at_least_one = (
-            "steps", "validate_every", "log_every", "keep_every", "keep_last",
-            "labelled_per_batch", "accumulate", "processes", "nodes", "patience",
-        )  # fmt: skip
-        for name in at_least_one:
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        for name in ("unlabelled_per_batch", "seed", "workers"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
-        if self.minutes is not None and not self.minutes > 0:
-            raise ValueError(f"minutes must be above 0, got {self.minutes}")
-        rate = self.optimiser.learning_rate
-        if not 0 <= rate < math.inf:
-            raise ValueError(f"learning_rate must be at least 0 and finite, got {rate}")
+        check_ranges(self)
         if self.label_budget is not None and not self.model.stitched:
             raise ValueError("label_budget is for models with labels; leave it out")
-        if not 0 <= self.paste <= 1:
-            raise ValueError(f"paste must be between 0 and 1, got {self.paste}")
-        if self.folds < 0:
-            raise ValueError(f"folds must be at least 0, got {self.folds}")
         if not self.model.stitched and self.model.likelihood != "discretised-logistic":
             raise ValueError(
                 "the SVAE alone is scored in bits per dimension, which needs likelihood "
@@ -193,7 +189,7 @@ def from_yaml(path: Path | None = None, name: str | None = None) -> TrainConfig:
     values = {} if path is None else read_mapping(path)
     start = values.pop("preset", None)
     if not isinstance(start, str | None):
-        raise ValueError(f"{path}: preset must be a name, got {start!r}")
+        raise ValueError(f"{path}: preset must be a name, got {reprlib.repr(start)}")
     try:
         chosen = preset(name or start or DEFAULT)
         if isinstance(objective := values.get("objective"), dict) and "labels" in objective:
@@ -230,16 +226,20 @@ def merge_label_term(base: AnyLabelTerm, values: str | Mapping[str, Any]) -> Any
         ValueError: the kind or a number's name is unknown, or a value is wrong.
     """
     if not isinstance(values, str | Mapping):
-        raise ValueError(f"labels must be a name or a mapping of numbers, got {values!r}")
+        raise ValueError(
+            f"labels must be a name or a mapping of numbers, got {reprlib.repr(values)}"
+        )
     numbers = {"kind": values} if isinstance(values, str) else dict(values)
     kind = numbers.pop("kind", base.kind)
     if not isinstance(kind, str) or kind not in LABEL_TERMS:
-        raise ValueError(f"labels {kind!r} is unknown; choose one of {', '.join(LABEL_TERMS)}")
+        raise ValueError(
+            f"labels {reprlib.repr(kind)} is unknown; choose one of {', '.join(LABEL_TERMS)}"
+        )
     term = LABEL_TERMS[kind]
     known = {field.name for field in fields(term)}
-    if unknown := sorted(set(numbers) - known):
+    if unknown := [name for name in numbers if name not in known]:
         raise ValueError(
-            f"labels {kind!r} have no number {unknown[0]!r}; they have "
+            f"labels {kind!r} have no number {reprlib.repr(unknown[0])}; they have "
             f"{', '.join(sorted(known)) or 'none'}"
         )
     before = dict(vars(base)) if kind == base.kind else {}
@@ -264,10 +264,9 @@ def validated(kind: type[Config], values: Mapping[str, Any], path: Path | None =
     try:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()
-        )
-        raise ValueError(f"{path}: {wrong}" if path else wrong) from None
+        wrong = [told(".".join(map(str, one["loc"])), one) for one in error.errors()[:SHOWN]]
+        message = "; ".join(wrong)
+        raise ValueError(f"{path}: {message}" if path else message) from None
 
 
 class _Loader(yaml.SafeLoader):
@@ -288,10 +287,14 @@ def read_mapping(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; check the path")
+    if path.stat().st_size > MOST_BYTES:
+        raise ValueError(f"{path}: larger than a megabyte; give a configuration")
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"{path}: not YAML ({error})") from None
+    except RecursionError:
+        raise ValueError(f"{path}: too deep for a configuration") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -305,7 +308,7 @@ def check_keys(
     """Refuse unknown fields; the message names the nearest known one, on any level."""
     places = _places(known, above)
     for key, value in values.items():
-        if key not in known:
+        if not isinstance(key, str) or key not in known:
             near = difflib.get_close_matches(str(key), places, 1)
             hint = f"did you mean {places[near[0]]!r}?" if near else "see `stitchnet train --help`"
             raise ValueError(f"{path}: unknown key {above + str(key)!r}; {hint}")

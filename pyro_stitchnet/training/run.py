@@ -1,9 +1,9 @@
 """A training run: from a prepared dataset to a folder with the model."""
 
-import hashlib
-import json
+import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,17 +19,27 @@ from pyro_stitchnet.labels import GGO
 from pyro_stitchnet.model.objective import Objective
 from pyro_stitchnet.model.slice_vae import SliceVAE
 from pyro_stitchnet.model.stitchnet import StitchNet
-from pyro_stitchnet.runtime.devices import make_fabric
+from pyro_stitchnet.runtime.checksums import sha256, write_json
+from pyro_stitchnet.runtime.devices import is_first, make_fabric
 from pyro_stitchnet.runtime.files import refuse_others, write_atomically
+from pyro_stitchnet.runtime.locks import check_free, only_run
 from pyro_stitchnet.runtime.provenance import provenance
 from pyro_stitchnet.training import checkpoint
-from pyro_stitchnet.training.callbacks import Alarms, Callback, ProgressBar, Run, StateKeeper
+from pyro_stitchnet.training.callbacks import (
+    Alarms,
+    Callback,
+    LogFile,
+    ProgressBar,
+    ProgressLines,
+    Run,
+    StateKeeper,
+)
 from pyro_stitchnet.training.config import TrainConfig, plain, to_yaml
 from pyro_stitchnet.training.fit import fit
 from pyro_stitchnet.training.health import alarms
 from pyro_stitchnet.training.learner import ElboLearner
 from pyro_stitchnet.training.self_training import SelfTraining
-from pyro_stitchnet.training.state import check_same_run
+from pyro_stitchnet.training.state import State, check_same_run
 from pyro_stitchnet.training.svae_learner import SliceVAELearner
 
 __all__ = ["learner_of", "run"]
@@ -46,10 +56,11 @@ def run(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> Path:
 
     With 0 folds nobody is held out, and the last weights are kept.
 
-    Writes ``config.yaml``, ``run.json``, ``split.csv``, ``log.csv`` and at last ``model.pt``. Until
-    then ``states/`` holds the states from which ``resume`` goes on: on the CPU, with the same
-    number of threads, to the same bits. No slice of a patient of the validation or test fold is
-    trained on, labelled or not. Of several processes the first one writes.
+    Writes ``config.yaml``, ``run.json``, ``split.csv``, ``log.csv``, which grows row by row, and at
+    last ``model.pt``. Until then ``states/`` holds the states from which ``resume`` goes on: on the
+    CPU to the same bits, since a state keeps the number of threads. No slice of a patient of the
+    validation or test fold is trained on, labelled or not. Of several processes the first one
+    writes.
 
     Args:
         config: the configuration.
@@ -59,6 +70,7 @@ def run(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> Path:
         The folder of the results.
 
     Raises:
+        BlockingIOError: another run is writing to ``out``.
         FileExistsError: ``out`` holds a run that is finished or that ``resume`` should continue,
             or other files.
         FileNotFoundError: there is no finished dataset, no such weights, or no run to resume.
@@ -71,6 +83,14 @@ def run(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> Path:
     config.check()
     torch.manual_seed(config.seed)  # the same in every process
     net = checkpoint.build(config.model)  # first, since its weights may be missing
+    fabric = make_fabric(
+        config.device,
+        processes=config.processes,
+        nodes=config.nodes,
+        precision=config.precision,
+    )
+    if is_first(fabric):
+        check_free(config.out)  # before it is said what that run has written
     dataset = Dataset(config.data)
     keeper = StateKeeper(config.out / "states", _identity(config, dataset), config.keep_last)
     _check_out(config, keeper)
@@ -90,69 +110,71 @@ def run(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> Path:
     if config.start is not None and not config.resume:
         _start(net, config, parts, dataset)
     learner = learner_of(net, config.objective)
-    fabric = make_fabric(
-        config.device,
-        processes=config.processes,
-        nodes=config.nodes,
-        precision=config.precision,
-    )
-    fabric.launch()
-    record: dict[str, Any] = {
-        "config": plain(config),
-        "slices": {part: len(chosen) for part, chosen in slices.items()},
-        "patients": {part: sorted(set(chosen.patients)) for part, chosen in slices.items()},
-        "dataset": dataset.about,
-        "processes": fabric.world_size,
-        **provenance(),
-    }
-    this = Run(config, net, slices, record)
-    callbacks = [Alarms(), keeper, *callbacks]
-    if config.progress:
-        callbacks.append(ProgressBar())
-    if fabric.is_global_zero:
-        counts = ", ".join(f"{n} {part}" for part, n in record["slices"].items())
-        print(f"slices: {counts}")
-        config.out.mkdir(parents=True, exist_ok=True)
-        write_atomically(config.out / "config.yaml", to_yaml(config))
-        _write(this)
-        write_split(config.out / "split.csv", dataset.manifest, parts)
-        for callback in callbacks:
-            callback.start(this)
-    begun = time.monotonic()
-    try:
-        state = fit(
-            learner,
-            slices,
-            config,
-            validation=validation,
-            fabric=fabric,
-            callbacks=callbacks,
-            resume=keeper if config.resume else None,
-        )
-    except KeyboardInterrupt as stop:
-        if not keeper.kept():  # stopped before the first step
-            raise
-        done = f"{stop}, which is saved" if stop.args else "stopped at once"
-        raise KeyboardInterrupt(f"{done}; run the same command with --resume to continue") from None
-    if fabric.is_global_zero:
-        first = state.resumed[-1] if state.resumed else 0
-        record |= {
-            "best_step": state.best_step,
-            "last_step": state.step,
-            "skipped_steps": state.skipped,
-            "resumed_at_steps": state.resumed,
-            "steps_per_second": (state.step - first) / (time.monotonic() - begun),
-            "alarms": alarms(state.rows),
+    with only_run(config.out) if is_first(fabric) else nullcontext():
+        if is_first(fabric):
+            _check_out(config, keeper)  # again: another run may have ended since
+        fabric.launch()
+        record: dict[str, Any] = {
+            "config": plain(config),
+            "slices": {part: len(chosen) for part, chosen in slices.items()},
+            "patients": {part: sorted(set(chosen.patients)) for part, chosen in slices.items()},
+            "dataset": dataset.about,
+            "processes": fabric.world_size,
+            **provenance(),
         }
-        _write(this)
-        write_atomically(config.out / "log.csv", state.log.to_csv(index=False))
-        for callback in callbacks:
-            callback.finish(this, state)
-        checkpoint.save(net, config.out / "model.pt", **record)  # this marks the run as finished
-        keeper.clear()
-        print(_summary(record, config))
-    fabric.barrier()
+        this = Run(config, net, slices, record)
+        bar = config.progress and sys.stderr.isatty()
+        progress = ProgressBar() if bar else ProgressLines()
+        callbacks = [Alarms(), keeper, LogFile(config.out / "log.csv"), *callbacks, progress]
+        if fabric.is_global_zero:
+            counts = ", ".join(f"{n} {part}" for part, n in record["slices"].items())
+            print(f"slices: {counts}", flush=True)
+            write_atomically(config.out / "config.yaml", to_yaml(config))
+            write_json(config.out / "run.json", record)
+            write_split(config.out / "split.csv", dataset.manifest, parts)
+            for callback in callbacks:
+                callback.start(this)
+        begun = time.monotonic()
+        try:
+            state = fit(
+                learner,
+                slices,
+                config,
+                validation=validation,
+                fabric=fabric,
+                callbacks=callbacks,
+                resume=keeper if config.resume else None,
+            )
+        except KeyboardInterrupt as stop:
+            if not keeper.kept():  # stopped before the first step
+                raise
+            done = f"{stop}, which is saved" if stop.args else "stopped at once"
+            raise KeyboardInterrupt(
+                f"{done}; run the same command with --resume to continue"
+            ) from None
+        if fabric.is_global_zero:
+            _finish(this, state, callbacks, time.monotonic() - begun)
+            keeper.clear()
+            print(_summary(record, config))
+        fabric.barrier()
     return config.out
+
+
+def _finish(run: Run, state: State, callbacks: Sequence[Callback], seconds: float) -> None:
+    """Complete the record, and write what marks the run as finished."""
+    first = state.resumed[-1] if state.resumed else 0
+    run.record.update(
+        best_step=state.best_step,
+        last_step=state.step,
+        skipped_steps=state.skipped,
+        resumed_at_steps=state.resumed,
+        steps_per_second=(state.step - first) / seconds,
+        alarms=alarms(state.rows),
+    )
+    write_json(run.config.out / "run.json", run.record)
+    for callback in callbacks:
+        callback.finish(run, state)
+    checkpoint.save(run.net, run.config.out / "model.pt", **run.record)
 
 
 def learner_of(net: StitchNet | SliceVAE, objective: Objective) -> ElboLearner | SliceVAELearner:
@@ -221,10 +243,7 @@ def _identity(config: TrainConfig, dataset: Dataset) -> dict[str, Any]:
         "progress",
     ):  # fmt: skip
         del values[name]
-    digests = {
-        name: hashlib.sha256((dataset.folder / name).read_bytes()).hexdigest()
-        for name in (ROWS, "dataset.json")
-    }
+    digests = {name: sha256(dataset.folder / name) for name in (ROWS, "dataset.json")}
     return {**_flat(values), **digests}
 
 
@@ -237,10 +256,6 @@ def _flat(values: dict[str, Any], above: str = "") -> dict[str, Any]:
         else:
             flat[above + name] = value
     return flat
-
-
-def _write(run: Run) -> None:
-    write_atomically(run.config.out / "run.json", json.dumps(run.record, indent=2) + "\n")
 
 
 def _summary(record: dict[str, Any], config: TrainConfig) -> str:

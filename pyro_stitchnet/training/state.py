@@ -11,14 +11,16 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from pyro_stitchnet.presets import OptimiserConfig
+from pyro_stitchnet.runtime import torch_files
 from pyro_stitchnet.runtime.devices import make_fabric
+from pyro_stitchnet.runtime.threads import chosen_by_user
 from pyro_stitchnet.training import checkpoint
 from pyro_stitchnet.training.average import Average
 from pyro_stitchnet.training.learner import Learner
 
 __all__ = ["State", "check_same_run"]
 
-FORMAT = "state 4"
+FORMAT = "state 5"
 
 
 class State:
@@ -114,9 +116,10 @@ class State:
             "average": None if self.average is None else self.average.state_dict(),
             "random": [torch.get_rng_state(), *cuda],
             "best": self._best,
+            "threads": torch.get_num_threads(),
             **{name: getattr(self, name) for name in _PLAIN},
         }
-        checkpoint.write(content, path)
+        torch_files.write(content, path)
 
     def load(self, path: Path, config: Mapping[str, Any]) -> None:
         """Resume from what :meth:`save` wrote; on the CPU to the same bits as without the stop.
@@ -130,7 +133,13 @@ class State:
             ValueError: it is damaged, or of a run with other options; the message lists them.
         """
         content = checkpoint.read(path, FORMAT)
-        _check_same(path, content["config"], config)
+        _check_same(path, content.get("config"), config)
+        try:
+            self._restore(content)
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}: not a state of this run's networks ({error})") from error
+
+    def _restore(self, content: Mapping[str, Any]) -> None:
         self.learner.load_state_dict(content["learner"])
         self.adam.load_state_dict(content["adam"])
         self.fabric.strategy.precision.load_state_dict(content["scaler"])
@@ -139,6 +148,8 @@ class State:
         for name in _PLAIN:
             setattr(self, name, content[name])
         self._best = content["best"]
+        if not chosen_by_user():
+            torch.set_num_threads(content["threads"])  # sums of other parts round differently
         self.resumed = [*self.resumed, self.step]
         cpu, *cuda = content["random"]
         torch.set_rng_state(cpu)
@@ -160,13 +171,15 @@ def check_same_run(path: Path, config: Mapping[str, Any]) -> None:
         FileNotFoundError: there is no such file.
         ValueError: it is damaged, or of a run with other options; the message lists them.
     """
-    _check_same(path, checkpoint.read(path, FORMAT)["config"], config)
+    _check_same(path, checkpoint.read(path, FORMAT).get("config"), config)
 
 
-def _check_same(path: Path, before: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+def _check_same(path: Path, before: Any, config: Mapping[str, Any]) -> None:
+    if not isinstance(before, dict):
+        raise ValueError(f"{path}: lacks the options of its run; start the run anew")
     differ = [
         f"{key} was {before.get(key)!r} and is {config.get(key)!r}"
-        for key in sorted({*before, *config})
+        for key in sorted({*before, *config}, key=str)
         if before.get(key) != config.get(key)
     ]
     if differ:

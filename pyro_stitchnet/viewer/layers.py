@@ -9,12 +9,13 @@ import itertools
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from nibabel.affines import voxel_sizes
 
-from pyro_stitchnet.prediction.output_files import map_file
+from pyro_stitchnet.data.scans.nifti_geometry import NiftiGeometry
+from pyro_stitchnet.viewer.results import ScanResult
 
 __all__ = [
     "LAYERS", "Layer", "LayerGrid", "available_layers", "encode", "full_grid", "lung_grid",
@@ -92,25 +93,25 @@ class LayerGrid:
         return np.asarray(affine @ moved)
 
 
-def available_layers(folder: Path) -> list[str]:
-    """The names of the layers in a scan's folder."""
-    return [name for name in LAYERS if (folder / map_file(name)).is_file()]
+def available_layers(result: ScanResult) -> list[str]:
+    """The names of a scan's layers."""
+    return [name for name in LAYERS if result.has_map(name)]
 
 
-def full_grid(folder: Path, most: int) -> LayerGrid:
+def full_grid(result: ScanResult, most: int) -> LayerGrid:
     """A grid over the whole scan of at most ``most`` voxels."""
-    image = _open(folder, "labels")
-    shape = image.shape
-    return LayerGrid(shape, (0, 0, 0), shape, (1, 1, 1)).thinned(image.header.get_zooms(), most)
+    image = _open(result, "labels")
+    shape, spacing = image.shape, tuple(voxel_sizes(_affine(image)))
+    return LayerGrid(shape, (0, 0, 0), shape, (1, 1, 1)).thinned(spacing, most)
 
 
-def lung_grid(folder: Path, most: int) -> LayerGrid:
+def lung_grid(result: ScanResult, most: int) -> LayerGrid:
     """A grid over the lungs and a margin of at most ``most`` voxels.
 
     A scan without lungs is shown whole.
     """
-    image = _open(folder, "labels")
-    spacing = image.header.get_zooms()
+    image = _open(result, "labels")
+    spacing = tuple(voxel_sizes(_affine(image)))
     lungs = [np.zeros(n, bool) for n in image.shape]
     for first, slab in _slabs(image):
         inside = slab > 0
@@ -118,7 +119,7 @@ def lung_grid(folder: Path, most: int) -> LayerGrid:
         lungs[1] |= inside.any((0, 2))
         lungs[2][first : first + slab.shape[2]] = inside.any((0, 1))
     if not lungs[0].any():
-        return full_grid(folder, most)
+        return full_grid(result, most)
     start, stop = [], []
     for axis, (lung, mm) in enumerate(zip(lungs, spacing, strict=True)):
         indices, margin = np.flatnonzero(lung), int(np.ceil(MARGIN / mm))
@@ -128,11 +129,11 @@ def lung_grid(folder: Path, most: int) -> LayerGrid:
     return grid.thinned(spacing, most)
 
 
-def encode(folder: Path, name: str, grid: LayerGrid, *, compress: bool) -> bytes:
+def encode(result: ScanResult, name: str, grid: LayerGrid, *, compress: bool) -> bytes:
     """Encode a layer of a scan as a NIfTI file.
 
     Args:
-        folder: of the scan.
+        result: of the scan.
         name: a key of :data:`LAYERS`.
         grid: the voxels to include.
         compress: whether to gzip the file.
@@ -141,13 +142,14 @@ def encode(folder: Path, name: str, grid: LayerGrid, *, compress: bool) -> bytes
         The file, with int16 or uint8 values and the slope that restores the original unit.
 
     Raises:
-        FileNotFoundError: the scan does not have this layer.
-        ValueError: the file is damaged, or not a volume of the grid's shape.
+        FileNotFoundError: the file is missing.
+        ValueError: the scan has no such layer, or the file is damaged, or not a volume of the
+            grid's shape.
     """
-    layer, image = LAYERS[name], _open(folder, name)
+    layer, image = LAYERS[name], _open(result, name)
     if image.shape != grid.shape:
         raise ValueError(
-            f"{folder / map_file(name)}: {image.shape} voxels, but the labels have {grid.shape}; "
+            f"{image.get_filename()}: {image.shape} voxels, but the labels have {grid.shape}; "
             "remove the folder and run `stitchnet predict` again"
         )
     limits, (rows, columns, slices) = np.iinfo(layer.dtype), grid.slices()
@@ -158,28 +160,29 @@ def encode(folder: Path, name: str, grid: LayerGrid, *, compress: bool) -> bytes
         part = slab[rows, columns][..., in_slab].astype(np.float32) * layer.steps
         part = np.nan_to_num(np.rint(part), nan=0.0, posinf=limits.max, neginf=limits.min)
         parts.append(np.clip(part, limits.min, limits.max).astype(layer.dtype))
-    encoded = nib.Nifti1Image(np.concatenate(parts, axis=2), grid.affine(image.affine))
+    encoded = nib.Nifti1Image(np.concatenate(parts, axis=2), grid.affine(_affine(image)))
     encoded.header.set_slope_inter(1 / layer.steps, 0)
     encoded.header.set_xyzt_units("mm")
     data: bytes = encoded.to_bytes()
     return gzip.compress(data, 6, mtime=0) if compress else data
 
 
-def _open(folder: Path, name: str) -> nib.Nifti1Image:
-    path = folder / map_file(name)
+def _open(result: ScanResult, name: str) -> nib.Nifti1Image:
+    path = result.map(name)
     try:
         # Slabs are read in order: a file that stays open is decompressed only once.
         image = nib.load(path, keep_file_open=True)
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"{path}: no such file; remove the folder and run `stitchnet predict` again"
-        ) from None
     except nib.filebasedimages.ImageFileError as error:
         raise ValueError(f"{path}: not a readable NIfTI file ({error})") from error
     assert isinstance(image, nib.Nifti1Image)  # by the ending of its name
     if len(image.shape) != 3:
         raise ValueError(f"{path}: shape {image.shape}, but a volume has three axes")
     return image
+
+
+def _affine(image: nib.Nifti1Image) -> np.ndarray:
+    """The affine in mm; a map states its geometry as its scan does."""
+    return NiftiGeometry.of(image.header).affine
 
 
 def _slabs(image: nib.Nifti1Image) -> Iterator[tuple[int, np.ndarray]]:

@@ -5,7 +5,9 @@ HTML templates, styles and scripts are files in ``assets/``.
 
 import base64
 import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -19,6 +21,7 @@ from markupsafe import Markup
 from pyro_stitchnet.figures import COLOURS
 from pyro_stitchnet.labels import CONSOLIDATION, GGO, HEALTHY, LABELS
 from pyro_stitchnet.runtime.files import write_atomically
+from pyro_stitchnet.runtime.text import escaped
 from pyro_stitchnet.viewer.layers import (
     LayerGrid,
     available_layers,
@@ -27,7 +30,7 @@ from pyro_stitchnet.viewer.layers import (
     lung_grid,
 )
 from pyro_stitchnet.viewer.niivue import VERSION
-from pyro_stitchnet.viewer.results import ScanResult, find_results
+from pyro_stitchnet.viewer.results import ScanResult, find_results, problem_of
 
 __all__ = [
     "EMBEDDED_VOXELS",
@@ -72,16 +75,16 @@ def index_page(results: Sequence[ScanResult], links: Mapping[str, str], *, serve
 
     Args:
         results: its rows.
-        links: the URL of each scan's page, by the scan's name.
+        links: the URL of each scan's page, by the scan's name; none for a scan with a problem.
         served: whether the server provides script and styles; otherwise they are embedded.
     """
-    rows = [{"result": one, "link": links[one.name]} for one in results]
+    rows = [{"result": one, "link": links.get(one.name)} for one in results]
     return _render("index.html.j2", {"index.js": asset("index.js")}, served, rows=rows)
 
 
 def scan_page(result: ScanResult, grid: LayerGrid) -> str:
     """Render a scan's page for the server; it loads volumes from the server when they are shown."""
-    layers = {name: {"url": f"{name}.nii"} for name in available_layers(result.folder)}
+    layers = {name: {"url": f"{name}.nii"} for name in available_layers(result)}
     return _scan_page(result, grid, layers, served=True)
 
 
@@ -97,11 +100,10 @@ def report_page(result: ScanResult, niivue: str, voxels: int = EMBEDDED_VOXELS) 
         FileNotFoundError: the scan has no labels.
         ValueError: a volume cannot be read or differs from the labels in shape.
     """
-    folder = result.folder
-    grid = lung_grid(folder, voxels)
+    grid = lung_grid(result, voxels)
     volumes = {
-        name: base64.b64encode(encode(folder, name, grid, compress=True)).decode("ascii")
-        for name in available_layers(folder)
+        name: base64.b64encode(encode(result, name, grid, compress=True)).decode("ascii")
+        for name in available_layers(result)
     }
     layers = {name: {"element": f"volume-{name}"} for name in volumes}
     return _scan_page(result, grid, layers, served=False, niivue=niivue, volumes=volumes)
@@ -109,10 +111,12 @@ def report_page(result: ScanResult, niivue: str, voxels: int = EMBEDDED_VOXELS) 
 
 def served_grid(result: ScanResult) -> LayerGrid:
     """The voxels of a scan that the server provides."""
-    return full_grid(result.folder, SERVED_VOXELS)
+    return full_grid(result, SERVED_VOXELS)
 
 
-def write_pages(folder: Path, niivue: str, voxels: int = EMBEDDED_VOXELS) -> Iterator[Path]:
+def write_pages(
+    folder: Path, niivue: str, voxels: int = EMBEDDED_VOXELS
+) -> Iterator[tuple[Path, str]]:
     """Write ``report.html`` into every scan's folder, then ``index.html`` with links to them.
 
     Args:
@@ -121,19 +125,33 @@ def write_pages(folder: Path, niivue: str, voxels: int = EMBEDDED_VOXELS) -> Ite
         voxels: maximum number of voxels of each volume in a page.
 
     Yields:
-        Each file, after it is written.
+        Each file, after it is written, with ""; or a scan's folder and why it has no page.
 
     Raises:
-        FileNotFoundError: the folder has no finished scan, or one without labels.
-        ValueError: a report or a volume cannot be read.
+        FileNotFoundError: the folder has no finished scan.
+        OSError: a page cannot be written.
     """
     results = find_results(folder)
-    for one in results:
-        write_atomically(one.folder / REPORT_PAGE, report_page(one, niivue, voxels))
-        yield one.folder / REPORT_PAGE
-    links = {one.name: f"{quote(one.name)}/{REPORT_PAGE}" for one in results}
+    for number, one in enumerate(results):
+        path = one.folder / REPORT_PAGE
+        try:
+            page = "" if one.problem else report_page(one, niivue, voxels)
+        except (OSError, ValueError) as error:
+            one = replace(one, problem=problem_of(error, one.folder))
+        if one.problem:
+            path.unlink(missing_ok=True)  # it would show what was before the damage
+            results[number] = one
+            yield one.folder, one.problem
+            continue
+        write_atomically(path, page)
+        yield path, ""
+    links = {
+        one.name: f"{quote(os.fsencode(one.folder.name))}/{REPORT_PAGE}"
+        for one in results
+        if not one.problem
+    }
     write_atomically(folder / INDEX_PAGE, index_page(results, links, served=False))
-    yield folder / INDEX_PAGE
+    yield folder / INDEX_PAGE, ""
 
 
 def _scan_page(
@@ -171,7 +189,7 @@ def _scan_page(
 
 def _render(template: str, scripts: Mapping[str, str], served: bool, **content: Any) -> str:
     """Render a page. A standalone page embeds its scripts and may run only those, by their hash."""
-    return (
+    page = (
         _environment()
         .get_template(template)
         .render(
@@ -182,6 +200,7 @@ def _render(template: str, scripts: Mapping[str, str], served: bool, **content: 
             **content,
         )
     )
+    return escaped(page)  # a report's text may not be UTF-8
 
 
 @cache

@@ -4,15 +4,25 @@ Only the values named here reach a page. The path of a scan (``source``) does no
 contain a patient's name.
 """
 
-import math
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from pyro_stitchnet.prediction.output_files import DISCLAIMER, REPORT, read_report
+from pyro_stitchnet.prediction.output_files import (
+    CHECKSUMS,
+    DISCLAIMER,
+    REPORT,
+    map_file,
+    read_report,
+    verify_result,
+)
+from pyro_stitchnet.runtime.text import escaped
 
-__all__ = ["ScanResult", "find_results", "open_result"]
+__all__ = ["ScanResult", "find_results", "open_result", "problem_of"]
+
+LARGEST = 1e300  # numbers that a page shows
 
 
 @dataclass(frozen=True)
@@ -22,15 +32,35 @@ class ScanResult:
     Attributes:
         folder: has the report and the volumes; its name is the scan's name.
         report: the content of ``report.json``.
+        problem: why the report cannot be read, on one line and without the folder's path.
     """
 
     folder: Path
     report: Mapping[str, Any]
+    problem: str = ""
+    _verified: set[str] = field(default_factory=set, repr=False)
 
     @property
     def name(self) -> str:
         """The scan's name."""
-        return self.folder.name
+        return escaped(self.folder.name)
+
+    def map(self, name: str) -> Path:
+        """The file of a map, once checked against the report's checksum.
+
+        Raises:
+            FileNotFoundError: the file is missing.
+            ValueError: the file is damaged.
+        """
+        file = map_file(name)
+        if file not in self._verified:
+            verify_result(self.folder, self.report, file)
+            self._verified.add(file)
+        return self.folder / file
+
+    def has_map(self, name: str) -> bool:
+        """Whether the scan has a map, by its report."""
+        return map_file(name) in self.report[CHECKSUMS]
 
     def value(self, *keys: str) -> float | None:
         """A number of the report, by its nested keys; None if it is missing or not finite."""
@@ -39,7 +69,8 @@ class ScanResult:
             value = value.get(key) if isinstance(value, Mapping) else None
         if isinstance(value, bool) or not isinstance(value, int | float):
             return None
-        return float(value) if math.isfinite(value) else None
+        # A whole number of JSON may be too large for a float.
+        return float(value) if abs(value) < LARGEST else None
 
     @property
     def uncertainty(self) -> float | None:
@@ -83,13 +114,7 @@ def open_result(folder: Path) -> ScanResult:
         FileNotFoundError: the folder has no report.
         ValueError: the report is damaged.
     """
-    report = read_report(folder)
-    if report is None:
-        path = folder / REPORT
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file; run `stitchnet predict` again")
-        raise ValueError(f"{path}: damaged; remove the folder and run `stitchnet predict` again")
-    return ScanResult(folder, report)
+    return ScanResult(folder, read_report(folder))
 
 
 def find_results(folder: Path) -> list[ScanResult]:
@@ -100,23 +125,41 @@ def find_results(folder: Path) -> list[ScanResult]:
 
     Returns:
         One or more scans. Scans of equal severity are in order of their names; those without a
-        severity score are last.
+        severity score are last. A scan with a damaged report has a ``problem`` and no values.
 
     Raises:
         FileNotFoundError: the folder does not exist, or has no finished scan.
-        ValueError: a report is damaged.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; give the --out of `stitchnet predict`")
-    finished = (place for place in sorted(folder.iterdir()) if (place / REPORT).is_file())
-    results = [open_result(place) for place in finished]
-    if not results:
+    finished = [place for place in sorted(folder.iterdir()) if _is_finished(place)]
+    if not finished:
         raise FileNotFoundError(
             f"{folder}: no finished scan; create some with `stitchnet predict INPUT --model MODEL "
             "--out DIR`"
         )
-    return sorted(results, key=_severity, reverse=True)
+    return sorted(map(_result, finished), key=_severity, reverse=True)
+
+
+def _is_finished(folder: Path) -> bool:
+    try:
+        return (folder / REPORT).exists()
+    except OSError:  # such as no permission: it is listed with that reason
+        return True
+
+
+def _result(folder: Path) -> ScanResult:
+    try:
+        return open_result(folder)
+    except (OSError, ValueError) as error:
+        return ScanResult(folder, {CHECKSUMS: {}}, problem_of(error, folder))
+
+
+def problem_of(error: Exception, folder: Path) -> str:
+    """What is wrong with a scan, without the path of the results."""
+    text = str(error).replace(f"{folder.parent}{os.sep}", "")
+    return escaped(text)
 
 
 def _severity(result: ScanResult) -> float:

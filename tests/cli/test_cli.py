@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 
 from pyro_stitchnet.data.datasets.dataset import Dataset
+from pyro_stitchnet.data.datasets.shards import checksums, write_table
+from pyro_stitchnet.runtime.checksums import read_json, write_json
 from pyro_stitchnet.training import checkpoint
 
 TINY: list[object] = ["--preset", "tiny", "--steps", 2, "--labelled-per-batch", 2]
@@ -66,7 +68,9 @@ def test_evaluate_repeats_the_scores_of_the_run(
     assert "Overall" in capsys.readouterr().out
     stitchnet("evaluate", trained / "model.pt", folders / "dataset", "--out",
               folders / "all")  # fmt: skip
-    assert "of patients in training or validation: 4 of 6" in capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert "of patients in training or validation: 4 of 6" in captured.err
+    assert "scored: 6 of 11 slices; left out: 3 without labels, 2 whose masks do" in captured.out
     again, before = (pd.read_csv(p / "scores.csv") for p in (folders / "again", trained / "test"))
     pd.testing.assert_frame_equal(again, before)
 
@@ -123,11 +127,10 @@ def test_a_run_with_a_label_budget_that_runs_out_of_time_is_evaluated(
         (["inspect", "nowhere", "--out", "out"], ["nowhere: no prepared dataset", "prepare"]),
         (["evaluate", "none.pt", "nowhere", "--out", "out"], ["none.pt", "stitchnet train"]),
         (["phantom", "--out", "out", "--size", "100"], ["multiple of 32"]),
-        (["phantom", "--out", "out", "--patients", "0"], ["patients must be at least 1, not 0"]),
+        (["phantom", "--out", "out", "--patients", "0"], ["--patients must be at least 1, got 0"]),
         (["train", "[x]", "--out", "out"], ["[x]: no prepared"]),
         (["train", "x", "--out", "out", "--log-every", "0"], ["log_every"]),
         (["train", "x", "--out", "out", "--minutes", "0"], ["minutes must be above 0"]),
-        (["train", "x", "--out", "out", "--learning-rate", "-1"], ["learning_rate", "at least 0"]),
         (
             ["train", "x", "--out", "out", "--preset", "tiny", "--weights", "w"],
             ["width", "article"],
@@ -154,9 +157,10 @@ def test_wrong_input_is_one_line_with_file_and_remedy(
     [
         (["prepare", ".", "--out", "out", "--size", "65"], "size 65 is not a positive"),
         (["prepare", ".", "--out", "out", "--window", "9", "1"], "window (9.0, 1.0)"),
-        (["evaluate", "m", "d", "--out", "out", "--views", "9"], "views must be between 1 and 8"),
+        (["evaluate", "m", "d", "--out", "out", "--views", "9"], "views must be at most 8"),
         (["explain", "m", "s", "--out", "out", "--samples", "-1"], "samples must be at least 0"),
         (["train", "x", "--out", "out", "--kl-weight", "0"], "kl_weight must be above 0"),
+        (["train", "x", "--out", "out", "--learning-rate", "-1"], "learning_rate must be at least"),
         (
             ["train", "x", "--out", "out", "--label-weight", "nan"],
             "label_weight must be at least 0",
@@ -188,7 +192,10 @@ def unusable(folders: Path, tmp_path: Path) -> Path:
     shutil.copytree(folders / "dataset", tmp_path / "unlabelled")
     manifest = pd.read_csv(tmp_path / "unlabelled" / "manifest.csv")
     manifest[["labelled", "complete", "has_ggo", "has_consolidation"]] = False
-    manifest.to_csv(tmp_path / "unlabelled" / "manifest.csv", index=False)
+    write_table(manifest, tmp_path / "unlabelled" / "manifest.csv")
+    about = read_json(tmp_path / "unlabelled" / "dataset.json")
+    about["checksums"] = checksums(tmp_path / "unlabelled")
+    write_json(tmp_path / "unlabelled" / "dataset.json", about)
     shutil.copytree(folders / "dataset", tmp_path / "whole")
     return tmp_path
 
@@ -300,7 +307,7 @@ def test_preparation_continues_after_a_full_disk(
     monkeypatch.chdir(folders)
     command = [*COMMANDS[0], "--out", tmp_path / "out"]
     with monkeypatch.context() as patch:
-        patch.setattr("zarr.create_group", full)
+        patch.setattr("pyro_stitchnet.data.datasets.prepare.write_json", full)
         error = refused(*command)
     assert error.startswith(f"error: {tmp_path / 'out'}: no space left on the disk; free some")
     stitchnet(*command)

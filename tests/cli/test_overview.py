@@ -99,6 +99,20 @@ def test_every_command_has_a_help(
     [
         (ValueError("a: wrong; right it"), 1, "error: a: wrong; right it"),
         (FloatingPointError("20 steps"), 1, "error: 20 steps"),
+        (ValueError("a\n  b\x1b[1m\udcff"), 1, "error: a b\\x1b[1m\\udcff"),
+        (ValueError(), 1, "error: ValueError"),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), 1, "error: [Errno 32] Broken pipe"),
+        (MemoryError(), 1, f"error: {cli.NO_MEMORY}"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+            1,
+            f"error: {cli.NO_MEMORY}",
+        ),
+        (
+            IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), "a/b"),
+            1,
+            "error: a/b: a folder where a file is needed; give the path of a file",
+        ),
         (
             PermissionError(errno.EACCES, os.strerror(errno.EACCES), "a/b"),
             1,

@@ -13,6 +13,7 @@ from pyro_stitchnet.data.phantoms.phantom import phantom_patient
 from pyro_stitchnet.data.preprocessing.steps import Preprocessing
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.presets import preset
+from pyro_stitchnet.runtime import torch_files
 from pyro_stitchnet.training import checkpoint
 
 STEPS = asdict(Preprocessing(size=64, lungs="none"))
@@ -110,10 +111,10 @@ def test_weights_of_another_preset_are_refused(
     checkpoint.save(StitchNet(preset("tiny").model), mixed)
     content = checkpoint.read(mixed, 1)
     content["config"] = asdict(preset("guided").model)
-    checkpoint.write(content, mixed)
+    torch_files.write(content, mixed)
     message = refused("explain", mixed, image_file, "--out", tmp_path / "never")
     assert "do not fit the networks" in message
     content["config"]["depth"] = 3
-    checkpoint.write(content, mixed)
+    torch_files.write(content, mixed)
     message = refused("explain", mixed, image_file, "--out", tmp_path / "never")
     assert "another version" in message

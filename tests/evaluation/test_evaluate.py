@@ -11,6 +11,7 @@ import torch
 from pyro_stitchnet.data.datasets.slices import Slices
 from pyro_stitchnet.data.phantoms.phantom import phantom_slices
 from pyro_stitchnet.evaluation import evaluate as module
+from pyro_stitchnet.evaluation.coverage import Coverage
 from pyro_stitchnet.evaluation.evaluate import WRITTEN, evaluate
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.posterior import Answer, ReadOutOptions
@@ -64,3 +65,20 @@ def test_of_label_sets_infection_alone_is_scored(net: StitchNet, tmp_path: Path)
     scores = evaluate(net, partial, tmp_path)
     assert list(scores["lesion"]) == ["Infection"]
     assert scores["truth_pixels"].item() == int((slices.labels() >= 2).sum()) > 0
+
+
+def test_what_is_scored_follows_from_the_rule_and_the_table_says_of_how_many(
+    net: StitchNet, tmp_path: Path
+) -> None:
+    """Masks of infection that happen to hold none."""
+    slices = phantom_slices(2, 1, size=64)
+    sets = torch.where(slices.label_sets > 1, 2, 1).byte()
+    none = Slices(slices.images, sets, slices.names, slices.patients, [False, False])
+    scores = evaluate(net, none, tmp_path, coverage=Coverage(2, 8, {"without labels": 6}))
+    assert scores["lesion"].tolist() == ["Infection"] * 2
+    said = "2 of 8 slices; left out: 6 without labels"
+    assert (tmp_path / "table.md").read_text().startswith(f"Scored: {said}.\n")
+    info = json.loads((tmp_path / "table.json").read_text())["info"]
+    assert info["coverage"] == {
+        "scored": 2, "of": 8, "left_out": {"without labels": 6}, "text": said,
+    }  # fmt: skip

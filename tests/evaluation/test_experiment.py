@@ -48,6 +48,7 @@ def test_a_run_is_drawn_and_evaluated_on_its_test_patients(
     assert set(scores["patient"]) == set(record["patients"]["test"])
     info = json.loads((out / "test" / "table.json").read_text())["info"]
     assert info["best_step"] == record["best_step"] == 1
+    assert info["coverage"]["text"] == f"{scores['name'].nunique()} of 2 slices"
 
 
 def test_without_folds_there_is_no_test(config: Callable[..., TrainConfig], tmp_path: Path) -> None:

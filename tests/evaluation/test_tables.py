@@ -156,7 +156,7 @@ def test_the_terminals_table_is_narrow_and_complete(
 def test_saved_files_are_read_back(four: pd.DataFrame, tmp_path: Path) -> None:
     directory = tmp_path / "new" / "results"
     info = {"command": "evaluate", "seed": np.int64(3), "weights": Path("a/b.pt"), "loss": np.nan}
-    save(four, directory, **info)
+    save(four, directory, None, **info)
     files = sorted(path.name for path in directory.iterdir())
     assert files == ["scores.csv", "table.csv", "table.json", "table.md"]
 

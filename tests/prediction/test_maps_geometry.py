@@ -55,7 +55,7 @@ def segmented(grey_value_segmenter: SliceSegmenter, path: Path, folder: Path) ->
     files = {}
     for name, spool in spools.items():
         files[name] = folder / f"{name}.nii.gz"
-        write_nifti(files[name], spool, ENCODINGS[name], stack.affine)
+        write_nifti(files[name], spool, ENCODINGS[name], stack.affine, stack.nifti)
     return files
 
 

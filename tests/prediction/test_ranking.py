@@ -1,6 +1,6 @@
 """Ranking by uncertainty, export of the ranked cases and training on corrected ones."""
 
-import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +13,10 @@ from pyro_stitchnet.data.datasets.dataset import Dataset
 from pyro_stitchnet.data.datasets.prepare import prepare
 from pyro_stitchnet.data.preprocessing.steps import Preprocessing
 from pyro_stitchnet.prediction.ranking import Ranking, export, rank
+from pyro_stitchnet.runtime.checksums import read_json, sha256, write_json
 from pyro_stitchnet.training import checkpoint
+
+VOXELS = {"a": "a0a0a0a0ffff", "b": "b1b1b1b1ffff"}
 
 
 @pytest.fixture
@@ -36,8 +39,12 @@ def results(phantom_scan: tuple[np.ndarray, ...], tmp_path: Path) -> Path:
             "entropy": np.array(entropies, float),
         }
         pd.DataFrame(table).to_csv(folder / "slices.csv", index=False)
-        report = {"slices_segmented": 12, "entropy": float(np.mean(entropies))}
-        (folder / "report.json").write_text(json.dumps(report))
+        write_json(folder / "report.json", {
+            "slices_segmented": 12,
+            "entropy": float(np.mean(entropies)),
+            "voxels": VOXELS[scan],
+            "checksums": {file.name: sha256(file) for file in folder.iterdir()},
+        })  # fmt: skip
     return tmp_path / "results"
 
 
@@ -68,7 +75,7 @@ def test_exported_slices_keep_their_position_in_the_patient(
 ) -> None:
     hu, labels, affine = phantom_scan
     export(results, rank(results, Ranking(9, apart=40.0)), tmp_path / "todo")
-    for case, index in (("a_slice0002", 2), ("b_slice0011", 11)):
+    for case, index in (("a_a0a0a0a0_slice0002", 2), ("b_b1b1b1b1_slice0011", 11)):
         image = nib.Nifti1Image.from_filename(tmp_path / "todo/imagesTr" / f"{case}_0000.nii.gz")
         draft = nib.Nifti1Image.from_filename(tmp_path / "todo/drafts" / f"{case}.nii.gz")
         assert np.array_equal(np.asarray(image.dataobj)[..., 0], hu[..., index])
@@ -81,25 +88,73 @@ def test_exported_slices_keep_their_position_in_the_patient(
 def test_only_corrected_masks_become_labels(results: Path, tmp_path: Path) -> None:
     todo = tmp_path / "todo"
     export(results, rank(results, Ranking(9, apart=40.0)), todo)
-    corrected = nib.Nifti1Image.from_filename(todo / "drafts" / "a_slice0004.nii.gz")
-    nib.save(corrected, todo / "labelsTr" / "a_slice0004.nii.gz")
+    corrected = nib.Nifti1Image.from_filename(todo / "drafts" / "a_a0a0a0a0_slice0004.nii.gz")
+    nib.save(corrected, todo / "labelsTr" / "a_a0a0a0a0_slice0004.nii.gz")
     steps = Preprocessing(size=64, least_lung=0.0)
     dataset = prepare([str(todo)], tmp_path / "data", preprocessing=steps, progress=False)
     manifest = dataset.manifest.set_index("scan")
-    assert set(manifest.index[manifest["complete"]]) == {"a_slice0004"}
-    assert set(manifest["patient"]) == {"a", "b"}
-    assert not manifest["labelled"].drop("a_slice0004").any()
+    assert set(manifest.index[manifest["complete"]]) == {"a_a0a0a0a0_slice0004"}
+    assert set(manifest["patient"]) == {"scan-a0a0a0a0", "scan-b1b1b1b1"}
+    assert not manifest["labelled"].drop("a_a0a0a0a0_slice0004").any()
 
 
-def test_missing_volumes_and_invalid_options_are_refused(results: Path, tmp_path: Path) -> None:
+def test_the_same_scan_is_known_in_other_results(results: Path, tmp_path: Path) -> None:
+    """Scans are numbered in each results folder: another one may have the name of an earlier."""
+    export(results, rank(results, Ranking(2, apart=40.0)), tmp_path / "todo")
+    (results / "a").rename(results / "c")
+    (results / "b").rename(results / "a")
+    second = rank(results, Ranking(9, apart=40.0), exclude=[tmp_path / "todo"])
+    assert list(zip(second["scan"], second["slice"], strict=True)) == [
+        ("c", 8),
+        ("a", 11),
+        ("c", 6),
+    ]
+    scans = rank(results, Ranking(1, by="scan"))
+    export(results, scans, tmp_path / "whole")
+    third = rank(results, Ranking(9, apart=40.0), exclude=[tmp_path / "whole"])
+    assert set(third["scan"]) == {"a"}
+
+
+def test_missing_volumes_are_refused(results: Path, tmp_path: Path) -> None:
+    report = read_json(results / "a" / "report.json")
     (results / "a" / "scan.nii.gz").unlink()
+    table = rank(results, Ranking(1))
+    with pytest.raises(FileNotFoundError, match=r"scan\.nii\.gz: missing; to segment"):
+        export(results, table, tmp_path / "todo")
+    del report["checksums"]["scan.nii.gz"]
+    write_json(results / "a" / "report.json", report)
     with pytest.raises(FileNotFoundError, match=r"scan\.nii\.gz: missing.*--save-scan"):
-        export(results, rank(results, Ranking(1)), tmp_path / "todo")
+        export(results, table, tmp_path / "todo")
     with pytest.raises(FileNotFoundError, match="no finished scan"):
         rank(tmp_path / "empty", Ranking(1))
-    for invalid in ({"count": 0}, {"count": 1, "apart": -1.0}, {"count": 1, "per_scan": 0}):
-        with pytest.raises(ValueError, match="must be at least"):
-            Ranking(**invalid)
+
+
+@pytest.mark.parametrize("file", ["report.json", "slices.csv", "scan.nii.gz", "labels.nii.gz"])
+def test_damaged_results_are_refused(results: Path, tmp_path: Path, file: str) -> None:
+    path = results / "a" / file
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"a/{file}: damaged"):
+        export(results, rank(results, Ranking(1)), tmp_path / "todo")
+
+
+def test_a_changed_list_of_earlier_cases_is_refused(results: Path, tmp_path: Path) -> None:
+    export(results, rank(results, Ranking(1)), tmp_path / "todo")
+    todo = tmp_path / "todo" / "todo.csv"
+    todo.write_text(todo.read_text().replace("a0a0a0a0ffff", "a0a0a0a0fffe"))
+    with pytest.raises(ValueError, match=r"todo\.csv: damaged or edited"):
+        rank(results, Ranking(1), exclude=[tmp_path / "todo"])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"count": 0}, {"count": -1}, {"apart": -1.0}, {"apart": math.nan}, {"apart": math.inf},
+     {"per_scan": 0}],
+)  # fmt: skip
+def test_invalid_options_are_refused(options: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"must be (at least|at most|a finite number)"):
+        Ranking(**{"count": 1, **options})  # type: ignore[arg-type]
 
 
 def test_the_loop_of_training_and_labelling_on_the_command_line(
@@ -113,7 +168,7 @@ def test_the_loop_of_training_and_labelling_on_the_command_line(
               "--lungs", "none", "--workers", 1, "--no-progress")  # fmt: skip
     stitchnet("train", tmp_path / "a.data", "--out", tmp_path / "a", *quick)
     scan, model = write_scan(tmp_path / "new" / "scan.nii.gz"), tmp_path / "a" / "model.pt"
-    stitchnet("predict", scan.parent, "--model", model, "--out", tmp_path / "out", "--workers", 1,
+    stitchnet("predict", scan.parent, "--model", model, "--out", tmp_path / "out", "--workers", 0,
               "--lungs", "classical", "--no-progress")  # fmt: skip
     stitchnet("rank", tmp_path / "out", "--out", tmp_path / "todo", "--count", 2)
     for draft in (tmp_path / "todo" / "drafts").iterdir():

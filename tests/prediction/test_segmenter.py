@@ -25,9 +25,9 @@ def test_results_in_memory_and_on_disk_agree(
     segmentation = pyro_stitchnet.load(model).segment(path)
     extras = ("scan", "healthy")
     predict_scans(
-        [path], ModelSource(model), tmp_path / "out", extras=extras, workers=1, progress=False
+        [path], ModelSource(model), tmp_path / "out", extras=extras, workers=0, progress=False
     )
-    folder = tmp_path / "out" / "a"
+    folder = tmp_path / "out" / "scan-0001"
     assert np.array_equal(segmentation.labels, voxels(folder / "labels.nii.gz"))
     for name, step in (("uncertainty", np.log(4) / 255), ("lesion_probability", 1 / 255)):
         written = voxels(folder / f"{name}.nii.gz")

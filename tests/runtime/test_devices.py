@@ -1,9 +1,23 @@
 """Devices, precisions and processes: errors, and settings of torchrun."""
 
+import os
+
 import pytest
 import torch
+from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment
 
-from pyro_stitchnet.runtime.devices import choose_device, choose_precision, make_fabric
+from pyro_stitchnet.runtime.devices import (
+    STARTER,
+    choose_device,
+    choose_precision,
+    is_first,
+    make_fabric,
+)
+
+SLURM = {
+    "SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "train.sh", "SLURM_NTASKS": "2", "SLURM_NNODES": "1",
+    "SLURM_PROCID": "1", "SLURM_LOCALID": "1", "SLURM_NODEID": "0", "SLURM_JOB_NODELIST": "node1",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["meta", "nonsense", "cuda:99"])
@@ -53,3 +67,44 @@ def test_torchrun_sets_the_number_of_processes(monkeypatch: pytest.MonkeyPatch) 
     fabric = make_fabric("cpu")
     assert fabric.strategy.cluster_environment.world_size() == 4  # type: ignore[attr-defined]
     assert fabric.strategy.num_processes == 2  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_slurm_without_srun_starts_no_processes(
+    processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in SLURM.items():
+        monkeypatch.setenv(name, value)
+    fabric = make_fabric("cpu", processes=processes)
+    assert is_first(fabric)
+    if processes > 1:
+        environment = fabric.strategy.cluster_environment  # type: ignore[attr-defined]
+        assert isinstance(environment, LightningEnvironment)
+        assert not environment.creates_processes_externally
+
+
+def test_srun_starts_as_many_processes_as_the_run_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {**SLURM, "SLURM_STEP_ID": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=r"SLURM: .*ntasks-per-node"):
+        make_fabric("cpu", processes=2)
+    monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "2")
+    fabric = make_fabric("cpu", processes=2)
+    environment = fabric.strategy.cluster_environment  # type: ignore[attr-defined]
+    assert isinstance(environment, SLURMEnvironment)
+    assert not is_first(fabric)
+
+
+def test_what_another_program_left_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    left = {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1", "NODE_RANK": "2",
+            "MASTER_ADDR": "node7", "MASTER_PORT": "x", "LT_DEVICES": "3"}  # fmt: skip
+    for name, value in left.items():
+        monkeypatch.setenv(name, value)
+    fabric = make_fabric("cpu", processes=2)
+    assert is_first(fabric)
+    assert not left.keys() & os.environ.keys()
+    assert fabric.strategy.num_processes == 2  # type: ignore[attr-defined]
+    # The second process of this run: its starter is the parent of this process.
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv(STARTER, str(os.getppid()))
+    assert not is_first(make_fabric("cpu", processes=2))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pyro_stitchnet.runtime.locks import LOCK, only_run
+from pyro_stitchnet.runtime.locks import LOCK, check_free, only_run
 
 HOLD = """
 import sys, time
@@ -49,3 +49,12 @@ def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
     (tmp_path / "out").touch()
     with pytest.raises(FileExistsError, match="out"), only_run(tmp_path / "out"):
         pass
+
+
+def test_a_look_at_a_folder_creates_nothing(tmp_path: Path) -> None:
+    check_free(tmp_path / "new")
+    check_free(tmp_path)
+    assert not any(tmp_path.iterdir())
+    with only_run(tmp_path), pytest.raises(BlockingIOError, match="another run is writing"):
+        check_free(tmp_path)
+    check_free(tmp_path)

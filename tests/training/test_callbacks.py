@@ -6,6 +6,7 @@ from itertools import count, repeat
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import torch
 
@@ -14,7 +15,14 @@ from pyro_stitchnet.data.datasets.slices import Slices
 from pyro_stitchnet.figures.tensorboard import TensorBoard
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.presets import OptimiserConfig, preset
-from pyro_stitchnet.training.callbacks import Alarms, Callback, ProgressBar, StateKeeper
+from pyro_stitchnet.training.callbacks import (
+    Alarms,
+    Callback,
+    LogFile,
+    ProgressBar,
+    ProgressLines,
+    StateKeeper,
+)
 from pyro_stitchnet.training.learner import ElboLearner, Learner, LossOutput
 from pyro_stitchnet.training.loop import train
 from pyro_stitchnet.training.state import State
@@ -176,3 +184,45 @@ def test_accumulated_batches_make_the_step_of_their_mean() -> None:
     assert mean == pytest.approx(0.2 * 12)
     assert norm == pytest.approx(0.2 * 4**0.5)
     assert float(output.loss.detach()) == pytest.approx(0.3 * 12)  # of the last batch
+
+
+class Reader(Callback):
+    """Reads the log after every row."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.tables: list[pd.DataFrame] = []
+
+    def row(self, state: State, row: Mapping[str, float]) -> None:
+        self.tables.append(pd.read_csv(self.path))
+
+
+def test_the_log_on_disk_grows_row_by_row(slices: Slices, tmp_path: Path) -> None:
+    """The second row has a column that the first has not, the third lacks it."""
+    path = tmp_path / "log.csv"
+    path.write_text("of a run that was killed before its first state")
+    reader = Reader(path)
+    state = trained(slices, 5, LogFile(path), reader)
+    assert [len(table) for table in reader.tables] == [1, 2, 3, 4, 5]
+    pd.testing.assert_frame_equal(reader.tables[-1], state.log)
+    assert list(reader.tables[-1]["validation/dice"].isna()) == [True, False, True, False, False]
+
+
+def test_the_log_of_a_resumed_run_has_no_row_twice(slices: Slices, tmp_path: Path) -> None:
+    """Rows after the last state are made again."""
+    state = trained(slices, 4, LogFile(tmp_path / "log.csv"))
+    del state.rows[2:]
+    state.step = 2
+    train(state, repeat(BATCH), 5, log_every=1, callbacks=[LogFile(tmp_path / "log.csv")])
+    assert list(pd.read_csv(tmp_path / "log.csv")["step"]) == [1, 2, 3, 4, 5]
+
+
+def test_without_a_terminal_each_row_is_a_line(
+    slices: Slices, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained(slices, 4, ProgressLines(), log_every=3)
+    first, second, third, fourth = capsys.readouterr().err.splitlines()
+    assert first.startswith("step 1 of 4: loss 6.000, ")
+    assert second.startswith("step 2 of 4: loss 5.998, validation dice 0.500, the best so far, ")
+    assert third.startswith("step 3 of 4: loss 5.996, ")
+    assert fourth.endswith(" steps/s, 0:00:00 left")

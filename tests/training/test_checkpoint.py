@@ -1,7 +1,10 @@
 """Checkpoints: the same model again, and what is refused."""
 
+import resource
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -104,3 +107,78 @@ def test_files_of_other_networks_or_versions(net: StitchNet, tmp_path: Path) -> 
     torch.save({**content, "config": {**content["config"], "head_channels": 8}}, path)
     with pytest.raises(ValueError, match=r"model\.pt: its weights do not fit the networks"):
         checkpoint.load(path)
+
+
+def changed(path: Path, **parts: Any) -> None:
+    """Write parts of a checkpoint anew, with right checksums."""
+    torch.save({**torch.load(path, weights_only=True), **parts}, path)
+
+
+@pytest.mark.parametrize("part", ["config", "weights", "info"])
+@pytest.mark.parametrize("value", [None, 3, [1], "text"])
+def test_a_checkpoint_without_a_part_is_refused(
+    net: StitchNet, tmp_path: Path, part: str, value: object
+) -> None:
+    path = tmp_path / "model.pt"
+    checkpoint.save(net, path)
+    changed(path, **{part: value})
+    with pytest.raises(ValueError, match=r"model\.pt: lacks a configuration, weights or"):
+        checkpoint.load(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("channels", (3_200_000,) * 5, "channels.0 must be at most 2,048"),
+        ("channels", (2048,) * 5, "its weights do not fit"),
+        ("channels", "wide", "channels: "),
+        ("width", 1e9, "width must be at most 4"),
+        ("downsampling", 10**9, "downsampling must be at most"),
+        ("tempering", float("nan"), "tempering must be at least 0"),
+        ("norm", 3, "norm: "),
+    ],
+)
+def test_sizes_that_a_checkpoint_claims_are_not_believed(
+    net: StitchNet, tmp_path: Path, name: str, value: object, words: str
+) -> None:
+    path = tmp_path / "model.pt"
+    checkpoint.save(net, path)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    config = torch.load(path, weights_only=True)["config"]
+    changed(path, config={**config, name: value})
+    with pytest.raises(ValueError, match=rf"model\.pt: .*{words}"):
+        checkpoint.load(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kB
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda w: w * float("nan"), "a weight is not finite"),
+        (lambda w: w[:1], "do not fit"),
+        (lambda w: torch.zeros(1).expand(w.shape), "do not fit"),
+        (lambda w: w.double(), "do not fit"),
+        (lambda w: w.to("meta"), "do not fit"),
+        (lambda w: w.flatten(1).to_sparse(), "damaged"),
+        (lambda w: None, "do not fit"),
+    ],
+)
+def test_a_weight_that_is_none_is_refused(
+    net: StitchNet, tmp_path: Path, change: Callable[[torch.Tensor], object], words: str
+) -> None:
+    path = tmp_path / "model.pt"
+    checkpoint.save(net, path)
+    weights = torch.load(path, weights_only=True)["weights"]
+    name = next(name for name, weight in weights.items() if weight.ndim == 4)
+    changed(path, weights={**weights, name: change(weights[name])})
+    with pytest.raises(ValueError, match=rf"model\.pt: .*{words}"):
+        checkpoint.load(path)
+
+
+@pytest.mark.parametrize("info", [{"patients": 3}, {"patients": {"test": [1]}}, {"dataset": 3}])
+def test_a_record_of_another_kind_is_refused(
+    net: StitchNet, tmp_path: Path, info: dict[str, object]
+) -> None:
+    checkpoint.save(net, tmp_path / "model.pt", **info)
+    with pytest.raises(ValueError, match=rf"model\.pt: {next(iter(info))}"):
+        checkpoint.load(tmp_path / "model.pt")

@@ -175,7 +175,7 @@ def test_the_learning_rate_rises_then_stays_or_falls_along_a_cosine() -> None:
 
 @pytest.mark.parametrize("wrong", [{"warmup": -1}, {"ema": 1.0}, {"ema": -0.1}])
 def test_schedules_out_of_range(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="warmup must be at least 0 and ema in"):
+    with pytest.raises(ValueError, match=r"(warmup|ema) must be"):
         OptimiserConfig(**wrong)  # type: ignore[arg-type]
 
 

@@ -15,6 +15,8 @@ from pyro_stitchnet.model.objective import Objective
 from pyro_stitchnet.model.slice_vae import SliceVAE
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.presets import preset
+from pyro_stitchnet.runtime.checksums import read_json
+from pyro_stitchnet.runtime.locks import only_run
 from pyro_stitchnet.training import checkpoint
 from pyro_stitchnet.training.callbacks import Callback
 from pyro_stitchnet.training.config import TrainConfig, from_yaml
@@ -190,3 +192,13 @@ def test_model_and_objective_choose_the_learner() -> None:
     assert type(learner_of(net, without)) is ElboLearner
     assert type(learner_of(net, Objective())) is ElboLearner
     assert type(learner_of(svae, preset("svae").objective)) is SliceVAELearner
+
+
+def test_two_runs_do_not_write_to_one_folder(dataset: Path, tmp_path: Path) -> None:
+    with only_run(tmp_path / "out"), pytest.raises(BlockingIOError, match="another run is writing"):
+        run(config_of(TINY, dataset, tmp_path / "out"))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
+
+
+def test_the_record_has_a_checksum(tiny_run: Path) -> None:
+    assert read_json(tiny_run / "run.json")["last_step"] == 2

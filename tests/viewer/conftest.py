@@ -1,8 +1,7 @@
 """Result folders of `stitchnet predict`, made of phantoms, and a browser to test their pages."""
 
 import csv
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 from pyro_stitchnet.data.phantoms.phantom import PHANTOM_WINDOW, phantom_patient
 from pyro_stitchnet.data.scans.volume import from_axial
 from pyro_stitchnet.labels import CONSOLIDATION, GGO, HEALTHY
+from pyro_stitchnet.runtime.checksums import sha256, write_json
 from pyro_stitchnet.viewer.niivue import niivue_script
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -48,8 +48,14 @@ def write_scan(folder: Path, patient: int, *, confidence: float, slices: int = 1
         )
         image.header["descrip"] = SECRET.encode()
         nib.save(image, folder / f"{name}.nii.gz")
-    (folder / "report.json").write_text(json.dumps(report(folder, volumes, confidence)))
+    _write_report(folder, report(folder, volumes, confidence))
     return folder
+
+
+def _write_report(folder: Path, content: dict[str, Any]) -> None:
+    """Write a report as ``predict`` does, with the checksums of the other files."""
+    files = (path for path in folder.iterdir() if path.name != "report.json")
+    write_json(folder / "report.json", content | {"checksums": {f.name: sha256(f) for f in files}})
 
 
 def report(folder: Path, volumes: dict[str, np.ndarray], confidence: float) -> dict[str, Any]:
@@ -98,6 +104,12 @@ def amounts(labels: np.ndarray) -> dict[str, dict[str, float]]:
         "volumes_ml": {name: n * ml for name, n in counts.items()},
         "percent_of_lung": {name: 100 * counts[name] / counts["lung"] for name in lesions},
     }
+
+
+@pytest.fixture(scope="session")
+def write_report() -> Callable[[Path, dict[str, Any]], None]:
+    """``(folder, content)``: the report of a scan, with the checksums of its other files."""
+    return _write_report
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,9 @@
 import base64
 import gzip
 import json
+import math
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pytest
 from pyro_stitchnet.figures import COLOURS
 from pyro_stitchnet.viewer.layers import LAYERS
 from pyro_stitchnet.viewer.pages import index_page, report_page, scan_page, served_grid, write_pages
-from pyro_stitchnet.viewer.results import find_results, open_result
+from pyro_stitchnet.viewer.results import ScanResult, find_results, open_result
 
 SCRIPT = "/* the viewer */"
 
@@ -124,8 +126,8 @@ def test_values_are_the_reports_and_colours_the_projects(predictions: Path) -> N
 
 
 def test_missing_numbers_are_dashes(tmp_path: Path) -> None:
-    (tmp_path / "report.json").write_text('{"confidence": NaN, "severity_score": true}')
-    result = open_result(tmp_path)
+    values = {"confidence": math.nan, "severity_score": True, "volumes_ml": {"lung": 10**400}}
+    result = ScanResult(tmp_path, values)
     assert result.uncertainty is None
     assert result.value("severity_score") is None
     assert result.value("volumes_ml", "lung") is None
@@ -133,9 +135,12 @@ def test_missing_numbers_are_dashes(tmp_path: Path) -> None:
     assert html.count('data-value="">–</td>') == 5
 
 
-def test_missing_volumes_have_no_controls(predictions: Path, tmp_path: Path) -> None:
-    for name in ("labels.nii.gz", "lesion_probability.nii.gz", "report.json"):
+def test_missing_volumes_have_no_controls(
+    predictions: Path, write_report: Callable[..., None], tmp_path: Path
+) -> None:
+    for name in ("labels.nii.gz", "lesion_probability.nii.gz"):
         (tmp_path / name).write_bytes((predictions / "scan 2" / name).read_bytes())
+    write_report(tmp_path, {})
     html = report_page(open_result(tmp_path), SCRIPT)
     assert "The scan was not saved with the results" in html
     assert 'id="healthy-opacity"' not in html
@@ -150,7 +155,9 @@ def test_the_index_lists_finished_scans_the_most_severe_first(predictions: Path)
 
 
 def test_pages_are_written_beside_the_scans(predictions: Path) -> None:
-    written = [p.relative_to(predictions) for p in write_pages(predictions, SCRIPT)]
+    pages = list(write_pages(predictions, SCRIPT))
+    assert not any(problem for _, problem in pages)
+    written = [path.relative_to(predictions) for path, _ in pages]
     assert written[-1] == Path("index.html")
     assert set(written[:-1]) == {Path(one.name, "report.html") for one in find_results(predictions)}
     html = (predictions / "index.html").read_text()
@@ -158,20 +165,28 @@ def test_pages_are_written_beside_the_scans(predictions: Path) -> None:
     assert "a%20%3Cb%3E%20%26%20%22c%22/report.html" in links
 
 
-def test_errors_name_the_file_and_the_remedy(predictions: Path, tmp_path: Path) -> None:
+def test_errors_name_the_file_and_the_remedy(
+    predictions: Path, write_report: Callable[..., None], tmp_path: Path
+) -> None:
     with pytest.raises(FileNotFoundError, match="no finished scan; create some with"):
         find_results(tmp_path)
     with pytest.raises(FileNotFoundError, match="no such folder"):
         find_results(tmp_path / "nowhere")
-    report = tmp_path / "report.json"
-    report.write_text("{")
-    with pytest.raises(ValueError, match=r"report\.json: damaged; .*predict` again"):
+    (tmp_path / "report.json").write_text("{")
+    with pytest.raises(ValueError, match=r"report\.json: damaged.*predict` again"):
         open_result(tmp_path)
-    report.write_text("{}")
-    with pytest.raises(FileNotFoundError, match=r"labels\.nii\.gz: no such file"):
+    (tmp_path / "labels.nii.gz").write_bytes(b"")
+    write_report(tmp_path, {})
+    (tmp_path / "labels.nii.gz").unlink()
+    with pytest.raises(FileNotFoundError, match=r"labels\.nii\.gz: missing"):
         report_page(open_result(tmp_path), SCRIPT)
     small = nib.Nifti1Image(np.zeros((4, 4, 4), np.uint8), np.eye(4))
     nib.save(small, tmp_path / "labels.nii.gz")
     (tmp_path / "scan.nii.gz").write_bytes((predictions / "scan 2/scan.nii.gz").read_bytes())
+    write_report(tmp_path, {})
     with pytest.raises(ValueError, match=r"scan\.nii\.gz: \(64, 64, 12\) voxels, but the labels"):
+        report_page(open_result(tmp_path), SCRIPT)
+    (tmp_path / "scan.nii.gz").write_bytes(b"no volume")
+    write_report(tmp_path, {})
+    with pytest.raises(ValueError, match=r"scan\.nii\.gz: not a readable NIfTI file"):
         report_page(open_result(tmp_path), SCRIPT)

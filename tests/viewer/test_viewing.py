@@ -1,5 +1,6 @@
 """The command `stitchnet view`."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,15 +41,46 @@ def test_the_server_prints_its_address_and_stops(
     stitchnet("view", predictions)
     printed = capsys.readouterr().out
     assert printed.startswith("http://127.0.0.1:")
+    assert "/?token=" in printed
     assert "Ctrl-C" in printed
     assert opened == [printed.split()[0]]
     stitchnet("view", predictions, "--no-browser")
     assert len(opened) == 1
 
 
+def test_a_damaged_scan_keeps_no_other_from_its_page(
+    stitchnet: Callable[..., None],
+    predictions: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(niivue, "niivue_script", lambda file: "/* the viewer */")
+    for name in ("scan 2", "scan 10", 'a <b> & "c"'):
+        shutil.copytree(predictions / name, tmp_path / name)
+    (tmp_path / "scan 2" / "report.json").write_text('{"warnings": 1}')
+    (tmp_path / "scan 10" / "labels.nii.gz").unlink()
+    with pytest.raises(SystemExit):
+        stitchnet("view", tmp_path, "--write", "--voxels", 0.01)
+    printed = capsys.readouterr()
+    assert "scans without a page: 2" in printed.err
+    assert not (tmp_path / "scan 10" / "report.html").exists()
+    index = (tmp_path / "index.html").read_text()
+    assert "Unreadable: scan 10/labels.nii.gz: missing" in index
+    assert "Unreadable: scan 2/report.json: damaged" in index
+    assert str(tmp_path) not in index
+    assert len(list(tmp_path.glob("*/report.html"))) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["nowhere"], "no such folder"), (["nowhere", "--voxels", "0"], "more than 0")],
+    [
+        (["nowhere"], "no such folder"),
+        (["nowhere", "--voxels", "0"], "above 0"),
+        (["nowhere", "--voxels", "nan"], "above 0"),
+        (["nowhere", "--port", "65536"], "at most 65,535"),
+        (["nowhere", "--port", "-1"], "at least 0"),
+    ],
 )
 def test_invalid_input_is_refused_before_any_download(
     refused: Callable[..., str],

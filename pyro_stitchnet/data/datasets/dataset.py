@@ -2,28 +2,36 @@
 
 ::
 
-    DIR/dataset.json     format, preprocessing, sources; written last, so it marks a whole dataset
+    DIR/dataset.json     format, preprocessing, sources, checksums of both tables; written last, so
+                         it marks a whole dataset
     DIR/manifest.csv     a row for each slice, see pyro_stitchnet.data.datasets.shards.MANIFEST
     DIR/skipped.csv      scans left out, and the reason
     DIR/shards/00000/    see pyro_stitchnet.data.datasets.shards
 """
 
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
-from pyro_stitchnet.data.datasets.shards import MANIFEST, ROWS, SKIPPED, Shard, read_table
+from pyro_stitchnet.data.datasets.shards import (
+    ROWS,
+    SKIPPED,
+    Shard,
+    check_tables,
+    read_table,
+)
 from pyro_stitchnet.data.datasets.slices import Slices, from_bytes
+from pyro_stitchnet.runtime.checksums import read_json
 
 __all__ = ["FORMAT", "ROWS", "SKIPPED", "Dataset"]
 
-FORMAT = 1
+FORMAT = 2
 """Version of `dataset.json`; a new version means that older datasets cannot be read."""
 
 
@@ -54,19 +62,18 @@ class Dataset:
                 else "`stitchnet prepare SOURCE --out DIR` makes one"
             )
             raise FileNotFoundError(f"{self.folder}: no prepared dataset here; {hint}")
-        try:
-            self.about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            self.manifest = read_table(self.folder / ROWS)
-            missing = set(MANIFEST) - set(self.manifest)
-            if missing:
-                raise ValueError(f"no column {', '.join(sorted(missing))} in {ROWS}")
-        except (ValueError, OSError) as error:
-            raise ValueError(f"{path}: damaged ({error}); prepare the dataset again") from error
+        self.about: dict[str, Any] = read_json(path)
         if self.about.get("format") != FORMAT:
             raise ValueError(
                 f"{path}: format {self.about.get('format')}, but this version reads {FORMAT}; "
                 "prepare the dataset again"
             )
+        try:
+            check_tables(self.folder, self.about)
+            self.manifest = read_table(self.folder / ROWS)
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{path}: damaged ({error}); prepare the dataset again") from error
+        self._refuse_gaps()
 
     @property
     def size(self) -> int:
@@ -85,8 +92,13 @@ class Dataset:
 
     @cached_property
     def complete(self) -> Sequence[bool]:
-        """Whether every pixel of each slice has one label."""
+        """Whether each slice's rule tells the labels apart, and every pixel is labelled."""
         return list(self.manifest["complete"])
+
+    @property
+    def skipped(self) -> pd.DataFrame:
+        """The scans left out: columns ``scan`` and ``reason``."""
+        return read_table(self.folder / SKIPPED)
 
     def __len__(self) -> int:
         """Return the number of slices."""
@@ -98,10 +110,10 @@ class Dataset:
         Raises:
             ValueError: the slice's shard is damaged.
         """
-        shard, row = (int(self.manifest[column].iat[i]) for column in ("shard", "row"))
-        if shard not in self._shards:
-            self._shards[shard] = Shard(self.folder, shard)
-        image, sets = torch.from_numpy(self._shards[shard][row])
+        number, row, crc32 = (int(self.manifest[k].iat[i]) for k in ("shard", "row", "crc32"))
+        if number not in self._shards:
+            self._shards[number] = Shard(self.folder, number, self.size)
+        image, sets = torch.from_numpy(self._shards[number].read(row, crc32))
         return from_bytes(image), sets
 
     def take(self, rows: Sequence[int] | np.ndarray) -> "Dataset":
@@ -118,4 +130,17 @@ class Dataset:
             empty = torch.empty(0, self.size, self.size)
             return Slices(empty, empty.byte(), [], [])
         images, sets = zip(*(self[i] for i in range(len(self))), strict=True)
-        return Slices(torch.stack(images), torch.stack(sets), self.names, self.patients)
+        return Slices(
+            torch.stack(images), torch.stack(sets), self.names, self.patients, self.complete
+        )
+
+    def _refuse_gaps(self) -> None:
+        """Refuse a dataset that has lost shards."""
+        shards = self.folder / "shards"
+        there = {path.name for path in shards.iterdir()} if shards.is_dir() else set()
+        needed = {f"{number:05d}" for number in self.manifest["shard"].unique()}
+        if lost := sorted(needed - there):
+            raise ValueError(
+                f"{shards / lost[0]}: missing, like {len(lost)} of {len(needed)} shards of the "
+                "dataset; prepare the dataset again"
+            )

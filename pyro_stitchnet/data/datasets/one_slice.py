@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyro_stitchnet.data.datasets.dataset import Dataset
 from pyro_stitchnet.data.datasets.slices import from_bytes
-from pyro_stitchnet.data.preprocessing.steps import Preprocessing, full_scale, to_bytes, window
+from pyro_stitchnet.data.preprocessing.steps import Preprocessing, to_bytes, window
 from pyro_stitchnet.data.scans.stack import Stack
 from pyro_stitchnet.data.scans.streaming import read_stack
 from pyro_stitchnet.labels import ALL_LABELS
@@ -79,7 +79,7 @@ def _image(stack: Stack, index: int, preprocessing: Preprocessing | None) -> np.
                 f"{stack.source}: holds Hounsfield units, so it is not prepared yet; leave out "
                 "--prepared"
             )
-        return window(stack.slices[index], *full_scale(*stack.range))
+        return window(stack.slices[index], *stack.full_scale())
     for one in preprocessing.slices(stack):
         if one.index == index:
             return one.image

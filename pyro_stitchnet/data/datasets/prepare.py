@@ -2,9 +2,13 @@
 
 import hashlib
 import json
+import math
+import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,17 +17,28 @@ from rich.console import Console
 from rich.progress import track
 
 from pyro_stitchnet.data.datasets.dataset import FORMAT, Dataset
-from pyro_stitchnet.data.datasets.prepare_scan import Job, Unit
-from pyro_stitchnet.data.datasets.shards import ROWS, SKIPPED, finished_shards
+from pyro_stitchnet.data.datasets.prepare_scan import Job, Trial, Unit
+from pyro_stitchnet.data.datasets.shards import (
+    ROWS,
+    SKIPPED,
+    checksums,
+    finished_shards,
+    write_table,
+)
 from pyro_stitchnet.data.preprocessing.steps import Preprocessing
 from pyro_stitchnet.data.scans.endings import IMAGE_ENDINGS
 from pyro_stitchnet.data.sources import SOURCES, detect
 from pyro_stitchnet.data.sources.folder import FOLDER
 from pyro_stitchnet.labels import LABEL_RULES
-from pyro_stitchnet.runtime.files import naming, write_atomically
-from pyro_stitchnet.runtime.workers import work
+from pyro_stitchnet.runtime.checksums import read_json, write_json
+from pyro_stitchnet.runtime.files import naming
+from pyro_stitchnet.runtime.locks import only_run
+from pyro_stitchnet.runtime.workers import UnitLost, work
 
-__all__ = ["find_jobs", "prepare"]
+__all__ = ["TIME_LIMIT", "find_jobs", "prepare"]
+
+TIME_LIMIT = 600.0
+"""Seconds that a scan may take, unless told otherwise."""
 
 IMAGES_PER_SHARD = 64
 """How many scans of a single image share a shard."""
@@ -59,8 +74,12 @@ def find_jobs(folders: Sequence[str]) -> list[Job]:
             )
         jobs += sorted(here, key=lambda job: job.scan.name)
     by_name: dict[str, Job] = {}
-    for job in jobs:
+    for place, job in enumerate(jobs):
         twin = by_name.setdefault(job.scan.name, job)
+        if twin is not job and _same_but_form(job.file, twin.file):
+            # One name in two forms of Unicode, beside each other: both files are read.
+            job = replace(job, scan=replace(job.scan, name=f"{job.scan.name}~2"))
+            jobs[place], twin = job, by_name.setdefault(job.scan.name, job)
         if twin is not job:
             if twin.file == job.file:
                 raise ValueError(f"{twin.file}: is given twice; name its folder once")
@@ -68,7 +87,22 @@ def find_jobs(folders: Sequence[str]) -> list[Job]:
                 f"{job.file}: its scan has the same name {job.scan.name!r} as "
                 f"{twin.file}; rename one of them"
             )
-    return jobs
+    return _without_halves(jobs)
+
+
+def _without_halves(jobs: Sequence[Job]) -> list[Job]:
+    """Give scans of one DICOM series in several of the given folders a fault: none is whole."""
+    places: dict[str, list[Path]] = {}
+    for job in jobs:
+        places.setdefault(job.scan.series or "", []).append(job.file)
+    checked = []
+    for job in jobs:
+        if job.scan.series and len(places[job.scan.series]) > 1:
+            other = next((at for at in places[job.scan.series] if at != job.file), job.file)
+            fault = f"{job.file}: its series is also in {other}; give one folder that holds both"
+            job = replace(job, scan=replace(job.scan, fault=job.scan.fault or fault))
+        checked.append(job)
+    return checked
 
 
 def prepare(
@@ -76,9 +110,10 @@ def prepare(
     out: Path,
     *,
     preprocessing: Preprocessing,
-    workers: int = 1,
+    workers: int = 0,
     scheduler: str | None = None,
     skip_bad: bool = False,
+    time_limit: float = TIME_LIMIT,
     progress: bool = True,
 ) -> Dataset:
     """Read, preprocess and store scans.
@@ -89,10 +124,12 @@ def prepare(
         folders: as for :func:`find_jobs`.
         out: the dataset's folder.
         preprocessing: the steps.
-        workers: processes on this machine; 1 works in this process.
+        workers: processes on this machine, which may die or hang at a scan without harm to the
+            others; 0 works in this process.
         scheduler: address of a dask scheduler whose workers do the work instead, on machines with
             the same files.
         skip_bad: whether to leave out scans that cannot be used, and list them in ``skipped.csv``.
+        time_limit: seconds that a scan may take in a process on this machine.
         progress: whether to show a progress bar.
 
     Returns:
@@ -102,16 +139,20 @@ def prepare(
         FileExistsError: ``out`` holds a finished dataset.
         FileNotFoundError: a folder or file is missing.
         ValueError: a scan cannot be used (without ``skip_bad``), two slices have the same name,
-            ``out`` holds the start of another dataset, or ``workers`` is below 1.
-        OSError: ``out`` cannot be written; the next call resumes.
+            ``out`` holds the start of another dataset or lost files during the run, or ``workers``
+            or ``time_limit`` is out of range.
+        OSError: ``out`` cannot be written, or another run writes there; the next call resumes.
     """
-    if workers < 1:
-        raise ValueError(f"workers must be at least 1, got {workers}")
+    if workers < 0:
+        raise ValueError(f"workers must be at least 0, got {workers}")
+    if not 0 < time_limit < math.inf:
+        raise ValueError(f"time_limit must be a positive number of seconds, got {time_limit}")
     if (out / "dataset.json").exists():
         raise FileExistsError(f"{out}: holds a dataset already; choose another --out")
     out = out.absolute()  # other workers may have another working directory
     jobs = find_jobs(folders)
-    units = _units(jobs)
+    if not skip_bad and (faults := [job.scan.fault for job in jobs if job.scan.fault]):
+        raise ValueError(faults[0])
     about = {
         "format": FORMAT,
         "package": version("pyro-stitchnet"),
@@ -127,21 +168,89 @@ def prepare(
             for name in sorted({job.source for job in jobs})
         },
     }
-    _write_plan(out, {**about, "scans": _digest(jobs)})
-    done = finished_shards(out)
-    missing = [shard for shard in range(len(units)) if shard not in done]
-    units_left = [Unit(out, shard, units[shard], preprocessing, skip_bad) for shard in missing]
-    with naming(out):
+    plan = {**about, "scans": _digest(jobs)}
+    digest = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
+    shards = _shards(jobs)
+    with naming(out), only_run(out), _noticing_removal(out):
+        if (out / "dataset.json").exists():  # since the first look
+            raise FileExistsError(f"{out}: holds a dataset already; choose another --out")
+        _write_plan(out, plan)
+        done = finished_shards(out, digest)
+        units = [
+            Unit(out, shard, scans, preprocessing, skip_bad, digest)
+            for shard, scans in enumerate(shards)
+            if shard not in done
+        ]
         for _ in track(
-            work(units_left, workers, scheduler),
+            _run(units, workers, scheduler, time_limit),
             "preparing",
-            total=len(units),
+            total=len(shards),
             completed=len(done),
             console=Console(stderr=True),
             disable=not progress,
         ):
             pass
-    return _finish(out, about)
+        return _finish(out, about, digest, len(shards))
+
+
+def _run(
+    units: Sequence[Unit], workers: int, scheduler: str | None, limit: float
+) -> Iterator[bool]:
+    """Run units; one that is lost runs again, without the scans that end or hang their process."""
+    lost: list[tuple[Unit, str]] = []
+
+    def note(unit: object, reason: str) -> bool:
+        assert isinstance(unit, Unit)
+        lost.append((unit, reason))
+        if not unit.skip_bad:
+            raise UnitLost(reason)  # ends the others; below, the scan is found that did it
+        return False
+
+    with suppress(UnitLost):
+        yield from filter(None, work(units, workers, scheduler, limit=limit, lost=note))
+    for unit, reason in lost:
+        faults = _culprits(unit, workers, scheduler, limit) if len(unit.jobs) > 1 else {0: reason}
+        jobs = [
+            replace(job, scan=replace(job.scan, fault=f"{job.file}: {faults[place]}"))
+            if place in faults
+            else job
+            for place, job in enumerate(unit.jobs)
+        ]
+        if faults and not unit.skip_bad:
+            raise ValueError(next(job.scan.fault for job in jobs if job.scan.fault))
+        again = [replace(unit, jobs=jobs)]
+        yield from work(again, min(workers, 1), scheduler, limit=limit * len(jobs), lost=_give_up)
+
+
+def _give_up(unit: object, reason: str) -> bool:
+    assert isinstance(unit, Unit)
+    raise UnitLost(f"{unit.jobs[0].file} or another scan of shard {unit.shard}: {reason}")
+
+
+def _culprits(unit: Unit, workers: int, scheduler: str | None, limit: float) -> dict[int, str]:
+    """Return place -> reason for the scans of a unit that end or hang their process."""
+    faults: dict[int, str] = {}
+    trials = [Trial(unit.out, job, unit.preprocessing) for job in unit.jobs]
+
+    def note(trial: object, reason: str) -> None:
+        faults[next(place for place, one in enumerate(trials) if one is trial)] = reason
+
+    for _ in work(trials, workers, scheduler, limit=limit, lost=note):
+        pass
+    return faults
+
+
+@contextmanager
+def _noticing_removal(out: Path) -> Iterator[None]:
+    """Name the cause where a file is missing because the whole folder was removed."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        if (out / "plan.json").exists():
+            raise
+        raise ValueError(
+            f"{out}: was removed while this ran; run the same command again"
+        ) from error
 
 
 def _parse(text: str) -> tuple[Path, str]:
@@ -163,20 +272,26 @@ def _caution(name: str, jobs: Iterable[Job]) -> str:
     return SOURCES[name].caution if assumed or name != FOLDER.name else ""
 
 
-def _units(jobs: Iterable[Job]) -> list[list[Job]]:
+def _shards(jobs: Iterable[Job]) -> list[list[Job]]:
     """Group jobs by shard: one job each, or up to :data:`IMAGES_PER_SHARD` of a single image."""
-    units: list[list[Job]] = []
+    shards: list[list[Job]] = []
     room = 0
     for job in jobs:
         single = job.file.suffix.lower() in IMAGE_ENDINGS and (
             isinstance(job.scan.image, Path) or len(job.scan.image) == 1
         )
         if not single or not room:
-            units.append([])
+            shards.append([])
             room = IMAGES_PER_SHARD
-        units[-1].append(job)
+        shards[-1].append(job)
         room = room - 1 if single else 0
-    return units
+    return shards
+
+
+def _same_but_form(path: Path, other: Path) -> bool:
+    """Whether two different paths are spelt with the same letters, in two forms of Unicode."""
+    one, two = (unicodedata.normalize("NFC", os.fspath(each)) for each in (path, other))
+    return path != other and one == two
 
 
 def _digest(jobs: Sequence[Job]) -> str:
@@ -188,24 +303,33 @@ def _digest(jobs: Sequence[Job]) -> str:
 def _write_plan(out: Path, plan: Mapping[str, object]) -> None:
     """Write the plan of a preparation; refuse a folder that was started with another plan."""
     path = out / "plan.json"
-    text = json.dumps(plan, indent=2) + "\n"
     if path.exists():
-        started = json.loads(path.read_text(encoding="utf-8"))
-        differ = [key for key, value in json.loads(text).items() if started.get(key) != value]
+        try:
+            started = read_json(path)
+        except ValueError as error:
+            raise ValueError(f"{error}; remove it, and run the same command again") from error
+        differ = [key for key, value in plan.items() if started.get(key) != value]
         if differ:
             raise ValueError(
                 f"{out}: holds the start of a dataset whose {', '.join(differ)} differ; repeat the "
                 "command that started it, or choose another --out"
             )
-    (out / "shards").mkdir(parents=True, exist_ok=True)
-    write_atomically(path, text)
+    (out / "shards").mkdir(exist_ok=True)
+    write_json(path, plan)
 
 
-def _finish(out: Path, about: Mapping[str, object]) -> Dataset:
+def _finish(out: Path, about: Mapping[str, object], plan: str, shards: int) -> Dataset:
     """Join the shards' tables, and write ``dataset.json`` last."""
-    skipped = finished_shards(out, SKIPPED)
-    write_atomically(out / SKIPPED, pd.concat(skipped.values()).to_csv(index=False))
-    manifest = pd.concat(finished_shards(out).values(), ignore_index=True)
+    tables = finished_shards(out, plan)
+    if lost := sorted(set(range(shards)) - set(tables)):
+        raise ValueError(
+            f"{out}: {len(lost)} of {shards} shards were removed while this ran; run the same "
+            "command again"
+        )
+    manifest, skipped = (
+        pd.concat(part, ignore_index=True) for part in zip(*tables.values(), strict=True)
+    )
+    write_table(skipped, out / SKIPPED)
     if manifest.empty:
         raise ValueError(f"{out}: no slice is left, see {out / SKIPPED}")
     repeated = manifest["slice"][manifest["slice"].duplicated()]
@@ -216,7 +340,7 @@ def _finish(out: Path, about: Mapping[str, object]) -> Dataset:
         )
     for left in [*(out / "shards").glob(".*.tmp"), *out.glob(".*.tmp")]:  # of killed workers
         shutil.rmtree(left) if left.is_dir() else left.unlink()
-    write_atomically(out / ROWS, manifest.to_csv(index=False))
-    write_atomically(out / "dataset.json", json.dumps(about, indent=2) + "\n")
-    (out / "plan.json").unlink()
+    write_table(manifest, out / ROWS)
+    write_json(out / "dataset.json", {**about, "checksums": checksums(out)})
+    (out / "plan.json").unlink(missing_ok=True)
     return Dataset(out)

@@ -1,7 +1,8 @@
 """The work of one process during preparation: from the files of scans to a shard of a dataset."""
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -11,13 +12,16 @@ import pandas as pd
 from pyro_stitchnet.data.datasets.leakage import perceptual_hash
 from pyro_stitchnet.data.datasets.shards import MANIFEST, write_shard
 from pyro_stitchnet.data.preprocessing.steps import PreparedSlice, Preprocessing, to_bytes
+from pyro_stitchnet.data.scans.endings import VOLUME_ENDINGS
 from pyro_stitchnet.data.scans.masks import read_mask
+from pyro_stitchnet.data.scans.not_scans import refuse_label_map, refuse_result
 from pyro_stitchnet.data.scans.stack import Stack
 from pyro_stitchnet.data.scans.streaming import read_stack
 from pyro_stitchnet.data.sources.base import ScanFiles
-from pyro_stitchnet.labels import ALL_LABELS, CONSOLIDATION, GGO, LABEL_RULES, LABELS
+from pyro_stitchnet.labels import ALL_LABELS, CONSOLIDATION, GGO, LABEL_RULES, LABELS, LESIONS
+from pyro_stitchnet.runtime.text import escaped, identity
 
-__all__ = ["Job", "Unit", "prepare_scan"]
+__all__ = ["Job", "Trial", "Unit", "prepare_scan"]
 
 Rule = Mapping[int, frozenset[int]]
 
@@ -62,10 +66,15 @@ def prepare_scan(
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: a file is unreadable, its mask does not fit, or no slice has enough lung.
+        ValueError: a file is unreadable or no scan, its mask does not fit, or no slice has enough
+            lung.
     """
     scan = job.scan
+    if scan.fault:
+        raise ValueError(scan.fault)
+    refuse_result(scan.image)
     stack = read_stack(scan.image, spool, series=scan.series)
+    refuse_label_map(scan.image, stack)
     empty = True
     for one in preprocessing.slices(stack, _label_sets(job, stack), stacked=scan.stacked):
         empty = False
@@ -87,6 +96,7 @@ class Unit:
         jobs: the scans.
         preprocessing: the steps.
         skip_bad: whether to skip scans that cannot be prepared.
+        plan: digest of the plan of the dataset.
     """
 
     out: Path
@@ -94,24 +104,25 @@ class Unit:
     jobs: Sequence[Job]
     preprocessing: Preprocessing
     skip_bad: bool
+    plan: str = ""
 
-    def __call__(self) -> None:
-        """Prepare the scans and write the shard."""
+    def __call__(self) -> bool:
+        """Prepare the scans and write the shard; return True."""
         slices: list[np.ndarray] = []
         rows: list[dict[str, object]] = []
         skipped: list[dict[str, str]] = []
-        shards = self.out / "shards"
-        # `prepare` removes folders of this name at its end, in case this process is killed.
-        with tempfile.TemporaryDirectory(prefix=".spool.", suffix=".tmp", dir=shards) as work:
+        with _spool(self.out) as work:
             for job in self.jobs:
                 try:
-                    spool = Path(work) / "slices.raw"
-                    prepared = list(prepare_scan(job, self.preprocessing, spool))
-                except (ValueError, OSError) as error:
+                    prepared = list(prepare_scan(job, self.preprocessing, Path(work) / "slices"))
+                except Exception as error:
                     disk_full = isinstance(error, OSError) and str(error.filename).startswith(work)
-                    if disk_full or not self.skip_bad:
+                    named = isinstance(error, ValueError | OSError)
+                    if disk_full or (named and not self.skip_bad):
                         raise
-                    skipped.append({"scan": job.scan.name, "reason": str(error)})
+                    if not self.skip_bad:
+                        raise ValueError(_reason(job, error)) from error
+                    skipped.append({"scan": job.scan.name, "reason": _reason(job, error)})
                     continue
                 rows += [row for row, _ in prepared]
                 slices += [one for _, one in prepared]
@@ -123,7 +134,43 @@ class Unit:
             np.stack(slices) if slices else np.empty((0, 2, size, size), np.uint8),
             table.assign(shard=self.shard, row=np.arange(len(table))),
             pd.DataFrame(skipped, columns=["scan", "reason"]),
+            self.plan,
         )
+        return True
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A scan, read and preprocessed only to see whether its process survives.
+
+    Attributes:
+        out: the dataset's folder.
+        job: the scan.
+        preprocessing: the steps.
+    """
+
+    out: Path
+    job: Job
+    preprocessing: Preprocessing
+
+    def __call__(self) -> None:
+        """Prepare the scan; errors are those of :class:`Unit` to report."""
+        with _spool(self.out) as work, suppress(Exception):
+            for _ in prepare_scan(self.job, self.preprocessing, Path(work) / "slices"):
+                pass
+
+
+def _spool(out: Path) -> "tempfile.TemporaryDirectory[str]":
+    """Return a temporary folder; `prepare` removes it at its end, if this process is killed."""
+    return tempfile.TemporaryDirectory(prefix=".spool.", suffix=".tmp", dir=out / "shards")
+
+
+def _reason(job: Job, error: Exception) -> str:
+    """Return why a scan cannot be prepared; the text names its file."""
+    if isinstance(error, ValueError | OSError):
+        return escaped(str(error))
+    kind = ": ".join(filter(None, (type(error).__name__, str(error))))
+    return escaped(f"{job.file}: cannot be prepared ({kind}); leave it out")
 
 
 def _label_sets(job: Job, stack: Stack) -> np.ndarray | None:
@@ -162,29 +209,65 @@ def _bits(labels: Iterable[int]) -> int:
     return sum(1 << label for label in labels)
 
 
+def _rule_sets(job: Job, index: int) -> set[int]:
+    """Return the sets of labels, as bits, that a slice's pixels may be given."""
+    scan = job.scan
+    if scan.everywhere is not None:
+        return {_bits(scan.everywhere)}
+    mask = scan.mask[index] if isinstance(scan.mask, tuple) else scan.mask
+    return {ALL_LABELS} if mask is None else {_bits(labels) for labels in job.rule.values()}
+
+
+def _tells_labels(sets: Collection[int]) -> bool:
+    return all(bits.bit_count() == 1 for bits in sets)
+
+
+def _tells_infection(sets: Collection[int]) -> bool:
+    lesions = _bits(LESIONS)
+    return all(bits & lesions in (0, bits) for bits in sets)
+
+
+def _names(sets: Iterable[int]) -> str:
+    """Return sets of labels as text, such as "0 1 2+3"."""
+    names = ("+".join(str(k) for k in range(len(LABELS)) if bits >> k & 1) for bits in sets)
+    return " ".join(sorted(names))
+
+
+def _warnings(stack: Stack) -> Iterator[str]:
+    """Yield what is doubtful about a scan's file; arrays and images never have a spacing."""
+    yield from stack.warnings
+    if not stack.spaced and stack.source.name.lower().endswith(VOLUME_ENDINGS):
+        yield "The file has no voxel spacing: its voxels are taken to be 1 mm apart."
+
+
 def _row(job: Job, stack: Stack, one: PreparedSlice) -> dict[str, object]:
     """Return a slice's row of the manifest, without its place in a shard."""
     scan = job.scan
     between, row, column = stack.spacing
-    sets = np.unique(one.label_sets).tolist()
-    names = ["+".join(str(k) for k in range(len(LABELS)) if bits >> k & 1) for bits in sets]
+    sets = set(np.unique(one.label_sets).tolist())
+    rule_sets = _rule_sets(job, one.index)
+    # A mask that leaves pixels out says what it can tell by its other values.
+    can_occur = rule_sets - {ALL_LABELS} | sets
     return {
         "slice": scan.name if len(stack) == 1 else f"{scan.name}/{one.index:04d}",
         "patient": scan.patient,
-        "study": scan.study or stack.study,
+        "study": identity(scan.study or stack.study),
         "scan": scan.name,
         "index": one.index,
         "source": job.source,
-        "file": str(job.file),
+        "file": escaped(str(job.file)),
         "hounsfield": stack.hounsfield,
+        "warnings": " ".join(_warnings(stack)),
         "slice_mm": between,
         "row_mm": row,
         "column_mm": column,
         **asdict(one.placement),
         "lung": float(one.lung.mean()),
-        "label_sets": " ".join(sorted(names)),
-        "labelled": sets != [ALL_LABELS],
-        "complete": all(bits.bit_count() == 1 for bits in sets),
+        "rule_sets": _names(rule_sets),
+        "label_sets": _names(sets),
+        "labelled": sets != {ALL_LABELS},
+        "complete": _tells_labels(can_occur),
+        "tells_infection": _tells_infection(can_occur),
         "has_ggo": 1 << GGO in sets,
         "has_consolidation": 1 << CONSOLIDATION in sets,
         "hash": perceptual_hash(one.image),

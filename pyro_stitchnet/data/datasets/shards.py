@@ -4,6 +4,7 @@
 
     SHARD/manifest.csv    a row for each slice, see MANIFEST
     SHARD/skipped.csv     scans left out, and the reason
+    SHARD/shard.json      the plan that the shard belongs to, and checksums of both tables
     SHARD/slices/         a Zarr array, uint8 (n, 2, S, S): grey values and label sets
 
 A shard is a Zarr array, which other languages can read. This module reads slices without Zarr:
@@ -16,9 +17,11 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,15 +30,22 @@ from numcodecs.checksum32 import CRC32C
 from numcodecs.zstd import Zstd
 from zarr.codecs import ZstdCodec
 
+from pyro_stitchnet.runtime.checksums import read_json, sha256, verify, write_json
+from pyro_stitchnet.runtime.files import write_atomically
+from pyro_stitchnet.runtime.text import csv_text
+
 __all__ = [
     "MANIFEST",
     "ROWS",
     "SKIPPED",
     "TEXT",
     "Shard",
+    "check_tables",
+    "checksums",
     "finished_shards",
     "read_table",
     "write_shard",
+    "write_table",
 ]
 
 MANIFEST = {
@@ -47,6 +57,7 @@ MANIFEST = {
     "source": "kind of source",
     "file": "the scan's file or folder",
     "hounsfield": "whether the scan's grey values were HU",
+    "warnings": "what is doubtful about the scan's file, such as its orientation",
     "slice_mm": "distance between slices, mm (1 where unknown)",
     "row_mm": "distance between rows, mm",
     "column_mm": "distance between columns, mm",
@@ -56,22 +67,30 @@ MANIFEST = {
     "left": "left edge",
     "pixel": "side of a pixel of the image, in pixels of the scan's slice",
     "lung": "share of the image inside the lung field",
-    "label_sets": "the sets of labels that occur, such as 0 1 2+3",
+    "rule_sets": "the sets of labels that its labelling rule can give, such as 0 1 2+3",
+    "label_sets": "the sets of labels that occur",
     "labelled": "whether a pixel's set leaves out a label",
-    "complete": "whether every pixel has one label",
+    "complete": "whether its rule tells the labels apart, and every pixel is labelled",
+    "tells_infection": "whether its rule tells infection from the rest, and every pixel is "
+    "labelled",
     "has_ggo": "whether a pixel is labelled GGO",
     "has_consolidation": "whether a pixel is labelled consolidation",
     "hash": "nearly equal for copies of an image, see data.datasets.leakage.perceptual_hash",
     "shard": "number of the shard",
     "row": "of the slice in its shard",
+    "crc32": "checksum of the slice's grey values and label sets",
 }
 """The columns of `manifest.csv`: name and meaning."""
 
-TEXT = ("slice", "patient", "study", "scan", "source", "file", "label_sets", "hash", "reason")
+TEXT = (
+    "slice", "patient", "study", "scan", "source", "file", "rule_sets", "label_sets", "hash",
+    "reason", "warnings",
+)  # fmt: skip
 """The columns of both tables that are text, even if they look like numbers."""
 
 # The files of the two tables.
 ROWS, SKIPPED = "manifest.csv", "skipped.csv"
+ABOUT = "shard.json"
 
 MISSING = 2**64 - 1  # the offset of a slice that was never written
 
@@ -82,12 +101,13 @@ class Shard:
     No file stays open in between, so a shard can be sent to other processes.
     """
 
-    def __init__(self, folder: Path, number: int) -> None:
+    def __init__(self, folder: Path, number: int, size: int) -> None:
         """Read the index of the shard: where in the file each slice lies.
 
         Args:
             folder: the dataset's.
             number: of the shard.
+            size: rows and columns of a slice.
 
         Raises:
             ValueError: the shard is damaged.
@@ -97,16 +117,22 @@ class Shard:
         with self._damage():
             about = json.loads((self._path / "slices" / "zarr.json").read_bytes())
             n, *self._shape = about["shape"]
+            if self._shape != [2, size, size]:
+                raise ValueError(f"slices of {self._shape}, not {[2, size, size]}")
             with self._file.open("rb") as file:
                 file.seek(-16 * n - 4, os.SEEK_END)  # offset and length of each, and a checksum
                 index = CRC32C(location="end").decode(file.read())
             self._index = np.frombuffer(index, "<u8").reshape(n, 2)
 
-    def __getitem__(self, row: int) -> np.ndarray:
+    def read(self, row: int, crc32: int) -> np.ndarray:
         """Read grey values and label sets of a slice, uint8 (2, S, S).
 
+        Args:
+            row: of the slice in the shard.
+            crc32: its checksum, from the manifest.
+
         Raises:
-            ValueError: the shard is damaged.
+            ValueError: the shard is damaged, or holds another slice there.
         """
         values = np.empty(self._shape, np.uint8)
         with self._damage():
@@ -116,6 +142,8 @@ class Shard:
             with self._file.open("rb") as file:
                 file.seek(start)
                 Zstd().decode(file.read(length), out=values)
+            if zlib.crc32(values.data) != crc32:
+                raise ValueError("a slice is another than the manifest's")
         return values
 
     @contextmanager
@@ -134,6 +162,7 @@ def write_shard(
     slices: np.ndarray,
     rows: pd.DataFrame,
     skipped: pd.DataFrame,
+    plan: str = "",
 ) -> None:
     """Write a shard under a temporary name, then rename it; an existing shard is kept.
 
@@ -141,8 +170,9 @@ def write_shard(
         folder: the dataset's.
         number: of the shard.
         slices: grey values and label sets, uint8 (n, 2, S, S); no label set is empty.
-        rows: n rows of the manifest.
+        rows: n rows of the manifest, but their checksums.
         skipped: scans left out, with the columns scan and reason.
+        plan: digest of the plan of the dataset.
     """
     path = _path(folder, number)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
@@ -156,20 +186,62 @@ def write_shard(
             shards=(max(n, 1), *size),
             compressors=ZstdCodec(level=3, checksum=True),
         )[:] = slices
-        rows.to_csv(temporary / ROWS, index=False)
-        skipped.to_csv(temporary / SKIPPED, index=False)
+        crc32 = [zlib.crc32(np.ascontiguousarray(one).data) for one in slices]
+        write_table(rows.assign(crc32=crc32), temporary / ROWS)
+        write_table(skipped, temporary / SKIPPED)
+        write_json(temporary / ABOUT, {"plan": plan, "checksums": checksums(temporary)})
         if not path.exists():  # else another worker had the same work and was faster
             temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def finished_shards(folder: Path, table: str = ROWS) -> dict[int, pd.DataFrame]:
-    """Read a table of every finished shard, by the shard's number."""
-    return {
-        int(path.parent.name): read_table(path)
-        for path in sorted((folder / "shards").glob(f"[0-9]*/{table}"))
-    }
+def finished_shards(folder: Path, plan: str = "") -> dict[int, tuple[pd.DataFrame, pd.DataFrame]]:
+    """Read the rows and the skipped scans of every finished shard, by the shard's number.
+
+    Args:
+        folder: the dataset's.
+        plan: digest of the plan of the dataset.
+
+    Raises:
+        ValueError: a shard is damaged, or belongs to another plan.
+    """
+    shards = {}
+    for path in sorted((folder / "shards").glob("[0-9]*")):
+        try:
+            about = read_json(path / ABOUT)
+            check_tables(path, about)
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{path}: damaged ({error}); remove it, and prepare again") from error
+        if about.get("plan") != plan:
+            raise ValueError(
+                f"{path}: belongs to another dataset, or to one of another version; choose another "
+                "--out"
+            )
+        shards[int(path.name)] = read_table(path / ROWS), read_table(path / SKIPPED)
+    return shards
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """Return the checksums of both tables in a folder."""
+    return {name: sha256(folder / name) for name in (ROWS, SKIPPED)}
+
+
+def check_tables(folder: Path, about: Mapping[str, Any]) -> None:
+    """Compare both tables in a folder with the checksums that were noted for them.
+
+    Raises:
+        FileNotFoundError: a table is missing.
+        ValueError: a table is another.
+    """
+    noted = about.get("checksums")
+    for name in (ROWS, SKIPPED):
+        verify(folder / name, noted.get(name) if isinstance(noted, dict) else None)
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a table atomically, such that :func:`read_table` reads the same."""
+    write_atomically(path, csv_text(table))
 
 
 def read_table(path: Path) -> pd.DataFrame:

@@ -28,7 +28,7 @@ class SliceSet(Protocol):
 
     @property
     def complete(self) -> Sequence[bool]:
-        """Whether every pixel of each slice has one label."""
+        """Whether each slice's rule tells the labels apart, and every pixel is labelled."""
         ...
 
     def __len__(self) -> int: ...
@@ -47,6 +47,9 @@ class Slices:
         label_sets: the labels that each pixel may have, bit k for label k, uint8 (N, S, S).
         names: of the slices.
         patients: the patient of each slice.
+        complete: whether each slice's labelling rule tells the labels apart, and every pixel is
+            labelled; by default, whether every pixel has one label, which holds for a mask of
+            infection without infection, too.
 
     Raises:
         ValueError: shapes differ, or grey values are out of [0, 1].
@@ -56,6 +59,7 @@ class Slices:
     label_sets: Tensor
     names: Sequence[str]
     patients: Sequence[str]
+    complete: Sequence[bool] = ()
 
     def __post_init__(self) -> None:
         """Check shapes and ranges."""
@@ -69,12 +73,11 @@ class Slices:
             raise ValueError("images must be grey values in [0, 1]")
         if len(self.names) != n or len(self.patients) != n:
             raise ValueError(f"{n} slices need as many names and patients")
-
-    @property
-    def complete(self) -> Sequence[bool]:
-        """Whether every pixel of each slice has one label."""
-        single = (self.label_sets & (self.label_sets - 1)) == 0
-        return list(single.flatten(1).all(1).tolist())
+        if not self.complete:
+            single = (self.label_sets & (self.label_sets - 1)) == 0
+            object.__setattr__(self, "complete", single.flatten(1).all(1).tolist())
+        if len(self.complete) != n:
+            raise ValueError(f"{n} slices, but {len(self.complete)} values of complete")
 
     def __len__(self) -> int:
         """Return the number of slices."""
@@ -92,6 +95,7 @@ class Slices:
             self.label_sets[index],
             [self.names[i] for i in index],
             [self.patients[i] for i in index],
+            [self.complete[i] for i in index],
         )
 
     def labels(self) -> Tensor:

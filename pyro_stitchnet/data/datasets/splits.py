@@ -1,8 +1,8 @@
 """Training, validation and test parts that share no patient, and budgets of labels.
 
 A *manifest* is a table with a row for each slice and at least these columns: ``slice``, its unique
-name; ``patient``; and the booleans ``labelled``, ``complete`` (every pixel has one label),
-``has_ggo`` and ``has_consolidation``.
+name; ``patient``; and the booleans ``labelled``, ``complete`` (its rule tells the labels apart, and
+every pixel is labelled), ``has_ggo`` and ``has_consolidation``.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from pyro_stitchnet.runtime.files import write_atomically
+from pyro_stitchnet.runtime.text import csv_text
 
 __all__ = ["PARTS", "assign", "keep_labels", "write_split"]
 
@@ -145,7 +146,7 @@ def write_split(path: str | Path, manifest: pd.DataFrame, parts: pd.Series) -> N
     """
     _check(manifest, parts)
     table = manifest[["slice", "patient"]].assign(part=parts)
-    write_atomically(Path(path), table.to_csv(index=False, lineterminator="\n"))
+    write_atomically(Path(path), csv_text(table))
 
 
 def _check(manifest: pd.DataFrame, parts: pd.Series | None = None) -> None:

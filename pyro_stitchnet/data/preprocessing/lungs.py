@@ -14,8 +14,9 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import ConvexHull
 
 from pyro_stitchnet.data.preprocessing.morphology import closed, opened
+from pyro_stitchnet.data.scans.volume import SPACING
 
-__all__ = ["LUNG_METHODS", "LungSegmenter", "classical_lungs", "lungmask_lungs"]
+__all__ = ["LUNG_METHODS", "LungSegmenter", "classical_lungs", "convex_hull", "lungmask_lungs"]
 
 
 class LungSegmenter(Protocol):
@@ -38,7 +39,8 @@ class LungSegmenter(Protocol):
             hounsfield: whether ``slices`` are in Hounsfield units.
 
         Raises:
-            ValueError: ``slices`` or ``spacing`` have not three axes, or an extent of 0.
+            ValueError: ``slices`` have not three axes, or an axis is empty; or ``spacing`` is not
+                three lengths that a scan may have.
         """
 
 
@@ -173,8 +175,11 @@ def _check(slices: Sequence[np.ndarray] | np.ndarray, spacing: tuple[float, ...]
     shape = (len(slices), *(slices[0].shape if len(slices) else ()))
     if len(shape) != 3 or 0 in shape:
         raise ValueError(f"slices must be (S, R, C), none of them 0, not {shape}")
-    if len(spacing) != 3 or not all(side > 0 for side in spacing):
-        raise ValueError(f"spacing must be three lengths in mm above 0, not {spacing}")
+    # Morphology of a radius in mm would take for ever on smaller pixels.
+    if len(spacing) != 3 or not all(SPACING[0] <= side <= SPACING[1] for side in spacing):
+        raise ValueError(
+            f"spacing must be three lengths of {SPACING[0]} to {SPACING[1]:.0f} mm, not {spacing}"
+        )
 
 
 def _levels(slices: np.ndarray) -> tuple[float, float]:
@@ -255,7 +260,7 @@ def _below_wall(lung: np.ndarray, pixel: tuple[float, ...]) -> np.ndarray:
     hull = np.zeros(_DIRECTIONS, np.float32)
     np.minimum.at(first, direction[lung], radius[lung])
     np.maximum.at(last, direction[lung], radius[lung])
-    inside = _hull(lung)
+    inside = convex_hull(lung)
     np.maximum.at(hull, direction[inside], radius[inside])
     every = np.arange(_DIRECTIONS)
     at_wall = (last >= 0) & (last > hull - _AT_THE_WALL)
@@ -266,7 +271,7 @@ def _below_wall(lung: np.ndarray, pixel: tuple[float, ...]) -> np.ndarray:
     return below
 
 
-def _hull(lung: np.ndarray) -> np.ndarray:
+def convex_hull(lung: np.ndarray) -> np.ndarray:
     """Return the convex hull of a non-empty mask (R, C), its edges included."""
     rows = np.flatnonzero(lung.any(1))
     ends = [lung[rows].argmax(1), lung.shape[1] - 1 - lung[rows, ::-1].argmax(1)]

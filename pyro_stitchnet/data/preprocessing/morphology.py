@@ -19,11 +19,11 @@ def dilated(mask: np.ndarray, radius: float, pixel: tuple[float, ...]) -> np.nda
         radius: distance between pixel centres, in the unit of ``pixel``.
         pixel: distance between rows and between columns.
     """
-    height = len(mask)
+    height, most = len(mask), mask.shape[1] - 1
     run, width = mask.copy(), 0  # the mask, widened along its rows by `width` pixels on each side
     whole = np.zeros_like(mask)
     for rows in range(min(int(radius / pixel[0]), height - 1), -1, -1):
-        while math.hypot(rows * pixel[0], (width + 1) * pixel[1]) <= radius:
+        while width < most and math.hypot(rows * pixel[0], (width + 1) * pixel[1]) <= radius:
             width += 1
             run[:, width:] |= mask[:, :-width]
             run[:, :-width] |= mask[:, width:]

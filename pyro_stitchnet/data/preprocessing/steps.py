@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from pyro_stitchnet.data.preprocessing.fill import without_fill
 from pyro_stitchnet.data.preprocessing.morphology import closed, opened
 from pyro_stitchnet.labels import ALL_LABELS, BACKGROUND
+from pyro_stitchnet.runtime.ranges import GreyValue, Millimetres, Share, Side, check_ranges
 
 if TYPE_CHECKING:
     from pyro_stitchnet.data.scans.stack import Stack
@@ -25,7 +27,6 @@ __all__ = [
     "PreparedSlice",
     "Preprocessing",
     "crop",
-    "full_scale",
     "open_and_close",
     "pad_to_square",
     "resize",
@@ -218,9 +219,8 @@ class Preprocessing:
 
     Attributes:
         size: rows and columns of a slice, a multiple of 32; the article's is 352.
-        window: HU that become 0 and 1. In scans without HU, 0 is black and white is the first of
-            1, 255 and 65535 that no value exceeds; if there are values below 0, black is the
-            smallest and white the largest value.
+        window: HU that become 0 and 1. For scans without HU see
+            :meth:`~pyro_stitchnet.data.scans.stack.Stack.full_scale`.
         lungs: the lung method: "classical", "lungmask" (the package of that name), or "none":
             the whole image, for slices that are already cropped to the lungs.
         opening: radius of the opening that smooths the lung field.
@@ -230,14 +230,14 @@ class Preprocessing:
         least_lung: slices whose lung field covers a smaller share are left out.
     """
 
-    size: int = 352
-    window: tuple[float, float] = LUNG_WINDOW
+    size: Side = 352
+    window: tuple[GreyValue, GreyValue] = LUNG_WINDOW
     lungs: str = "classical"
-    opening: float = 2.0
-    closing: float = 4.0
-    margin: float = 5.0
+    opening: Millimetres = 2.0
+    closing: Millimetres = 4.0
+    margin: Millimetres = 5.0
     zero_outside: bool = False
-    least_lung: float = 0.01
+    least_lung: Share = 0.01
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
@@ -251,9 +251,7 @@ class Preprocessing:
             raise ValueError(
                 f"lungs {self.lungs!r} is unknown; choose one of none, {', '.join(LUNG_METHODS)}"
             )
-        for name in ("opening", "closing", "margin", "least_lung"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        check_ranges(self)
 
     def slices(
         self,
@@ -264,6 +262,9 @@ class Preprocessing:
     ) -> Iterator[PreparedSlice]:
         """Prepare the slices of a scan, from the feet; slices with too little lung are left out.
 
+        What lies outside the field of view counts as air, see
+        :func:`~pyro_stitchnet.data.preprocessing.fill.without_fill`.
+
         One slice is in memory at a time, if the stack's slices are in a file.
 
         Args:
@@ -273,11 +274,12 @@ class Preprocessing:
             stacked: whether neighbouring slices are neighbours in the patient.
 
         Raises:
-            ValueError: all voxels are equal.
+            ValueError: all voxels are equal, or neither Hounsfield units nor a full grey scale.
         """
         if stack.range[0] == stack.range[1]:
             raise ValueError(f"{stack.source}: all its voxels are {stack.range[0]}; drop it")
         limits = self.limits(stack)
+        stack = without_fill(stack, limits)
         for index, lung in enumerate(self._lung_fields(stack, limits, stacked)):
             if lung.mean() <= self.least_lung:
                 continue
@@ -293,8 +295,12 @@ class Preprocessing:
             yield resize(pad_to_square(one), self.size)
 
     def limits(self, stack: "Stack") -> tuple[float, float]:
-        """Return the grey values of a scan that become 0 and 1."""
-        return self.window if stack.hounsfield else full_scale(*stack.range)
+        """Return the grey values of a scan that become 0 and 1.
+
+        Raises:
+            ValueError: they are neither Hounsfield units nor span a full scale.
+        """
+        return self.window if stack.hounsfield else stack.full_scale()
 
     def _lung_fields(
         self, stack: "Stack", limits: tuple[float, float], stacked: bool
@@ -314,13 +320,6 @@ class Preprocessing:
         for part in parts:
             for lung in find_lungs(part, stack.spacing, hounsfield=stack.hounsfield):
                 yield open_and_close(lung[None], stack.spacing, self.opening, self.closing)[0]
-
-
-def full_scale(smallest: float, largest: float) -> tuple[float, float]:
-    """Return black and white of a scan without HU, from its smallest and largest grey value."""
-    if smallest < 0:
-        return smallest, largest
-    return 0.0, next((white for white in (1.0, 255.0, 65535.0) if largest <= white), largest)
 
 
 def _along(image: np.ndarray, axis: int, places: np.ndarray, order: int) -> np.ndarray:

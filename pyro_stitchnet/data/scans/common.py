@@ -1,5 +1,6 @@
 """Helpers that the readers of every format share."""
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,13 +9,18 @@ from pathlib import Path
 import numpy as np
 
 __all__ = [
+    "AIR",
     "LPS_TO_RAS",
     "check_finite",
     "counted",
+    "file_beside",
     "looks_hounsfield",
     "reading",
     "without_warnings",
 ]
+
+AIR = -1024.0
+"""What stands for everything outside a scan's field of view, in Hounsfield units."""
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """From the axes of DICOM and ITK (left, back, head) to those of nibabel (right, front, head)."""
@@ -29,6 +35,8 @@ def without_warnings() -> warnings.catch_warnings:
 def reading(path: Path, remedy: str) -> Iterator[None]:
     """Turn any error of a library into a ValueError that names the file and a remedy.
 
+    A ValueError whose message begins with the file's name stays as it is.
+
     Args:
         path: the file that is read in the block.
         remedy: what the user can do about it, without a capital letter or full stop.
@@ -36,9 +44,35 @@ def reading(path: Path, remedy: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        # ITK's messages have several lines and begin with a place in its source code.
-        reason = " ".join(str(error).split()).rpartition("ERROR: ")[2] or type(error).__name__
+        if isinstance(error, ValueError) and str(error).startswith(f"{path}: "):
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{path}: unreadable ({reason}); {remedy}") from error
+
+
+def file_beside(header: Path, name: str) -> Path:
+    """Return the file that a header names, which lies beside or below the header.
+
+    Only what the header says is looked at: the files themselves may be links.
+
+    Args:
+        header: the file that names the other one.
+        name: as in the header.
+
+    Raises:
+        ValueError: the name leads elsewhere, or there is no such file; the message names the
+            header.
+    """
+    parts = re.split(r"[/\\]", name)
+    if not name.isprintable() or not parts[0] or ".." in parts or ":" in parts[0]:
+        raise ValueError(
+            f"{header}: names the file {name!r}, but a header may only name files beside or below "
+            "it; move the file there and correct the header"
+        )
+    for folder in (header.parent, header.resolve().parent):
+        if (file := folder.joinpath(*parts)).is_file():
+            return file
+    raise ValueError(f"{header}: names the file {name!r}, which is missing; copy it there")
 
 
 def looks_hounsfield(voxels: np.ndarray) -> bool:

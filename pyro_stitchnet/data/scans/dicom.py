@@ -1,17 +1,19 @@
 """CT series in folders of DICOM files.
 
-Only the files directly in a folder count: files in its subfolders belong to other scans.
+Only the files directly in a folder count. A series may be spread over several folders:
+:func:`find_series` puts it together by its SeriesInstanceUID, which identifies a series.
 """
 
+import os
+import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pydicom
 from pydicom.misc import is_dicom
-from pydicom.pixels import pixel_array
 from pydicom.uid import EnhancedCTImageStorage, SecondaryCaptureImageStorage
 
 from pyro_stitchnet.data.scans.common import (
@@ -21,6 +23,13 @@ from pyro_stitchnet.data.scans.common import (
     reading,
     without_warnings,
 )
+from pyro_stitchnet.data.scans.dicom_identity import (
+    ACQUISITION_TAGS,
+    Headers,
+    refuse_mixed,
+    without_copies,
+)
+from pyro_stitchnet.data.scans.dicom_pixels import read_grey
 from pyro_stitchnet.data.scans.dicom_slices import (
     CT_MODALITIES,
     MEND,
@@ -28,17 +37,19 @@ from pyro_stitchnet.data.scans.dicom_slices import (
     DicomSlice,
     parse_header,
     series_affine,
+    text_of,
 )
-from pyro_stitchnet.data.scans.volume import Volume
+from pyro_stitchnet.data.scans.volume import Volume, check_affine
 
-__all__ = ["OpenSeries", "Series", "list_series", "open_series"]
+__all__ = ["OpenSeries", "Series", "find_series", "list_series", "open_series"]
 
-AIR = -1024  # Hounsfield units
+AGAIN = "fetch it again or remove it"
+HEAD = 2**16  # bytes of a file that hold its header up to the UID of its series
 
 
 @dataclass(frozen=True)
 class Series:
-    """One series of a folder. Texts are "" where the headers lack them.
+    """One series. Texts are "" where the headers lack them.
 
     Attributes:
         uid: SeriesInstanceUID.
@@ -47,7 +58,7 @@ class Series:
         modality: "CT" and others.
         patient: PatientID.
         study: StudyInstanceUID.
-        files: one for each slice, sorted by name.
+        files: one for each slice, sorted by folder and name.
     """
 
     uid: str
@@ -63,6 +74,16 @@ class Series:
         """Whether the modality is CT or missing."""
         return self.modality in CT_MODALITIES
 
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The folders of its files."""
+        return tuple(dict.fromkeys(file.parent for file in self.files))
+
+    @property
+    def home(self) -> Path:
+        """The folder of its files, or the one that holds all of its folders."""
+        return Path(os.path.commonpath(self.folders))
+
     def __str__(self) -> str:
         """UID, modality, description and number of slices, in one line."""
         return (
@@ -71,21 +92,55 @@ class Series:
         )
 
 
-def list_series(path: Path) -> list[Series]:
+def list_series(path: Path | Sequence[Path]) -> list[Series]:
     """List the series of a folder, sorted by UID; only headers are read.
 
     Left out are hidden files, files that are not DICOM, objects without pixels (DICOMDIR, reports),
-    localisers, and secondary captures without a position in the patient (dose reports).
+    localisers, and secondary captures without a position in the patient (dose reports). A file
+    whose header is unreadable, but whose series is known, counts: :func:`open_series` refuses it.
 
     Args:
-        path: a folder, without its subfolders, or one file.
+        path: a folder, without its subfolders, several folders, or one file.
 
     Raises:
         FileNotFoundError: there is nothing at ``path``.
         ValueError: a header is unreadable, so its series is unknown; the message names the file.
     """
     with without_warnings():
-        return [_describe(headers) for _, headers in sorted(_headers(path).items())]
+        found = _headers(path)
+        found.check()
+        return found.described()
+
+
+def find_series(folders: Iterable[Path]) -> tuple[list[Series], dict[Path, str]]:
+    """List the CT series in many folders; a series that is spread over several is one.
+
+    Args:
+        folders: each without its subfolders.
+
+    Returns:
+        The series, in the order of the folders and by UID; and why folders cannot be listed. Of
+        those folders only series that are spread over others too are returned;
+        :func:`open_series` then names the file at fault.
+    """
+    series: dict[tuple[str, Path | None], Series] = {}
+    bad: dict[Path, str] = {}
+    for folder in folders:
+        try:
+            with without_warnings():
+                found = _headers(folder)
+                here = [one for one in found.described() if one.is_ct]
+            fault = found.unknown
+        except (ValueError, OSError) as error:
+            here, fault = [], str(error)
+        if fault:
+            bad[folder] = fault
+        for one in here:
+            key = (one.uid, None if one.uid else folder)
+            before = series.get(key)
+            series[key] = replace(before, files=before.files + one.files) if before else one
+    spread = [one for one in series.values() if not {*one.folders} <= {*bad}]
+    return spread, bad
 
 
 @dataclass(frozen=True)
@@ -93,12 +148,14 @@ class OpenSeries:
     """A series whose headers are read, and whose slices can be read one by one.
 
     Attributes:
-        source: the folder or file.
+        source: the folder or file; of several folders the one that holds them all.
         series: its description; its files are sorted along the slices' normal.
         affine: of voxels (columns, rows, slices), RAS+, (4, 4).
         shape: columns, rows, slices.
         hounsfield: whether all files have a RescaleIntercept, so that grey values are certainly
             Hounsfield units.
+        lossy: whether a file was compressed with losses.
+        spaced: whether the distance between slices is known; if not, it is 1.
     """
 
     source: Path
@@ -106,6 +163,8 @@ class OpenSeries:
     affine: np.ndarray
     shape: tuple[int, int, int]
     hounsfield: bool
+    lossy: bool
+    spaced: bool
     _slices: tuple[DicomSlice, ...]
 
     def slices(self) -> Iterator[np.ndarray]:
@@ -119,7 +178,7 @@ class OpenSeries:
         """
         for one in self._slices:
             with without_warnings():
-                grey = _grey(one)
+                grey = read_grey(one)
             yield grey
 
     def volume(self) -> Volume:
@@ -132,107 +191,170 @@ class OpenSeries:
         for k, grey in enumerate(self.slices()):
             voxels[k] = grey
         hounsfield = self.hounsfield or looks_hounsfield(voxels)
-        return Volume(voxels.T, self.affine, hounsfield, self.source, study=self.series.study)
+        study, spaced = self.series.study, self.spaced
+        return Volume(voxels.T, self.affine, hounsfield, self.source, study=study, spaced=spaced)
 
 
-def open_series(path: Path, uid: str | None = None) -> OpenSeries:
+def open_series(path: Path | Sequence[Path], uid: str | None = None) -> OpenSeries:
     """Read the headers of one CT series.
 
     Slices are sorted along their normal (axial slices: feet to head). A gantry tilt is kept in the
     affine. Slices without ImagePositionPatient are taken as axial, one slice thickness apart and
-    with InstanceNumber rising from feet to head, which is a guess.
+    with InstanceNumber rising from feet to head, which is a guess. Of identical copies of a file
+    one counts.
 
     Args:
-        path: a folder, without its subfolders, or one file, read as one slice.
+        path: a folder, without its subfolders, several folders, or one file, read as one slice.
         uid: SeriesInstanceUID; None where there is one CT series.
 
     Raises:
         FileNotFoundError: there is nothing at ``path``.
         ValueError: there is no CT series, or there are several and no ``uid``; a header is
-            unreadable; or slices are missing or do not fit together. The message names the file.
+            unreadable; slices are missing or do not fit together; or the series is of several
+            patients or acquisitions. The message names the file or folder.
     """
+    source = path if isinstance(path, Path) else Path(os.path.commonpath(path))
     with without_warnings():
-        headers = _choose(path, _headers(path), uid)
+        headers = without_copies(_choose(source, _headers(path), uid))
         slices = sorted(
             (parse_header(file, header) for file, header in headers.items()),
             key=lambda one: one.height,
         )
+        refuse_mixed(source, slices, headers)
         rows, columns = slices[0].shape
+        affine = LPS_TO_RAS @ series_affine(slices)
+        check_affine(affine, source)
         return OpenSeries(
-            path,
+            source,
             _describe({one.file: headers[one.file] for one in slices}),
-            LPS_TO_RAS @ series_affine(slices),
+            affine,
             (columns, rows, len(slices)),
             all(one.rescale for one in slices),
+            any(one.lossy for one in slices),
+            len(slices) > 1 or slices[0].thickness > 0,
             tuple(slices),
         )
 
 
-Headers = Mapping[Path, pydicom.Dataset]  # of one series' files
+@dataclass(frozen=True)
+class _Found:
+    """The series of some folders.
+
+    Attributes:
+        headers: of every series, by UID.
+        faults: file -> why it is unreadable, of files whose series is known, by UID.
+        unknown: why a file is unreadable whose series is unknown; "" without one.
+    """
+
+    headers: Mapping[str, Headers]
+    faults: Mapping[str, Mapping[Path, str]]
+    unknown: str
+
+    def check(self, uid: str | None = None) -> None:
+        """Refuse a file that may belong to every series, or one that belongs to this series."""
+        for fault in (self.unknown, *self.faults.get(uid or "", {}).values()):
+            if fault:
+                raise ValueError(fault)
+
+    def described(self) -> list[Series]:
+        """Describe the series, sorted by UID."""
+        described = []
+        for uid in sorted({*self.headers, *self.faults}):
+            headers, faulty = self.headers.get(uid, {}), self.faults.get(uid, {})
+            one = _describe(headers) if headers else Series(uid, "", "", "", "", "", ())
+            described.append(replace(one, files=tuple(sorted({*one.files, *faulty}))))
+        return described
 
 
-def _headers(path: Path) -> dict[str, Headers]:
-    """Return the headers of every series, by UID."""
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: missing; give a DICOM folder or file")
-    files = [path]
-    if path.is_dir():  # macOS leaves hidden files in the archives it makes
-        files = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
+def _headers(path: Path | Sequence[Path]) -> _Found:
+    """Return the headers of every series."""
     series: dict[str, dict[Path, pydicom.Dataset]] = defaultdict(dict)
-    for file in files:
-        if (header := _header(file)) is not None:
-            series[_text(header, "SeriesInstanceUID")][file] = header
-    return dict(series)
+    bad: dict[Path, str] = {}
+    for file in _files([path] if isinstance(path, Path) else path):
+        try:
+            with reading(file, AGAIN):
+                if (header := _header(file)) is not None:
+                    series[text_of(header, "SeriesInstanceUID")][file] = header
+        except ValueError as error:
+            bad[file] = str(error)
+    faults: dict[str, dict[Path, str]] = defaultdict(dict)
+    for file, fault in bad.items():
+        if uid := _series_of(file):
+            faults[uid][file] = fault
+    known = {file for files in faults.values() for file in files}
+    return _Found(series, faults, next((bad[file] for file in bad if file not in known), ""))
+
+
+def _files(paths: Sequence[Path]) -> Iterator[Path]:
+    """Yield the files to read, sorted by name in each folder."""
+    for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: missing; give a DICOM folder or file")
+        if path.is_dir():  # macOS leaves hidden files in the archives it makes
+            yield from sorted(p for p in path.iterdir() if p.is_file() and p.name[0] != ".")
+        else:
+            yield path
+
+
+def _series_of(file: Path) -> str:
+    """Return the SeriesInstanceUID that stands in an unreadable file; "" if there is none."""
+    with file.open("rb") as opened:
+        head = opened.read(HEAD)
+    if (tag := head.find(b"\x20\x00\x0e\x00")) < 0:
+        return ""
+    kind, value = head[tag + 4 : tag + 8], head[tag + 8 :]  # type and length, or a longer length
+    length = int.from_bytes(kind[2:] if kind[:2].isalpha() else kind, "little")
+    uid = value[:length].rstrip(b"\0 ")
+    whole = length <= len(value) and re.fullmatch(rb"[\d.]+", uid)
+    return uid.decode("ascii") if whole else ""
 
 
 def _header(file: Path) -> pydicom.Dataset | None:
-    """Return the :data:`TAGS` of a slice; None if the file holds no slice."""
-    with reading(file, "fetch it again or remove it"):
-        if not is_dicom(file):
-            if file.suffix.lower() == ".dcm":
-                raise ValueError("its name ends in .dcm, but it is not DICOM")
-            return None
-        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=TAGS)
-        if "LOCALIZER" in (header.get("ImageType") or ()):
-            return None
-        if "Rows" not in header or "Columns" not in header:
-            kind = str(header.file_meta.get("MediaStorageSOPClassUID", ""))
-            # The UID of a CT, or the part of it that a truncated file still has.
-            if EnhancedCTImageStorage.startswith(kind):
-                raise ValueError("it ends before its pixels")
-            return None
-        capture = str(header.get("SOPClassUID", "")).startswith(SecondaryCaptureImageStorage)
-        return None if capture and not header.get("ImagePositionPatient") else header
+    """Return the tags of a slice; None if the file holds no slice."""
+    if not is_dicom(file):
+        if file.suffix.lower() == ".dcm":
+            raise ValueError("its name ends in .dcm, but it is not DICOM")
+        return None
+    header = pydicom.dcmread(
+        file, stop_before_pixels=True, specific_tags=[*TAGS, *ACQUISITION_TAGS]
+    )
+    if "LOCALIZER" in (header.get("ImageType") or ()):
+        return None
+    if "Rows" not in header or "Columns" not in header:
+        kind = str(header.file_meta.get("MediaStorageSOPClassUID", ""))
+        # The UID of a CT, or the part of it that a truncated file still has.
+        if EnhancedCTImageStorage.startswith(kind):
+            raise ValueError("it ends before its pixels")
+        return None
+    capture = str(header.get("SOPClassUID", "")).startswith(SecondaryCaptureImageStorage)
+    return None if capture and not header.get("ImagePositionPatient") else header
 
 
 def _describe(headers: Headers) -> Series:
     file, header = next(iter(headers.items()))
     with reading(file, MEND):
         return Series(
-            uid=_text(header, "SeriesInstanceUID"),
-            number=_text(header, "SeriesNumber"),
-            description=_text(header, "SeriesDescription"),
-            modality=_text(header, "Modality"),
-            patient=_text(header, "PatientID"),
-            study=_text(header, "StudyInstanceUID"),
+            uid=text_of(header, "SeriesInstanceUID"),
+            number=text_of(header, "SeriesNumber"),
+            description=text_of(header, "SeriesDescription"),
+            modality=text_of(header, "Modality"),
+            patient=text_of(header, "PatientID"),
+            study=text_of(header, "StudyInstanceUID"),
             files=tuple(headers),
         )
 
 
-def _text(header: pydicom.Dataset, tag: str) -> str:
-    return str(header.get(tag) or "")
-
-
-def _choose(path: Path, series: Mapping[str, Headers], uid: str | None) -> Headers:
+def _choose(path: Path, found: _Found, uid: str | None) -> Headers:
     """Return the headers of the series ``uid``, or of the only CT series."""
-    if not series:
+    found.check(uid)
+    described = found.described()
+    if not described:
         raise ValueError(
             f"{path}: holds no DICOM slices (localisers, screen captures and files in subfolders "
             "do not count); give the folder of a CT series itself or, of another format, the file"
         )
-    if uid is not None and uid in series:
-        return series[uid]
-    described = [_describe(headers) for _, headers in sorted(series.items())]
+    if uid is not None and uid in found.headers:
+        return found.headers[uid]
     listing = "".join(f"\n  {one}" for one in described)
     if uid is not None:
         raise ValueError(f"{path}: holds no series {uid}; choose one of:{listing}")
@@ -244,18 +366,5 @@ def _choose(path: Path, series: Mapping[str, Headers], uid: str | None) -> Heade
             f"{path}: holds {len(scans)} CT series; give each a folder of its own, or choose with "
             f"series= one of:{listing}"
         )
-    return series[scans[0].uid]
-
-
-def _grey(one: DicomSlice) -> np.ndarray:
-    """Read grey values, float32 (R, C)."""
-    with reading(one.file, "fetch the file again, or decompress it (as by gdcmconv --raw)"):
-        # pixel_array(one.file) would accept a truncated lossless JPEG.
-        stored = pixel_array(pydicom.dcmread(one.file), raw=True).reshape(one.shape)
-    slope, intercept = one.rescale or (1.0, 0.0)
-    grey = (stored * slope + intercept).astype(np.float32)
-    if one.padding is not None:
-        # Some files give the padding of signed pixels as an unsigned number: the cast wraps it.
-        low, high = np.array(one.padding).astype(stored.dtype)
-        grey[(stored >= low) & (stored <= high)] = AIR
-    return grey
+    found.check(scans[0].uid)
+    return found.headers[scans[0].uid]

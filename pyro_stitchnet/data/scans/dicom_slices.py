@@ -6,11 +6,25 @@ from pathlib import Path
 
 import numpy as np
 from pydicom import Dataset
-from pydicom.uid import EnhancedCTImageStorage
+from pydicom.uid import (
+    EnhancedCTImageStorage,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLSNearLossless,
+)
 
 from pyro_stitchnet.data.scans.common import reading
+from pyro_stitchnet.data.scans.volume import SPACING
 
-__all__ = ["CT_MODALITIES", "TAGS", "DicomSlice", "parse_header", "series_affine"]
+__all__ = [
+    "CT_MODALITIES",
+    "MEND",
+    "TAGS",
+    "DicomSlice",
+    "parse_header",
+    "series_affine",
+    "text_of",
+]
 
 CT_MODALITIES = ("CT", "")
 """Values of Modality of a CT; a header without the tag counts as CT."""
@@ -18,14 +32,26 @@ CT_MODALITIES = ("CT", "")
 TAGS = [
     *("ImageType", "SOPClassUID", "Modality", "PhotometricInterpretation", "NumberOfFrames"),
     *("SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "StudyInstanceUID", "PatientID"),
-    *("ImagePositionPatient", "ImageOrientationPatient", "InstanceNumber"),
+    *("SOPInstanceUID", "ImagePositionPatient", "ImageOrientationPatient", "InstanceNumber"),
     *("SliceThickness", "SpacingBetweenSlices", "PixelSpacing", "Rows", "Columns"),
     *("RescaleSlope", "RescaleIntercept", "PixelPaddingValue", "PixelPaddingRangeLimit"),
+    *("RescaleType", "BitsAllocated", "BitsStored", "HighBit"),
     "PixelRepresentation",  # pydicom needs it to read the sign of padding values
+    "LossyImageCompression",
 ]
 """The tags that are read from a header."""
 
+MOST_PIXELS = 8192
+"""The most rows or columns of a slice: more are a damaged header, and take the memory."""
+
+HOUNSFIELD_TYPES = ("", "HU", "HU_MOD", "US")
+"""Values of RescaleType of Hounsfield units; US, unspecified, is common in processed series."""
+
+LOSSY = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless)
+"""Transfer syntaxes that lose details; of JPEG 2000 a tag says so."""
+
 MEND = "mend its tags, or export the series again"
+"""The remedy for tags that no slice of a CT has."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +68,8 @@ class DicomSlice:
         thickness: distance to the next slice in mm; 0 where no tag gives it.
         rescale: slope and intercept; None without RescaleIntercept.
         padding: the first and last stored value that mark padding; None without padding.
+        bits: BitsStored and PixelRepresentation.
+        lossy: whether the pixels were compressed with losses.
     """
 
     file: Path
@@ -53,6 +81,8 @@ class DicomSlice:
     thickness: float
     rescale: tuple[float, float] | None
     padding: tuple[int, int] | None
+    bits: tuple[int, int]
+    lossy: bool
 
     @property
     def normal(self) -> np.ndarray:
@@ -67,6 +97,11 @@ class DicomSlice:
         return float(self.number or 0)
 
 
+def text_of(header: Dataset, tag: str) -> str:
+    """Return a tag as text; "" where it is missing."""
+    return str(header.get(tag) or "")
+
+
 def parse_header(file: Path, header: Dataset) -> DicomSlice:
     """Parse the header of a file.
 
@@ -74,7 +109,8 @@ def parse_header(file: Path, header: Dataset) -> DicomSlice:
         ValueError: the file is no slice of a CT, or a tag is missing or malformed.
     """
     with reading(file, "fetch it again or remove it"):
-        flaw = _flaw(header)
+        if flaw := _flaw(header):
+            raise ValueError(f"{file}: {flaw}")
         orientation = header.get("ImageOrientationPatient") or (1, 0, 0, 0, 1, 0)
         position = header.get("ImagePositionPatient")
         number = header.get("InstanceNumber")
@@ -94,9 +130,11 @@ def parse_header(file: Path, header: Dataset) -> DicomSlice:
             if intercept is None
             else (1.0 if slope is None else float(slope), float(intercept)),
             None if padding is None else (min(padding, limit), max(padding, limit)),
+            (int(header.get("BitsStored", 0)), int(header.get("PixelRepresentation", 0))),
+            header.get("LossyImageCompression") == "01" or _transfer_syntax(header) in LOSSY,
         )
-    if flaw:
-        raise ValueError(f"{file}: {flaw}")
+    if flaw := _bad_number(parsed):
+        raise ValueError(f"{file}: {flaw}; {MEND}")
     return parsed
 
 
@@ -117,6 +155,11 @@ def series_affine(slices: Sequence[DicomSlice]) -> np.ndarray:
             raise ValueError(
                 f"{one.file}: is {one.shape}, but {middle.file.name} of the same series "
                 f"{middle.shape}; move the slices of another size elsewhere"
+            )
+        if one.bits != middle.bits:
+            raise ValueError(
+                f"{one.file}: has another BitsStored or PixelRepresentation than "
+                f"{middle.file.name} of the same series; {MEND}"
             )
         if not (
             np.allclose(one.directions, middle.directions, atol=1e-3)
@@ -152,7 +195,38 @@ def _flaw(header: Dataset) -> str:
         return f"has {header.PhotometricInterpretation} pixels, not MONOCHROME2; it is no CT slice"
     if not header.get("PixelSpacing"):
         return "gives no PixelSpacing; add the tag, or export the series again with it"
+    if header.get("RescaleType", "") not in HOUNSFIELD_TYPES:
+        return (
+            f"holds values of RescaleType {header.RescaleType}, not Hounsfield units; choose the "
+            "series of CT numbers"
+        )
+    stored = header.get("BitsStored")
+    if stored is not None and not (
+        0 < stored <= header.get("BitsAllocated", stored)
+        and header.get("HighBit", stored - 1) == stored - 1
+    ):
+        return f"its BitsAllocated, BitsStored and HighBit contradict each other; {MEND}"
     return ""
+
+
+def _bad_number(one: DicomSlice) -> str:
+    """Return which numbers of a header no slice of a CT has; "" if all may be right."""
+    if not all(0 < side <= MOST_PIXELS for side in one.shape):
+        return f"has {one.shape[0]} Rows and {one.shape[1]} Columns, not 1 to {MOST_PIXELS}"
+    if not all(SPACING[0] <= side <= SPACING[1] for side in one.spacing):
+        shown = " x ".join(f"{side:.4g}" for side in one.spacing)
+        return f"has a PixelSpacing of {shown} mm, not {SPACING[0]} to {SPACING[1]:.0f} mm"
+    if one.position is not None and not np.isfinite(one.position).all():
+        return "has an ImagePositionPatient that is infinite or not a number"
+    if not np.isfinite(one.thickness):
+        return "has a SliceThickness or SpacingBetweenSlices that is infinite or not a number"
+    if one.rescale and not (np.isfinite(one.rescale).all() and one.rescale[0]):
+        return f"has a RescaleSlope of {one.rescale[0]} and RescaleIntercept of {one.rescale[1]}"
+    return ""
+
+
+def _transfer_syntax(header: Dataset) -> str:
+    return str(header.file_meta.get("TransferSyntaxUID", "")) if header.file_meta else ""
 
 
 def _positions(slices: Sequence[DicomSlice]) -> np.ndarray:

@@ -2,14 +2,24 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from pyro_stitchnet.data.scans.common import reading, without_warnings
 from pyro_stitchnet.data.scans.endings import IMAGE_ENDINGS
 
 __all__ = ["read_grey_image", "read_images", "read_mask_image"]
+
+FORMATS = ("PNG", "JPEG")
+"""The formats that are read, whatever the ending of a file's name."""
+
+LOSSLESS = ("PNG",)
+"""The formats of masks: a lossy one changes labels along their edges."""
+
+MOST_PIXELS = 8192
+"""The most rows or columns: a small file may claim more than the memory holds."""
 
 GREY_NOISE = 3
 """The largest difference between the channels of a grey image, of 255: JPEG rounds each channel."""
@@ -18,12 +28,16 @@ GREY_NOISE = 3
 def read_grey_image(path: Path) -> np.ndarray:
     """Read grey values from 0 (black) to 255 (white), float32 (R, C); 16 bits give fractions.
 
+    The picture is turned as its EXIF tag says, as viewers and annotation tools do.
+
     Raises:
         ValueError: the file is unreadable, or the image is not grey.
     """
     image = _open(path)
     if image.mode.startswith("I;16"):
         return np.asarray(image).astype(np.float32) / 257
+    if image.mode == "L":
+        return np.asarray(image).astype(np.float32)
     colours = np.asarray(image.convert("RGB")).astype(np.float32)
     if image.mode in ("I", "F") or np.ptp(colours, axis=-1).max(initial=0) > GREY_NOISE:
         raise ValueError(
@@ -34,12 +48,18 @@ def read_grey_image(path: Path) -> np.ndarray:
 
 
 def read_mask_image(path: Path) -> np.ndarray:
-    """Read values, or indices of a palette, float32 (R, C).
+    """Read values, or indices of a palette, float32 (R, C); turned like the picture of the mask.
 
     Raises:
-        ValueError: the file is unreadable, or has neither 8-bit values nor a palette.
+        ValueError: the file is unreadable, is compressed with losses, or has neither 8-bit values
+            nor a palette.
     """
     image = _open(path)
+    if image.format not in LOSSLESS:
+        raise ValueError(
+            f"{path}: a mask in the lossy format {image.format}, which changes labels at edges; "
+            "export it as PNG from the program that drew it"
+        )
     if image.mode not in ("L", "P"):
         raise ValueError(
             f"{path}: a mask must be an 8-bit image whose values are labels, not of mode "
@@ -75,6 +95,25 @@ def read_images(paths: Sequence[Path], read: Callable[[Path], np.ndarray]) -> It
 
 
 def _open(path: Path) -> Image.Image:
-    with without_warnings(), reading(path, "fetch or export it again"), Image.open(path) as image:
+    """Read a file to its end and turn the image upright."""
+    with without_warnings(), reading(path, "fetch or export it again"), path.open("rb") as file:
+        _checked(file).verify()  # the checksums of PNG, which loading does not look at
+        file.seek(0)
+        image = _checked(file)
         image.load()
-        return image
+        upright = ImageOps.exif_transpose(image)
+        upright.format = image.format
+    return upright
+
+
+def _checked(file: BinaryIO) -> Image.Image:
+    """Read a file's header and check what it claims."""
+    try:
+        image = Image.open(file, formats=FORMATS)
+    except Image.UnidentifiedImageError as error:
+        raise ValueError(f"its content is neither {' nor '.join(FORMATS)}") from error
+    if max(image.size) > MOST_PIXELS:
+        raise ValueError(f"{image.size[0]} x {image.size[1]} pixels; at most {MOST_PIXELS} a side")
+    if getattr(image, "n_frames", 1) > 1:
+        raise ValueError("it holds several pictures; save each as a file of its own")
+    return image

@@ -1,23 +1,24 @@
 """Masks, brought onto the slices of their scan."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from nibabel.affines import apply_affine
 
 from pyro_stitchnet.data.scans.common import reading, without_warnings
+from pyro_stitchnet.data.scans.nifti_geometry import SAME_PLACE, NiftiGeometry, distance
 from pyro_stitchnet.data.scans.readers import read_volume
 from pyro_stitchnet.data.scans.stack import Stack
-from pyro_stitchnet.data.scans.volume import to_axial
+from pyro_stitchnet.data.scans.volume import Volume, to_axial
 
 __all__ = ["read_mask"]
 
 ON_GRID = "export the mask on the scan's grid"
 
-OFF_GRID = 0.1
-"""The largest distance of a mask's voxel from the scan's, in voxels."""
+UNTURNED = np.array([[0, 1], [1, 1], [2, 1]])
+"""nibabel's orientation of axes that stay as they are."""
 
 
 def read_mask(path: Path | Sequence[Path], *, like: Stack) -> np.ndarray:
@@ -26,6 +27,10 @@ def read_mask(path: Path | Sequence[Path], *, like: Stack) -> np.ndarray:
     All formats of :func:`~pyro_stitchnet.data.scans.readers.read_volume`; images must be 8-bit
     grey or have a palette, whose indices are then the values. Where the mask's axes differ from
     the scan's in order or direction, they are exchanged and flipped; nothing is resampled.
+
+    NIfTI files may state two places of their voxels, see
+    :mod:`~pyro_stitchnet.data.scans.nifti_geometry`. If the mask does not lie on the scan as it is,
+    the others are tried too, because the mask may come from a program with another rule.
 
     Args:
         path: the mask's file, DICOM folder or images.
@@ -39,22 +44,49 @@ def read_mask(path: Path | Sequence[Path], *, like: Stack) -> np.ndarray:
     mask = read_volume(path, mask=True)
     values = _whole_numbers(mask.voxels, mask.source)
     with without_warnings(), reading(mask.source, ON_GRID):
-        to_scan = np.linalg.inv(like.affine) @ mask.affine  # from the mask's indices to the scan's
-        turn = nib.orientations.io_orientation(to_scan)
-        turned = nib.orientations.apply_orientation(values, turn)
-        to_scan = to_scan @ nib.orientations.inv_ornt_aff(turn, values.shape)
-    if turned.shape != like.shape:
+        turns = _turns(mask, like)
+    if not turns and sorted(values.shape) != sorted(like.shape):
         raise ValueError(
             f"{mask.source}: the mask is {values.shape}, its scan {like.source} {like.shape}; "
             f"{ON_GRID}"
         )
-    corners = np.indices((2, 2, 2)).reshape(3, -1).T * (np.array(turned.shape) - 1)
-    if not np.abs(apply_affine(to_scan, corners) - corners).max() < OFF_GRID:
+    if not turns:
         raise ValueError(
             f"{mask.source}: the mask lies elsewhere than its scan {like.source}: their origins, "
             f"spacings or orientations differ; {ON_GRID}"
         )
-    return to_axial(turned, like.affine)
+    if len(turns) > 1:
+        raise ValueError(
+            f"{mask.source}: the mask fits its scan {like.source} in several ways, because the "
+            "sform and the qform of a NIfTI header differ; make them agree in both files"
+        )
+    return to_axial(nib.orientations.apply_orientation(values, turns[0]), like.affine)
+
+
+def _turns(mask: Volume, like: Stack) -> list[np.ndarray]:
+    """Return the different turns, nibabel's orientations, that bring a mask onto its scan.
+
+    The order of axes that both files share needs no choice, if their affines agree.
+    """
+    turns: list[np.ndarray] = []
+    of_scans = (like.affine, *_others(like.nifti))
+    of_masks = (mask.affine, *_others(mask.nifti))
+    for number, (of_scan, of_mask) in enumerate(itertools.product(of_scans, of_masks)):
+        to_scan = np.linalg.inv(of_scan) @ of_mask  # from the mask's indices to the scan's
+        turn = nib.orientations.io_orientation(to_scan)
+        shape = tuple(mask.voxels.shape[axis] for axis in np.argsort(turn[:, 0]))
+        turned = of_mask @ nib.orientations.inv_ornt_aff(turn, mask.voxels.shape)
+        if shape != like.shape or not distance(of_scan, turned, shape) < SAME_PLACE:
+            continue
+        if number == 0 and (turn == UNTURNED).all():
+            return [turn]
+        if not any((turn == other).all() for other in turns):
+            turns.append(turn)
+    return turns
+
+
+def _others(nifti: bytes) -> tuple[np.ndarray, ...]:
+    return NiftiGeometry.from_block(nifti).others if nifti else ()
 
 
 def _whole_numbers(voxels: np.ndarray, source: Path) -> np.ndarray:

@@ -9,11 +9,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from pyro_stitchnet.data.scans.nifti_geometry import repeat_geometry
 from pyro_stitchnet.data.scans.stack import Spool
 from pyro_stitchnet.data.scans.volume import from_axial
 from pyro_stitchnet.runtime.files import naming
 
-__all__ = ["Encoding", "write_nifti"]
+__all__ = ["Encoding", "map_header", "write_nifti"]
 
 BLOCK = 2**25
 """Bytes that are written at a time."""
@@ -40,7 +41,28 @@ class Encoding:
         return steps.clip(limits.min, limits.max).astype(self.dtype)
 
 
-def write_nifti(path: Path, spool: Spool, encoding: Encoding, affine: np.ndarray) -> None:
+def map_header(shape: tuple[int, ...], affine: np.ndarray, nifti: bytes = b"") -> nib.Nifti1Header:
+    """Return a header with the geometry of a scan.
+
+    Args:
+        shape: of the scan's grid, (I, J, K).
+        affine: as for :func:`write_nifti`.
+        nifti: as for :func:`write_nifti`.
+    """
+    header = nib.Nifti1Header()
+    header.set_data_shape(shape)
+    if nifti:
+        repeat_geometry(nifti, header)
+        return header
+    header.set_xyzt_units("mm")
+    header.set_sform(affine, code="scanner")
+    header.set_qform(affine, code="scanner", strip_shears=True)
+    return header
+
+
+def write_nifti(
+    path: Path, spool: Spool, encoding: Encoding, affine: np.ndarray, nifti: bytes = b""
+) -> None:
     """Write axial slices as a volume on the scan's own grid, atomically.
 
     The same map gives the same bytes: the file holds neither its name nor a time.
@@ -50,18 +72,16 @@ def write_nifti(path: Path, spool: Spool, encoding: Encoding, affine: np.ndarray
         spool: stored numbers of each axial slice, from the feet.
         encoding: of the stored numbers.
         affine: of the scan's grid, RAS+, (4, 4).
+        nifti: the geometry of the scan's own NIfTI file, which the map then repeats as it is; see
+            :class:`~pyro_stitchnet.data.scans.nifti_geometry.NiftiGeometry`.
 
     Raises:
         OSError: the file cannot be written; the error names it.
     """
     shape = from_axial(np.broadcast_to(np.uint8(0), (len(spool), *spool.shape)), affine).shape
-    header = nib.Nifti1Header()
-    header.set_data_shape(shape)
+    header = map_header(shape, affine, nifti)
     header.set_data_dtype(spool.dtype)
-    header.set_xyzt_units("mm")
     header.set_slope_inter(encoding.slope, 0)
-    header.set_sform(affine, code="scanner")
-    header.set_qform(affine, code="scanner", strip_shears=True)
     header["descrip"] = b"stitchnet: for research use only"
     header["vox_offset"] = 352
     planes = max(1, BLOCK // (shape[0] * shape[1] * spool.dtype.itemsize))

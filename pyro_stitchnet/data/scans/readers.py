@@ -1,27 +1,25 @@
 """Scans read whole into memory: DICOM, NIfTI, NRRD, MetaImage, NumPy arrays and image files."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeGuard
 
-import nibabel as nib
 import numpy as np
+from pydicom.misc import is_dicom
 
-from pyro_stitchnet.data.scans.common import (
-    LPS_TO_RAS,
-    check_finite,
-    looks_hounsfield,
-    reading,
-    without_warnings,
-)
+from pyro_stitchnet.data.scans.common import reading, without_warnings
 from pyro_stitchnet.data.scans.dicom import open_series
 from pyro_stitchnet.data.scans.endings import IMAGE_ENDINGS
 from pyro_stitchnet.data.scans.images import read_grey_image, read_images, read_mask_image
+from pyro_stitchnet.data.scans.metaimage import open_metaimage
+from pyro_stitchnet.data.scans.nifti_header import open_nifti
+from pyro_stitchnet.data.scans.nrrd import open_nrrd
+from pyro_stitchnet.data.scans.stored import StoredVolume
 from pyro_stitchnet.data.scans.volume import Volume, axial_affine
 
-__all__ = ["check_exists", "is_dicom_path", "read_volume"]
+__all__ = ["check_exists", "is_dicom_path", "is_image_path", "open_volume", "read_volume"]
 
-AGAIN = "fetch or export it again"
+GREY_SCALE = (0.0, 255.0)
+"""Black and white of image files."""
 
 
 def read_volume(
@@ -29,7 +27,7 @@ def read_volume(
 ) -> Volume:
     """Read one scan or mask, float32 on the grid of its file.
 
-    - A folder, ``.dcm`` or a file without a known ending: DICOM, see
+    - A folder, several folders of one series, ``.dcm`` or a file without a known ending: DICOM, see
       :func:`~pyro_stitchnet.data.scans.dicom.open_series`.
     - ``.nii``, ``.nii.gz`` (NIfTI), ``.nrrd``, ``.nhdr`` (NRRD), ``.mha``, ``.mhd`` (MetaImage):
       axes, spacing and orientation as in the file.
@@ -43,7 +41,7 @@ def read_volume(
     Hounsfield units if their minimum is below -200. Images never are. Only DICOM names the study.
 
     Args:
-        path: a file, a DICOM folder, or image files. The source of image files is their folder.
+        path: a file, a DICOM folder or several, or image files, whose source is their folder.
         series: SeriesInstanceUID, for a DICOM folder that holds several series.
         mask: whether to read a mask: values or palette indices of an image, and arrays of bool.
 
@@ -53,27 +51,51 @@ def read_volume(
     """
     check_exists(path, series)
     if is_dicom_path(path):
-        return open_series(path, series).volume()
+        opened = open_series(path, series)
+        if mask and opened.lossy:
+            raise ValueError(
+                f"{opened.source}: a mask that was compressed with losses, which changes labels; "
+                "export it without"
+            )
+        return opened.volume()
+    if not is_image_path(path):
+        assert isinstance(path, Path)
+        return open_volume(path, mask=mask).volume()
+    paths = [path] if isinstance(path, Path) else path
     with without_warnings():
-        read = read_mask_image if mask else read_grey_image
-        if not isinstance(path, Path):
-            slices = np.stack(list(read_images(path, read)))
-            return Volume(slices, axial_affine(), False, path[0].parent)
-        kind = _ending(path)
-        if kind in IMAGE_ENDINGS:
-            return Volume(read(path)[None], axial_affine(), False, path)
-        voxels, affine = FORMATS[kind](path)
-        if voxels.dtype == bool and not mask:
-            raise ValueError(f"{path}: an array of bool is a mask, not a scan; give grey values")
-        grey = voxels.astype(np.float32, copy=False)
-        check_finite(grey, path)
-        return Volume(grey, affine, looks_hounsfield(grey), path)
+        slices = np.stack(list(read_images(paths, read_mask_image if mask else read_grey_image)))
+    source = path if isinstance(path, Path) else path[0].parent
+    return Volume(slices, axial_affine(), False, source, spaced=False, scale=GREY_SCALE)
 
 
-def is_dicom_path(path: Path | Sequence[Path]) -> TypeGuard[Path]:
+def open_volume(path: Path, *, mask: bool = False) -> StoredVolume:
+    """Read the header of a NIfTI, NRRD, MetaImage or NumPy file, and check what it claims.
+
+    Args:
+        path: the file.
+        mask: whether it may be an array of bool.
+
+    Raises:
+        ValueError: the file is unreadable, or holds no scan; the message names it.
+    """
+    with without_warnings():
+        stored = FORMATS[_ending(path)](path)
+    if stored.dtype == bool and not mask:
+        raise ValueError(f"{path}: an array of bool is a mask, not a scan; give grey values")
+    return stored
+
+
+def is_dicom_path(path: Path | Sequence[Path]) -> bool:
     """Return whether :func:`read_volume` reads a path as DICOM."""
-    return isinstance(path, Path) and (
-        path.is_dir() or _ending(path) not in (*FORMATS, *IMAGE_ENDINGS)
+    if not isinstance(path, Path):
+        return all(one.is_dir() for one in path)
+    return path.is_dir() or _ending(path) not in (*FORMATS, *IMAGE_ENDINGS)
+
+
+def is_image_path(path: Path | Sequence[Path]) -> bool:
+    """Return whether :func:`read_volume` reads a path as image files."""
+    return not is_dicom_path(path) and (
+        not isinstance(path, Path) or _ending(path) in IMAGE_ENDINGS
     )
 
 
@@ -82,7 +104,8 @@ def check_exists(path: Path | Sequence[Path], series: str | None) -> None:
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: there are no files, or ``series`` is given for a format without series.
+        ValueError: there are no files, one is no file, or ``series`` is given for a format without
+            series.
     """
     files = [path] if isinstance(path, Path) else path
     if not files:
@@ -90,6 +113,12 @@ def check_exists(path: Path | Sequence[Path], series: str | None) -> None:
     for file in files:
         if not file.exists():
             raise FileNotFoundError(f"{file}: missing; give a scan's file, folder or images")
+        if not file.is_file() and not file.is_dir():
+            raise ValueError(f"{file}: neither a file nor a folder; give a scan's")
+        if file.is_dir() and not is_dicom_path(path):
+            raise ValueError(f"{file}: a folder among the images of a scan; give files")
+        if _ending(file) in PAIR_ENDINGS and not is_dicom(file):
+            raise ValueError(f"{file}: one of a pair of .hdr and .img; convert them to .nii.gz")
     if series is not None and not is_dicom_path(path):
         raise ValueError(f"{files[0]}: only DICOM has series; leave out series={series!r}")
 
@@ -99,55 +128,51 @@ def _ending(path: Path) -> str:
     return ".nii.gz" if suffixes == [".nii", ".gz"] else "".join(suffixes[-1:])
 
 
-def _three_axes(array: np.ndarray) -> np.ndarray:
-    """Drop axes of length 1 behind the third, or add the third."""
-    while array.ndim > 3 and array.shape[-1] == 1:
-        array = array[..., 0]
-    return array[..., None] if array.ndim == 2 else array
-
-
-def _nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    with reading(path, AGAIN):
-        image = nib.load(path)
-        if not isinstance(image, nib.spatialimages.SpatialImage):
-            raise ValueError("it holds no volume")
-        return _three_axes(image.get_fdata(dtype=np.float32)), np.asarray(image.affine)
-
-
-def _itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    import SimpleITK as sitk  # slow to import, and few scans need it
-
-    with reading(path, AGAIN):
-        name = "NrrdImageIO" if _ending(path) in (".nrrd", ".nhdr") else "MetaImageIO"
-        image = sitk.ReadImage(path, imageIO=name)
-        if image.GetNumberOfComponentsPerPixel() != 1:
-            raise ValueError("it has several channels")
-        axes = image.GetDimension()
-        directions = np.array(image.GetDirection()).reshape(axes, axes) * image.GetSpacing()
-        used = min(axes, 3)
-        affine = np.eye(4)
-        affine[:used, :used] = directions[:used, :used]
-        affine[:used, 3] = image.GetOrigin()[:used]
-        return _three_axes(sitk.GetArrayFromImage(image).T), LPS_TO_RAS @ affine
-
-
-def _numpy(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _numpy(path: Path) -> StoredVolume:
     with reading(path, "save an array of numbers with numpy.save"):
         with path.open("rb") as file:
-            if file.read(6) != np.lib.format.MAGIC_PREFIX:
+            if file.read(len(MAGIC)) != MAGIC:
                 raise ValueError("it does not begin like a file of numpy.save")
-        array = np.array(np.lib.format.open_memmap(path, mode="r"))
-        if array.dtype.kind not in "biuf":
-            raise ValueError(f"an array of {array.dtype}")
-        return array[None] if array.ndim == 2 else array, axial_affine()
+            file.seek(0)
+            read = HEADERS.get(np.lib.format.read_magic(file))
+            if read is None:
+                raise ValueError("its version of the format is unknown")
+            shape, columns_first, dtype = read(file)
+            start = file.tell()
+        if dtype.kind not in "biuf":
+            raise ValueError(f"an array of {dtype}")
+        shape = (1, *shape) if len(shape) == 2 else shape
+        return StoredVolume(
+            source=path,
+            file=path,
+            start=start,
+            packing="",
+            skipped=0,
+            shape=shape,
+            dtype=dtype,
+            affine=axial_affine(),
+            slowest=2 if columns_first else 0,
+            spaced=False,
+        )
 
 
-FORMATS = {
-    ".nii": _nifti,
-    ".nii.gz": _nifti,
-    ".nrrd": _itk,
-    ".nhdr": _itk,
-    ".mha": _itk,
-    ".mhd": _itk,
+MAGIC = np.lib.format.MAGIC_PREFIX
+
+HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+"""Readers of headers by the version of the format; later ones are for records only."""
+
+PAIR_ENDINGS = (".hdr", ".img")
+
+FORMATS: Mapping[str, Callable[[Path], StoredVolume]] = {
+    ".nii": open_nifti,
+    ".nii.gz": open_nifti,
+    ".nrrd": open_nrrd,
+    ".nhdr": open_nrrd,
+    ".mha": open_metaimage,
+    ".mhd": open_metaimage,
     ".npy": _numpy,
 }
+"""What reads the header of a file, by its ending."""

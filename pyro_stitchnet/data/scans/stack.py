@@ -12,6 +12,15 @@ from pyro_stitchnet.runtime.files import naming
 
 __all__ = ["Spool", "Stack"]
 
+SCALES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0), (0.0, 65535.0))
+"""Black and white of scans that are not in Hounsfield units."""
+
+OVERSHOOT = 0.05
+"""How far interpolation may go beyond black and white, as a share of the scale."""
+
+REACHED = 0.4
+"""The share of a scale at its ends, both of which grey values reach if they span it."""
+
 
 class Spool(Sequence[np.ndarray]):
     """Arrays of one shape and type in a file, appended and read one by one.
@@ -85,6 +94,10 @@ class Stack:
         source: the file or folder.
         study: which of the patient's studies; "" where the file does not name it.
         files: of a DICOM series, one for each index along the grid's last axis.
+        spaced: whether the file states the distances between voxels; if not, they are 1.
+        scale: the grey values of black and white, where the format fixes them; else None.
+        warnings: what is doubtful about what the file states, in sentences.
+        nifti: as of :class:`~pyro_stitchnet.data.scans.volume.Volume`.
     """
 
     slices: Sequence[np.ndarray] | np.ndarray
@@ -96,6 +109,10 @@ class Stack:
     source: Path
     study: str = ""
     files: tuple[Path, ...] = ()
+    spaced: bool = True
+    scale: tuple[float, float] | None = None
+    warnings: tuple[str, ...] = ()
+    nifti: bytes = b""
 
     @classmethod
     def of(cls, volume: Volume) -> "Stack":
@@ -115,6 +132,40 @@ class Stack:
             (float(slices.min()), float(slices.max())),
             volume.source,
             volume.study,
+            spaced=volume.spaced,
+            scale=volume.scale,
+            warnings=volume.warnings,
+            nifti=volume.nifti,
+        )
+
+    def full_scale(self) -> tuple[float, float]:
+        """Return the grey values of black and white of a scan that is not in Hounsfield units.
+
+        They are those of its format (:attr:`scale`) or else the first of :data:`SCALES` that the
+        grey values span: all lie within it, or beyond by :data:`OVERSHOOT`, and they reach its
+        first and last :data:`REACHED`.
+
+        Raises:
+            ValueError: its grey values are neither Hounsfield units nor span a full scale.
+        """
+        if self.scale is not None:
+            return self.scale
+        smallest, largest = self.range
+        for black, white in SCALES:
+            beyond, part = OVERSHOOT * (white - black), REACHED * (white - black)
+            within = black - beyond <= smallest and largest <= white + beyond
+            if within and smallest <= black + part and largest >= white - part:
+                return black, white
+        hint = "convert it to Hounsfield units"
+        if smallest >= -200 and 600 <= largest <= 65535:
+            hint = (
+                "if they are Hounsfield units plus 1000 or 1024, subtract that; else convert them "
+                "to Hounsfield units"
+            )
+        scales = " or ".join(f"{black:g} to {white:g}" for black, white in SCALES)
+        raise ValueError(
+            f"{self.source}: its grey values, {smallest:g} to {largest:g}, are neither Hounsfield "
+            f"units, in which air is -1000, nor a full scale ({scales}); {hint}"
         )
 
     def __len__(self) -> int:

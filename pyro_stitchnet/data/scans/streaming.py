@@ -1,24 +1,30 @@
 """The one way to read a scan: as a stack of axial slices, streamed where the format allows."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
-from pyro_stitchnet.data.scans.common import (
-    check_finite,
-    looks_hounsfield,
-    reading,
-    without_warnings,
-)
+from pyro_stitchnet.data.scans.common import check_finite, looks_hounsfield
 from pyro_stitchnet.data.scans.dicom import open_series
-from pyro_stitchnet.data.scans.endings import NIFTI_ENDINGS
 from pyro_stitchnet.data.scans.images import read_grey_image, read_images
-from pyro_stitchnet.data.scans.readers import AGAIN, check_exists, is_dicom_path, read_volume
+from pyro_stitchnet.data.scans.readers import (
+    GREY_SCALE,
+    check_exists,
+    is_dicom_path,
+    is_image_path,
+    open_volume,
+    read_volume,
+)
 from pyro_stitchnet.data.scans.stack import Spool, Stack
-from pyro_stitchnet.data.scans.volume import axial_affine, axial_spacing, to_axial
+from pyro_stitchnet.data.scans.volume import (
+    along_body,
+    axial_affine,
+    axial_spacing,
+    to_axial,
+)
 
 __all__ = ["read_stack"]
 
@@ -28,11 +34,11 @@ def read_stack(
 ) -> Stack:
     """Read a scan of any format of :func:`~pyro_stitchnet.data.scans.readers.read_volume`.
 
-    With ``spool``, sequences of images, and DICOM series and NIfTI files whose last axis runs
-    along the body, are read one slice at a time into that file. Other scans are held in memory.
+    With ``spool``, image files, and other scans whose file holds one axial slice after the other,
+    are read one slice at a time into that file. Other scans are held in memory.
 
     Args:
-        path: a file, a DICOM folder, or the image files of one scan.
+        path: a file, a DICOM folder, several folders of one series, or the image files of one scan.
         spool: the file to write slices to, which the caller removes; None keeps them in memory.
         series: SeriesInstanceUID, for a DICOM folder that holds several series.
 
@@ -43,39 +49,23 @@ def read_stack(
     check_exists(path, series)
     if is_dicom_path(path):
         opened = open_series(path, series)
-        if spool and _along_body(opened.affine):
+        if spool and along_body(opened.affine, 2):
             planes = (plane.T for plane in opened.slices())
-            stack = _spool_planes(planes, opened.shape, opened.affine, path, spool)
+            stack = _spool_planes(planes, opened.shape, opened.affine, opened.source, spool)
             hounsfield = opened.hounsfield or stack.hounsfield
-            stack = replace(stack, hounsfield=hounsfield, study=opened.series.study)
+            study, spaced = opened.series.study, opened.spaced
+            stack = replace(stack, hounsfield=hounsfield, study=study, spaced=spaced)
         else:
             stack = Stack.of(opened.volume())
         return replace(stack, files=opened.series.files)
-    if not isinstance(path, Path):
+    if is_image_path(path):
         return _images(path, spool) if spool else Stack.of(read_volume(path))
-    if spool and path.name.lower().endswith(NIFTI_ENDINGS):
-        with reading(path, AGAIN), without_warnings():
-            image = nib.load(path, keep_file_open=True)  # else each slice unpacks a .gz anew
-        if isinstance(image, nib.spatialimages.SpatialImage):
-            affine, shape = np.asarray(image.affine), image.shape
-            # read_volume refuses what is no volume.
-            if len(shape) == 3 and 0 not in shape and _along_body(affine):
-                return _spool_planes(_planes(image, path), shape, affine, path, spool)
-    return Stack.of(read_volume(path, series=series))
-
-
-def _along_body(affine: np.ndarray) -> bool:
-    """Return whether the last axis of a grid runs between feet and head."""
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        return False
-    return bool(nib.orientations.io_orientation(affine)[2, 0] == 2)
-
-
-def _planes(image: nib.spatialimages.SpatialImage, path: Path) -> Iterator[np.ndarray]:
-    for k in range(image.shape[2]):
-        with reading(path, AGAIN), without_warnings():
-            plane = np.asarray(image.dataobj[..., k]).astype(np.float32)
-        yield plane
+    assert isinstance(path, Path)
+    stored = open_volume(path)
+    if not (spool and stored.streams):
+        return Stack.of(stored.volume())
+    stack = _spool_planes(stored.planes(), stored.shape, stored.affine, path, spool, stored.slowest)
+    return replace(stack, spaced=stored.spaced, warnings=stored.warnings, nifti=stored.nifti)
 
 
 def _spool_planes(
@@ -84,21 +74,32 @@ def _spool_planes(
     affine: np.ndarray,
     path: Path,
     spool: Path,
+    axis: int = 2,
 ) -> Stack:
-    """Write planes (I, J) of a grid, in the order of its last axis, to a file."""
-    slices = (to_axial(plane[..., None], affine)[0] for plane in planes)
+    """Write the planes of a grid, in the order of the axis that runs along the body, to a file."""
+    slices = (to_axial(np.expand_dims(plane, axis), affine)[0] for plane in planes)
     stored, values = _spooled(slices, path, spool)
-    if nib.orientations.io_orientation(affine)[2, 1] < 0:
+    if nib.orientations.io_orientation(affine)[axis, 1] < 0:
         stored.reverse()
     hounsfield = looks_hounsfield(np.array(values))
     return Stack(stored, tuple(shape), affine, axial_spacing(affine), hounsfield, values, path)
 
 
-def _images(paths: Sequence[Path], spool: Path) -> Stack:
-    source = paths[0].parent
+def _images(path: Path | Sequence[Path], spool: Path) -> Stack:
+    paths = [path] if isinstance(path, Path) else path
+    source = path if isinstance(path, Path) else path[0].parent
     stored, values = _spooled(read_images(paths, read_grey_image), source, spool)
-    shape = (len(stored), *stored.shape)
-    return Stack(stored, shape, axial_affine(), (1.0, 1.0, 1.0), False, values, source)
+    return Stack(
+        stored,
+        (len(stored), *stored.shape),
+        axial_affine(),
+        (1.0, 1.0, 1.0),
+        False,
+        values,
+        source,
+        spaced=False,
+        scale=GREY_SCALE,
+    )
 
 
 def _spooled(

@@ -6,11 +6,28 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-__all__ = ["Volume", "axial_affine", "axial_spacing", "from_axial", "to_axial"]
+__all__ = [
+    "Volume",
+    "along_body",
+    "axial_affine",
+    "axial_spacing",
+    "check_affine",
+    "from_axial",
+    "to_axial",
+]
 
 # Slices from feet to head, rows from front to back, columns from the patient's right to left: the
 # radiological view, with the patient's right on the left of the image.
 AXIAL = ("S", "P", "L")
+
+SPACING = (0.01, 100.0)
+"""Distances between neighbouring voxels that a scan of the chest may have, mm."""
+
+FARTHEST = 1e5
+"""The largest coordinate of a scan's first voxel, mm."""
+
+FLATTEST = 1e-3
+"""The least volume of a voxel, as a share of that with the same edges at right angles."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +40,15 @@ class Volume:
         hounsfield: whether grey values are Hounsfield units, as in DICOM and most volumes.
         source: the file or folder.
         study: which of the patient's studies; "" where the file does not name it.
+        spaced: whether the file states the distances between voxels; if not, they are 1.
+        scale: the grey values of black and white, where the format fixes them; else None.
+        warnings: what is doubtful about what the file states, in sentences.
+        nifti: the geometry of a NIfTI file as it states it, see
+            :class:`~pyro_stitchnet.data.scans.nifti_geometry.NiftiGeometry`; else empty.
 
     Raises:
-        ValueError: ``voxels`` has not three axes or is empty, or ``affine`` is not a finite,
-            invertible 4x4 matrix.
+        ValueError: ``voxels`` has not three axes or is empty, or ``affine`` is no affine of a
+            scan, see :func:`check_affine`.
     """
 
     voxels: np.ndarray
@@ -34,6 +56,10 @@ class Volume:
     hounsfield: bool
     source: Path
     study: str = ""
+    spaced: bool = True
+    scale: tuple[float, float] | None = None
+    warnings: tuple[str, ...] = ()
+    nifti: bytes = b""
 
     def __post_init__(self) -> None:
         """Check shape and affine."""
@@ -42,14 +68,49 @@ class Volume:
                 f"{self.source}: a volume has three axes, all longer than 0, not shape "
                 f"{self.voxels.shape}; give one channel and one time point"
             )
-        if self.affine.shape != (4, 4) or not np.isfinite(self.affine).all():
-            raise ValueError(f"{self.source}: its affine is not a finite 4x4 matrix")
-        if abs(np.linalg.det(self.affine[:3, :3])) < 1e-9:
-            raise ValueError(f"{self.source}: its affine is singular (a spacing of 0?)")
+        check_affine(self.affine, self.source)
 
     def axial(self) -> np.ndarray:
         """Return the voxels as axial slices, see :func:`to_axial`."""
         return to_axial(self.voxels, self.affine)
+
+
+def check_affine(affine: np.ndarray, source: Path) -> None:
+    """Refuse an affine that no scan of the chest has.
+
+    Args:
+        affine: voxel indices to mm, RAS+.
+        source: the file or folder.
+
+    Raises:
+        ValueError: it is not a finite, invertible 4x4 matrix, the distances between neighbouring
+            voxels are not within :data:`SPACING`, or the first voxel lies beyond :data:`FARTHEST`.
+    """
+    if affine.shape != (4, 4) or not np.isfinite(affine).all():
+        raise ValueError(f"{source}: its affine is not a finite 4x4 matrix; correct its geometry")
+    with np.errstate(all="ignore"):  # of numbers such as 1e300
+        sizes = np.linalg.norm(affine[:3, :3], axis=0)
+        share = abs(np.linalg.det(affine[:3, :3] / sizes))
+    shown = " x ".join(f"{size:.3g}" for size in sizes)
+    if not sizes.all() or share < FLATTEST:
+        raise ValueError(
+            f"{source}: its affine is singular (voxels of {shown} mm); correct its geometry"
+        )
+    if not (SPACING[0] <= sizes.min() and sizes.max() <= SPACING[1]):
+        raise ValueError(
+            f"{source}: its voxels are {shown} mm apart, but those of a scan are {SPACING[0]} to "
+            f"{SPACING[1]:.0f} mm apart; correct its spacing, or the unit of its spacing"
+        )
+    if np.abs(affine[:3, 3]).max() > FARTHEST:
+        raise ValueError(
+            f"{source}: its first voxel lies {np.abs(affine[:3, 3]).max():.3g} mm from the origin; "
+            "correct its geometry"
+        )
+
+
+def along_body(affine: np.ndarray, axis: int) -> bool:
+    """Return whether an axis of a grid runs between feet and head, up or down."""
+    return bool(nib.orientations.io_orientation(affine)[axis, 0] == 2)
 
 
 def to_axial(array: np.ndarray, affine: np.ndarray) -> np.ndarray:

@@ -3,6 +3,8 @@
 To add a source, write a module with a :class:`Source` and list it here.
 """
 
+from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 from pyro_stitchnet.data.scans.endings import IMAGE_ENDINGS
@@ -12,6 +14,7 @@ from pyro_stitchnet.data.sources.folder import FOLDER
 from pyro_stitchnet.data.sources.medseg import MEDSEG
 from pyro_stitchnet.data.sources.mosmed import MOSMED
 from pyro_stitchnet.data.sources.nnunet import NNUNET
+from pyro_stitchnet.data.sources.paths import walk
 from pyro_stitchnet.data.sources.plain import PLAIN
 from pyro_stitchnet.data.sources.zenodo import ZENODO
 
@@ -34,9 +37,15 @@ def detect(folder: str | Path) -> Source:
     if not any(folder.iterdir()):  # raises where glob would silently find nothing
         raise ValueError(f"{folder}: is empty; give the folder that holds the scans")
     for source in SOURCES.values():
-        if any(any(folder.glob(mark)) for mark in source.landmarks):
+        if any(any(folder.glob(mark)) for mark in source.landmarks if "**" not in mark):
             return source
-    bare = (path for path in folder.rglob("*") if path.suffix.lower() in (".npy", *IMAGE_ENDINGS))
+        # A glob does not follow links to folders.
+        deep = [mark.removeprefix("**/") for mark in source.landmarks if "**" in mark]
+        if deep and any(
+            fnmatch(path.name.lower(), mark) for path in _files(folder) for mark in deep
+        ):
+            return source
+    bare = (path for path in _files(folder) if path.suffix.lower() in (".npy", *IMAGE_ENDINGS))
     if one := next(bare, None):
         raise ValueError(
             f"{one}: NumPy arrays and images are read in the layout 'folder' only, since they do "
@@ -48,3 +57,7 @@ def detect(folder: str | Path) -> Source:
         f"{folder}: has none of the known layouts; arrange it like one of these, or name its "
         f"layout (FOLDER@NAME) if its files have other endings:\n{layouts}"
     )
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (place / name for place, _, names in walk(folder) for name in names)

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pyro_stitchnet.runtime.text import identity
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -10,7 +12,10 @@ __all__ = ["read_table"]
 
 
 def read_table(path: Path, columns: tuple[str, ...]) -> "pd.DataFrame":
-    """Read a CSV table as text, so that patient 007 keeps its zeros; spaces around cells are cut.
+    """Read a CSV table as text, so that patient 007 keeps its zeros.
+
+    Cells are brought into the form of :func:`~pyro_stitchnet.runtime.text.identity`: among others,
+    spaces around them are cut.
 
     Args:
         path: the file.
@@ -40,7 +45,9 @@ def read_table(path: Path, columns: tuple[str, ...]) -> "pd.DataFrame":
             f"{path}: the rows have more cells than there are columns; put a name that contains a "
             'comma in "quotation marks"'
         )
-    table = table.rename(columns=str.strip)
+    table = table.rename(columns=identity)
+    if twice := table.columns[table.columns.duplicated()].tolist():
+        raise ValueError(f"{path}: has two columns {twice[0]}; remove one")
     if missing := [column for column in columns if column not in table]:
         raise ValueError(
             f"{path}: no column {' nor '.join(missing)}, but {', '.join(table)}; rename or add "
@@ -49,7 +56,7 @@ def read_table(path: Path, columns: tuple[str, ...]) -> "pd.DataFrame":
     if table.empty:
         raise ValueError(f"{path}: has no rows; list every {columns[0]}")
     for column in table:
-        table[column] = table[column].fillna("").str.strip()
+        table[column] = table[column].fillna("").map(identity)
     for column in columns:
         empty = table[column] == ""
         if empty.any():

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pyro_stitchnet.data.scans.common import counted
+from pyro_stitchnet.runtime.text import identity
 
 __all__ = ["Archive", "ScanFiles", "Source"]
 
@@ -13,10 +14,14 @@ __all__ = ["Archive", "ScanFiles", "Source"]
 class ScanFiles:
     """The files and labels of one scan, before it is read.
 
+    Names, patients and studies are kept in the form of
+    :func:`~pyro_stitchnet.runtime.text.identity`.
+
     Attributes:
         name: unique name of the scan within its source.
         patient: whose scan it is. Never empty: splits are made by patient.
-        image: a volume's file, a DICOM folder, or the image files of its slices from feet to head.
+        image: a volume's file, a DICOM folder, the folders that a series is spread over, or the
+            image files of its slices from feet to head.
         mask: likewise; None where nothing is labelled. With image files one mask for each, or None
             for an unlabelled slice.
         study: which of the patient's studies.
@@ -25,7 +30,8 @@ class ScanFiles:
             so has no mask: a healthy control has no lesion anywhere.
         stacked: whether neighbouring slices are neighbours in the patient. If not, slices are
             processed one by one.
-        series: SeriesInstanceUID, where ``image`` is a DICOM folder that may hold several series.
+        series: SeriesInstanceUID, where ``image`` is DICOM folders, which may hold several series.
+        fault: why the scan cannot be used, where that is known before it is read; names a file.
 
     Raises:
         ValueError: the patient is empty, or image, mask and ``everywhere`` contradict each other.
@@ -40,9 +46,12 @@ class ScanFiles:
     everywhere: frozenset[int] | None = None
     stacked: bool = True
     series: str | None = None
+    fault: str = ""
 
     def __post_init__(self) -> None:
-        """Check that the fields fit together."""
+        """Bring names into one form, and check that the fields fit together."""
+        for field in ("name", "patient", "study"):
+            object.__setattr__(self, field, identity(getattr(self, field)))
         if not self.patient:
             raise ValueError(f"{self.image}: scan {self.name!r} has no patient; splits need one")
         if self.mask is not None and self.everywhere is not None:

@@ -12,6 +12,7 @@ from pyro_stitchnet.data.scans.endings import IMAGE_ENDINGS
 from pyro_stitchnet.data.sources.base import ScanFiles, Source
 from pyro_stitchnet.data.sources.paths import files, folders, pair, stem
 from pyro_stitchnet.labels import BACKGROUND, HEALTHY, LABEL_RULES
+from pyro_stitchnet.runtime.text import identity
 
 __all__ = ["CCII"]
 
@@ -49,14 +50,18 @@ def _scans(folder: Path) -> Iterator[ScanFiles]:
 def _lesions(folder: Path) -> Iterator[ScanFiles]:
     """Yield the labelled slices, each as a scan: they are no neighbours in the patient."""
     with_images = folders(folder / "image", besides=IMAGE_ENDINGS)
-    with_masks = {path.name for path in folders(folder / "mask", besides=IMAGE_ENDINGS)}
-    if unpaired := sorted(with_masks - {path.name for path in with_images}):
+    with_masks = {
+        identity(path.name): path for path in folders(folder / "mask", besides=IMAGE_ENDINGS)
+    }
+    if unpaired := sorted(set(with_masks) - {identity(path.name) for path in with_images}):
         raise FileNotFoundError(
             f"{folder / 'image' / unpaired[0]}: missing, though there are masks of it; unpack "
             "ct_lesion_seg again"
         )
     for patient in with_images:
-        masks = files(folder / "mask" / patient.name, IMAGE_ENDINGS)
+        masks = files(
+            with_masks.get(identity(patient.name), folder / "mask" / patient.name), IMAGE_ENDINGS
+        )
         for image, mask in pair(files(patient, IMAGE_ENDINGS), masks, all_labelled=True):
             yield ScanFiles(
                 name=f"{folder.name}/{patient.name}/{stem(image)}",

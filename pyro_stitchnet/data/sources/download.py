@@ -8,6 +8,7 @@ import pooch
 import requests
 
 from pyro_stitchnet.data.sources import SOURCES, Archive
+from pyro_stitchnet.runtime.locks import only_run
 
 __all__ = ["download"]
 
@@ -30,6 +31,7 @@ def download(name: str, out: str | Path) -> list[Path]:
     Raises:
         ValueError: the source is unknown or cannot be downloaded, or an archive has a wrong
             checksum, is damaged or unsafe.
+        BlockingIOError: another run is writing to ``out``.
         ConnectionError: the server cannot be reached or does not send the file.
     """
     if name not in SOURCES:
@@ -40,15 +42,15 @@ def download(name: str, out: str | Path) -> list[Path]:
         raise ValueError(f"{name}: cannot be downloaded; {where}")
     print(f"{source.title}\nLicence: {source.licence}\nPlease cite: {source.citation}", flush=True)
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
     targets = []
-    for archive in source.archives:
-        target = out / Path(archive.file).stem
-        if not target.exists():
-            packed = _fetch(archive, out, source.homepage)
-            _unpack(packed, target)
-            packed.unlink()
-        targets.append(target)
+    with only_run(out):
+        for archive in source.archives:
+            target = out / Path(archive.file).stem
+            if not target.exists():
+                packed = _fetch(archive, out, source.homepage)
+                _unpack(packed, target)
+                packed.unlink()
+            targets.append(target)
     return targets
 
 

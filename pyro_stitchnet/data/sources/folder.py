@@ -1,44 +1,78 @@
 """The package's own layout: a folder of images, masks and an index."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pyro_stitchnet.data.sources._table import read_table
 from pyro_stitchnet.data.sources.base import ScanFiles, Source
+from pyro_stitchnet.data.sources.paths import is_outside, stem, walk
 from pyro_stitchnet.labels import LABEL_RULES
+from pyro_stitchnet.runtime.text import identity
 
 __all__ = ["FOLDER"]
 
 
 def _find(folder: Path) -> Iterator[ScanFiles]:
-    index = read_table(folder / "index.csv", ("file", "patient"))
-    _refuse_unpaired(folder / "masks", set(index["file"]))
+    table = folder / "index.csv"
+    index = read_table(table, ("file", "patient"))
+    roots = folder / "images", folder / "masks"
+    images, masks = (_listed(root) for root in roots)
+    by_file = _masks_of(index["file"].tolist(), masks)
+    if unpaired := sorted(set(masks).difference(*by_file.values())):
+        # It is misnamed, and its image would count as unlabelled.
+        raise FileNotFoundError(
+            f"{masks[unpaired[0]]}: is the mask of no file in index.csv; name it like its image"
+        )
     studies = index["study"] if "study" in index else [""] * len(index)
     for file, patient, study in zip(index["file"], index["patient"], studies, strict=True):
-        image = folder / "images" / file
-        if not image.exists():
-            raise FileNotFoundError(f"{image}: missing, though index.csv lists it")
-        mask = folder / "masks" / file
+        if is_outside(file):
+            fault = f"{table}: {file} lies outside {roots[0]}; list only files in it or below"
+            yield ScanFiles(file, patient, table, study=study, fault=fault)
+            continue
+        image, mask = _located(roots[0], file, images), _located(roots[1], file, masks)
+        fault = "" if image else f"{roots[0] / file}: missing, though index.csv lists it"
+        if mask is None and (names := by_file[file]):
+            mask = masks[names[0]]
+            rivals = [other for other, its in by_file.items() if its == names]
+            if len(names) > 1 or len(rivals) > 1:
+                twins = " and ".join(names if len(names) > 1 else rivals)
+                fault = f"{mask}: {twins} differ only in their endings; rename one of them"
         yield ScanFiles(
             name=file,
             patient=patient,
-            image=image,
-            mask=mask if mask.exists() else None,  # raises where access is denied
+            image=image or roots[0] / file,
+            mask=mask,
             study=study,
+            fault=fault,
         )
 
 
-def _refuse_unpaired(root: Path, listed: set[str]) -> None:
-    """Refuse a mask without an image: it is misnamed, and its image would count as unlabelled."""
-    masks = {
-        path.relative_to(root).as_posix()
-        for path in root.rglob("*")
-        if path.is_file() and not path.name.startswith(".")
-    }
-    if unpaired := sorted(masks - listed):
-        raise FileNotFoundError(
-            f"{root / unpaired[0]}: is the mask of no file in index.csv; name it like its image"
-        )
+def _listed(root: Path) -> dict[str, Path]:
+    """Return the files in a folder and below, by their paths in it in one form of Unicode."""
+    paths = [here / name for here, _, names in walk(root, lambda _: None) for name in names]
+    return {identity(path.relative_to(root).as_posix()): path for path in paths}
+
+
+def _masks_of(files: Sequence[str], masks: Collection[str]) -> dict[str, list[str]]:
+    """Return the masks of each file: of the same name, else of a name that is of no other file.
+
+    The latter differ from the file's in the ending: a lossless mask beside a JPEG image.
+    """
+    by_stem: dict[str, list[str]] = {}
+    for mask in sorted(set(masks) - set(files)):
+        by_stem.setdefault(_stem(mask), []).append(mask)
+    return {file: [file] if file in masks else by_stem.get(_stem(file), []) for file in files}
+
+
+def _stem(name: str) -> str:
+    path = Path(name)
+    return path.with_name(stem(path)).as_posix() if path.name else name
+
+
+def _located(root: Path, file: str, listed: Mapping[str, Path]) -> Path | None:
+    """Return the path of a file, in whatever form of Unicode the file system keeps its name."""
+    direct = root / file
+    return direct if direct.exists() else listed.get(file)  # raises where access is denied
 
 
 FOLDER = Source(
@@ -46,7 +80,8 @@ FOLDER = Source(
     title="images, masks and an index of your own",
     layout=(
         "index.csv (file, patient[, study]), images/a.png, and masks/a.png where labelled; "
-        "image files, volumes or NumPy arrays (.npy), one for each row"
+        "image files, volumes or NumPy arrays (.npy), one for each row. A mask's ending may "
+        "differ: masks/a.png of images/a.jpg"
     ),
     landmarks=("index.csv",),
     rule=LABEL_RULES["full"],

@@ -14,6 +14,7 @@ from pyro_stitchnet.data.sources._table import read_table
 from pyro_stitchnet.data.sources.base import ScanFiles, Source
 from pyro_stitchnet.data.sources.paths import files, pair, stem
 from pyro_stitchnet.labels import BACKGROUND, CONSOLIDATION, GGO, HEALTHY
+from pyro_stitchnet.runtime.text import identity
 
 __all__ = ["MEDSEG"]
 
@@ -36,13 +37,14 @@ def _find(folder: Path) -> Iterator[ScanFiles]:
     for part in sets:
         images, masks = files(part / "Imgs", IMAGE_ENDINGS), files(part / "GT", IMAGE_ENDINGS)
         for image, mask in pair(images, masks, all_labelled=True):
-            if patients is not None and stem(image) not in patients:
+            name = identity(stem(image))
+            if patients is not None and name not in patients:
                 raise ValueError(
-                    f"{folder / 'patients.csv'}: no row for image {stem(image)} ({image}); add it"
+                    f"{folder / 'patients.csv'}: no row for image {name} ({image}); add it"
                 )
             yield ScanFiles(
-                name=f"{part.name}/{stem(image)}",
-                patient="unknown" if patients is None else patients[stem(image)],
+                name=f"{part.name}/{name}",
+                patient="unknown" if patients is None else patients[name],
                 image=image,
                 mask=mask,
             )

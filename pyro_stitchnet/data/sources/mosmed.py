@@ -10,6 +10,7 @@ from pyro_stitchnet.data.scans.endings import VOLUME_ENDINGS
 from pyro_stitchnet.data.sources.base import ScanFiles, Source
 from pyro_stitchnet.data.sources.paths import files, folders, stem
 from pyro_stitchnet.labels import BACKGROUND, HEALTHY, LESIONS
+from pyro_stitchnet.runtime.text import identity
 
 __all__ = ["MOSMED"]
 
@@ -25,7 +26,7 @@ def _find(folder: Path) -> Iterator[ScanFiles]:
     masks = _masks(folder / "masks")
     for grade in grades:
         for image in files(grade, VOLUME_ENDINGS):
-            name = stem(image)
+            name = identity(stem(image))
             mask = masks.pop(name, None)
             yield ScanFiles(
                 name=name,
@@ -44,7 +45,7 @@ def _masks(folder: Path) -> dict[str, Path]:
     for path in files(folder, VOLUME_ENDINGS) if folder.is_dir() else []:
         if not stem(path).endswith("_mask"):
             raise ValueError(f"{path}: a mask is called study_0255_mask.nii.gz; rename it")
-        masks[stem(path).removesuffix("_mask")] = path
+        masks[identity(stem(path)).removesuffix("_mask")] = path
     return masks
 
 

@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from pyro_stitchnet.data.sources.base import ScanFiles, Source
 from pyro_stitchnet.data.sources.paths import files, pair
 from pyro_stitchnet.labels import BACKGROUND, CONSOLIDATION, GGO, HEALTHY, LABELS, LESIONS
+from pyro_stitchnet.runtime.text import identity
 
 __all__ = ["NNUNET", "rule_of"]
 
@@ -43,12 +45,18 @@ def rule_of(labels: Mapping[str, int]) -> dict[int, frozenset[int]]:
         labels: name -> mask value, with the name "background".
 
     Raises:
-        ValueError: a name is unknown.
+        ValueError: a name is unknown, or a value is none of a mask or has two names.
     """
     names = {name: name.lower().replace("_", " ").replace("-", " ").strip() for name in labels}
     known = {"background", *LUNGS, *NAMES}
     if unknown := [name for name, plain in names.items() if plain not in known]:
         raise ValueError(f"label {unknown[0]!r} is unknown; rename it to one of {sorted(known)}")
+    if wrong := [name for name, value in labels.items() if not 0 <= value <= 255]:
+        raise ValueError(f"label {wrong[0]!r} has value {labels[wrong[0]]}; give one of 0 to 255")
+    named: dict[int, str] = {}
+    for name, value in labels.items():
+        if (other := named.setdefault(value, name)) != name:
+            raise ValueError(f"labels {other!r} and {name!r} have one value, {value}; give two")
     tissues = {name for name in names.values() if name in NAMES and name != "ignore"}
     unnamed = ALL - frozenset().union(*(NAMES[name] for name in tissues)) - {BACKGROUND}
     lung = frozenset({HEALTHY}) | unnamed & INFECTION
@@ -78,7 +86,7 @@ def _find(folder: Path) -> Iterator[ScanFiles]:
     labelled = (folder / "labelsTr").is_dir()
     masks = files(folder / "labelsTr", (ending.lower(),)) if labelled else []
     for case, mask in pair(list(images), masks, all_labelled=False):
-        name = case.name.removesuffix(ending)
+        name = identity(case.name.removesuffix(ending))
         patient = patients.get(name, name)
         yield ScanFiles(name=name, patient=patient, image=images[case], mask=mask, rule=rule)
 
@@ -93,7 +101,7 @@ def _description(path: Path) -> tuple[str, dict[str, int], dict[str, str]]:
         channels = len(described["channel_names"])
         patients = dict(described.get("patients", {}))
         texts = isinstance(ending, str) and all(isinstance(name, str) for name in labels)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
             f"{path}: no description of version 2 ({error!r}); it needs channel_names, labels as "
             "name: value, and file_ending"
@@ -104,7 +112,11 @@ def _description(path: Path) -> tuple[str, dict[str, int], dict[str, str]]:
         raise ValueError(f"{path}: labels must be names with values, background having 0")
     if regions := [name for name, value in labels.items() if type(value) is not int]:
         raise ValueError(f"{path}: label {regions[0]!r} is a region; give every value one name")
-    return ending, labels, {str(case): str(patient) for case, patient in patients.items()}
+    if re.fullmatch(r"(\.\w+)+", ending) is None:
+        raise ValueError(f"{path}: file_ending {ending!r} is none; give one such as .nii.gz")
+    if wrong := [case for case, whose in patients.items() if not isinstance(whose, str | int)]:
+        raise ValueError(f"{path}: the patient of case {wrong[0]!r} is no name; give one")
+    return ending, labels, {identity(case): identity(str(w)) for case, w in patients.items()}
 
 
 NNUNET = Source(

@@ -1,10 +1,13 @@
 """Listing of folders and pairing of images with masks, for every source."""
 
+import os
 import re
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
-__all__ = ["files", "folders", "natural", "pair", "stem"]
+from pyro_stitchnet.runtime.text import identity
+
+__all__ = ["files", "folders", "is_dead_link", "is_outside", "natural", "pair", "stem", "walk"]
 
 
 def files(folder: Path, endings: tuple[str, ...]) -> list[Path]:
@@ -36,7 +39,48 @@ def folders(folder: Path, *, besides: tuple[str, ...] = ()) -> list[Path]:
             f"{misplaced[0]}: lies a folder too high; move it into a folder of its own below "
             f"{folder}"
         )
-    return [path for path in _visible(folder) if path.is_dir()]
+    paths = _visible(folder)
+    if dead := next(filter(is_dead_link, paths), None):
+        raise FileNotFoundError(f"{dead}: a link to nothing; mend or remove it")
+    return [path for path in paths if path.is_dir()]
+
+
+def walk(
+    folder: Path, onerror: Callable[[OSError], object] | None = None
+) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Yield a folder and all below it, with the names of their folders and files, like os.walk.
+
+    Links to folders are followed. However many links lead to a folder, it is visited once, so links
+    may form circles. Hidden files and folders are left out. A link to nothing counts as a file.
+
+    Args:
+        folder: the folder.
+        onerror: gets the error of a folder that cannot be read; by default it is raised.
+    """
+
+    def raised(error: OSError) -> None:
+        raise error
+
+    seen: set[str] = set()
+    for place, below, names in os.walk(folder, onerror=onerror or raised, followlinks=True):
+        real = os.path.realpath(place)
+        below[:] = sorted(filter(_is_visible, below), key=natural)
+        if real in seen:
+            below.clear()
+            continue
+        seen.add(real)
+        yield Path(place), below, sorted(filter(_is_visible, names), key=natural)
+
+
+def is_dead_link(path: Path) -> bool:
+    """Return whether a path is a link to nothing."""
+    return path.is_symlink() and not path.exists()
+
+
+def is_outside(name: str) -> bool:
+    """Return whether a file's name in a table leads out of the folder, on any system."""
+    kinds = (PurePosixPath(name), PureWindowsPath(name))
+    return any(path.anchor or ".." in path.parts for path in kinds)
 
 
 def natural(name: str) -> list[tuple[int, str]]:
@@ -52,7 +96,7 @@ def stem(path: Path) -> str:
 def pair(
     images: Sequence[Path], masks: Iterable[Path], *, all_labelled: bool
 ) -> list[tuple[Path, Path | None]]:
-    """Pair every image with the mask of the same name; endings may differ.
+    """Pair every image with the mask of the same name; endings and forms of Unicode may differ.
 
     Args:
         images: of one folder.
@@ -65,11 +109,11 @@ def pair(
     """
     by_name: dict[str, Path] = {}
     for mask in masks:
-        if (other := by_name.setdefault(stem(mask), mask)) is not mask:
+        if (other := by_name.setdefault(identity(stem(mask)), mask)) is not mask:
             raise ValueError(f"{mask}: {other.name} has the same name; keep one of them")
     pairs: dict[str, tuple[Path, Path | None]] = {}
     for image in images:
-        if (name := stem(image)) in pairs:
+        if (name := identity(stem(image))) in pairs:
             raise ValueError(f"{image}: {pairs[name][0].name} has the same name; keep one of them")
         pairs[name] = (image, by_name.pop(name, None))
         if all_labelled and pairs[name][1] is None:
@@ -84,6 +128,10 @@ def pair(
 def _visible(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
-    # macOS leaves such files in the archives it makes.
-    paths = (p for p in folder.iterdir() if not p.name.startswith(".") and p.name != "__MACOSX")
+    paths = (path for path in folder.iterdir() if _is_visible(path.name))
     return sorted(paths, key=lambda path: natural(path.name))
+
+
+def _is_visible(name: str) -> bool:
+    # macOS leaves such files in the archives it makes.
+    return not name.startswith(".") and name != "__MACOSX"

@@ -1,6 +1,5 @@
 """A user's folder of unlabelled scans."""
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,51 +9,92 @@ from typing import TYPE_CHECKING
 
 from pyro_stitchnet.data.scans.endings import VOLUME_ENDINGS
 from pyro_stitchnet.data.sources.base import ScanFiles, Source
-from pyro_stitchnet.data.sources.paths import natural, stem
+from pyro_stitchnet.data.sources.paths import is_dead_link, natural, stem, walk
+from pyro_stitchnet.runtime.text import identity
 
 if TYPE_CHECKING:
     from pyro_stitchnet.data.scans.dicom import Series
 
 __all__ = ["PLAIN"]
 
+RESULTS = ({"predict.json"}, {"report.json", "labels.nii.gz"})
+"""Files that `stitchnet predict` writes together: into its --out, and for each scan."""
+
 
 def _find(folder: Path) -> Iterator[ScanFiles]:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
     scans = sorted(_scans(folder), key=lambda pair: natural(pair[0].name))
-    patients = _patients((scan.patient, patient_id) for scan, patient_id in scans)
+    known = [(scan.patient, patient_id) for scan, patient_id in scans]
+    for scan, _ in scans:
+        if isinstance(scan.image, tuple):  # its folders are of one patient
+            places = [scan.patient, *(_place(one, folder).parts[0] for one in scan.image)]
+            known += [(place, f"series {scan.series}") for place in places]
+    patients = _patients(known)
     for scan, _ in scans:
         yield replace(scan, patient=patients[scan.patient])
 
 
-def _raised(error: OSError) -> None:
-    """Make os.walk raise at a folder that cannot be read, instead of skipping it."""
-    raise error
-
-
 def _scans(folder: Path) -> Iterator[tuple[ScanFiles, str]]:
     """Yield every volume and CT series, named after its place, with its PatientID."""
-    from pyro_stitchnet.data.scans.dicom import list_series  # pydicom is slow to import
-
-    for place, below, names in os.walk(folder, onerror=_raised):
-        below[:] = [name for name in below if not name.startswith(".") and name != "__MACOSX"]
-        here = Path(place)
-        for name in names:
-            if name.lower().endswith(VOLUME_ENDINGS) and not name.startswith("."):
-                path = (here / name).relative_to(folder)
-                path = path.with_name(stem(path))
-                yield ScanFiles(path.as_posix(), path.parts[0], here / name), ""
-        # A folder named by a DICOM UID has dots, but no ending.
-        path = Path(folder.resolve().name) if here == folder else here.relative_to(folder)
-        scan = ScanFiles(path.as_posix(), path.parts[0], here)
-        try:
-            series = [one for one in list_series(here) if one.is_ct]
-        except ValueError:  # raised again when the folder is read, where it may be skipped
-            yield scan, ""
+    unreadable: list[OSError] = []
+    places: list[Path] = []
+    for here, below, names in walk(folder, unreadable.append):
+        if any(result <= {*names} for result in RESULTS):
+            below.clear()
+            fault = f"{here}: holds results of `stitchnet predict`, no scan; move it elsewhere"
+            yield replace(_at(here, folder), fault=fault), ""
             continue
-        for one, label in zip(series, _labels(series), strict=True):
-            name = scan.name if len(series) == 1 else f"{scan.name}/{label}"
-            yield replace(scan, name=name, series=one.uid), one.patient
+        places.append(here)
+        for name in names:
+            file = here / name
+            path = file.relative_to(folder)
+            if name.lower().endswith(VOLUME_ENDINGS):
+                path = path.with_name(stem(path))
+                yield ScanFiles(path.as_posix(), path.parts[0], file), ""
+            elif is_dead_link(file):
+                fault = f"{file}: a link to nothing; mend or remove it"
+                yield ScanFiles(path.as_posix(), path.parts[0], file, fault=fault), ""
+    yield from _series(places, folder)
+    for error in unreadable:
+        place = Path(error.filename)
+        yield replace(_at(place, folder), fault=f"{place}: cannot be read ({error.strerror})"), ""
+
+
+def _series(places: Sequence[Path], folder: Path) -> Iterator[tuple[ScanFiles, str]]:
+    """Yield every CT series, named after the folder that holds its files, with its PatientID."""
+    from pyro_stitchnet.data.scans.dicom import find_series  # pydicom is slow to import
+
+    found, bad = find_series(places)
+    for place, fault in bad.items():
+        yield replace(_at(place, folder), fault=fault), ""
+    by_home: dict[Path, list[Series]] = {}
+    for one in found:
+        by_home.setdefault(one.home, []).append(one)
+    for home, here in by_home.items():
+        alone = len(here) == 1 and home not in bad
+        for one, label in zip(here, _labels(here), strict=True):
+            scan = _at(home, folder)
+            yield (
+                replace(
+                    scan,
+                    name=scan.name if alone else f"{scan.name}/{label}",
+                    image=one.folders if len(one.folders) > 1 else home,
+                    series=one.uid,
+                ),
+                identity(one.patient),
+            )
+
+
+def _at(here: Path, folder: Path) -> ScanFiles:
+    """Return a scan that is named after its folder."""
+    path = _place(here, folder)
+    return ScanFiles(path.as_posix(), path.parts[0], here)
+
+
+def _place(here: Path, folder: Path) -> Path:
+    # A folder named by a DICOM UID has dots, but no ending.
+    return Path(folder.resolve().name) if here == folder else here.relative_to(folder)
 
 
 def _labels(series: "Sequence[Series]") -> list[str]:
@@ -90,7 +130,7 @@ PLAIN = Source(
         "<patient>.nii.gz or <patient>/<anything>.nii.gz (.nrrd, .mha ... alike), or "
         "<patient>/[.../]<DICOM files> of one or more series"
     ),
-    landmarks=tuple(f"**/*{ending}" for ending in (*VOLUME_ENDINGS, ".dcm", "DICOMDIR")),
+    landmarks=tuple(f"**/*{ending}" for ending in (*VOLUME_ENDINGS, ".dcm", "dicomdir")),
     rule={},
     find=_find,
     caution=(

@@ -13,6 +13,7 @@ from pyro_stitchnet.figures import label_efficiency, save_figure
 from pyro_stitchnet.metrics.scores import LESION_GROUPS
 from pyro_stitchnet.metrics.statistics import holm, interval, paired
 from pyro_stitchnet.runtime.files import write_atomically
+from pyro_stitchnet.runtime.locks import only_run
 
 __all__ = ["lesion_dice", "line_names", "report"]
 
@@ -57,10 +58,13 @@ def report(results: Results, against: str | None, out: Path) -> dict[str, TextTa
     test = scores[scores["set"] == "test"]
     for (labels, line), line_scores in test.groupby(["labels", "line"]):
         parts.append(f"### {line}, {labels} labelled slices\n")
+        parts.append(_coverage(rows[(rows["labels"] == labels) & (rows["line"] == line)]))
         parts.append(to_markdown(table_one(line_scores)))
     parts += ["## Provenance\n", _provenance(rows).markdown()]
-    write_atomically(out / "report.md", "\n".join(parts))
-    save_figure(label_efficiency(_curves(scores)), out / "label_efficiency.png")
+    figure = label_efficiency(_curves(scores))
+    with only_run(out):
+        write_atomically(out / "report.md", "\n".join(parts))
+        save_figure(figure, out / "label_efficiency.png")
     return summaries
 
 
@@ -83,6 +87,13 @@ def lesion_dice(scores: pd.DataFrame, by: str | Sequence[str] = "patient") -> pd
     keys = [by] if isinstance(by, str) else list(by)
     by_lesion = present.groupby([*keys, "lesion"])["f1"].mean()
     return by_lesion.groupby(level=keys).mean()
+
+
+def _coverage(rows: pd.DataFrame) -> str:
+    """Say how many slices of the test patients the runs of a line are scored on."""
+    given = rows["slices_test_of"] if "slices_test_of" in rows else pd.Series(dtype=float)
+    of = f" of {given.sum():.0f}" if len(given) and given.notna().all() else ""
+    return f"Scored: {rows['slices_test'].sum()}{of} slices of the test patients.\n"
 
 
 def _sections(tables: Mapping[str, TextTable]) -> list[str]:

@@ -1,20 +1,27 @@
 """The tables of a benchmark on disk."""
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from pyro_stitchnet.runtime.checksums import read_json, sha256, verify, write_json
 from pyro_stitchnet.runtime.files import write_atomically
 
-__all__ = ["CELL", "OTHER_HOSPITAL", "Results"]
+__all__ = ["CELL", "CHECKSUMS", "OTHER_HOSPITAL", "Results"]
 
 CELL = ("name", "labels", "folds", "fold", "seed")
 """The columns that identify a trained model: entry, label budget (-1 for all), split."""
 
 OTHER_HOSPITAL = "other_hospital"
 """Value of the column ``set`` of the scores on another hospital's slices; else it is "test"."""
+
+CHECKSUMS = "checksums.json"
+"""The file with the checksums of both tables."""
+
+TABLES = ("scores.csv", "table.csv")  # in the order in which they are written
 
 # Columns that may look like numbers: a commit such as 5090819 or 12e4567, Python 3.12.
 TEXT = ("name", "variant", "method", "data", "patient", "commit", "python")
@@ -25,7 +32,9 @@ class Results:
 
     ``table.csv`` has one row per trained model and variant: a predictor of the model with a
     decision. ``scores.csv`` has the scores of each slice. Scores are written before their row;
-    scores without a row, from an interrupted run, are ignored.
+    scores without a row, from an interrupted run, are ignored. ``checksums.json`` is written before
+    both, with the checksums of each file as it is and as it will be, so that a kill at any moment
+    leaves files that it knows.
 
     Attributes:
         folder: of both files.
@@ -37,10 +46,16 @@ class Results:
         """Read the files, if there are any.
 
         Raises:
-            FileNotFoundError: there are rows and no scores.
+            FileNotFoundError: there are rows and no scores, or no checksums.
+            ValueError: a table is damaged, or was edited.
         """
         self.folder = folder
-        self.rows, self.scores = (self._read(name) for name in ("table.csv", "scores.csv"))
+        written = [name for name in TABLES if (folder / name).exists()]
+        known = read_json(folder / CHECKSUMS) if written else {}
+        for name in written:
+            verify(folder / name, *known.get(name, ()))
+        self._digests = {name: sha256(folder / name) for name in written}
+        self.scores, self.rows = (self._read(name) for name in TABLES)
         if len(self.rows):
             if not len(self.scores):
                 raise FileNotFoundError(
@@ -61,8 +76,16 @@ class Results:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.scores = pd.concat([self.scores, scores], ignore_index=True)
         self.rows = pd.concat([self.rows, pd.DataFrame(rows)], ignore_index=True)
-        write_atomically(self.folder / "scores.csv", self.scores.to_csv(index=False))
-        write_atomically(self.folder / "table.csv", self.rows.to_csv(index=False))
+        texts = {
+            name: table.to_csv(index=False)
+            for name, table in zip(TABLES, (self.scores, self.rows), strict=True)
+        }
+        before = self._digests
+        self._digests = {n: hashlib.sha256(text.encode()).hexdigest() for n, text in texts.items()}
+        known = {name: [before.get(name, ""), self._digests[name]] for name in TABLES}
+        write_json(self.folder / CHECKSUMS, known)
+        for name, text in texts.items():
+            write_atomically(self.folder / name, text)
 
     def _read(self, name: str) -> pd.DataFrame:
         path = self.folder / name

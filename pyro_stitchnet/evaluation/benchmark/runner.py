@@ -28,6 +28,7 @@ from pyro_stitchnet.metrics.scores import INFECTION, slice_scores
 from pyro_stitchnet.posterior import ReadOut, ReadOutOptions, probabilities, seeded
 from pyro_stitchnet.posterior.decision import Decision, decide, without_specks
 from pyro_stitchnet.posterior.views import average_views
+from pyro_stitchnet.runtime.locks import only_run
 from pyro_stitchnet.runtime.provenance import provenance
 from pyro_stitchnet.training.config import TrainConfig
 from pyro_stitchnet.training.fit import fit
@@ -67,7 +68,9 @@ def run(spec: Spec, out: Path, only: Sequence[str] = ()) -> Results:
         All results, old and new.
 
     Raises:
-        ValueError: a name of ``only`` is unknown, or a method does not have an option.
+        BlockingIOError: another run is writing to ``out``.
+        ValueError: a name of ``only`` is unknown, or a method does not have an option; or a table
+            in ``out`` is damaged.
     """
     if unknown := [name for name in only if name not in spec.entries]:
         raise ValueError(f"no entry {unknown[0]!r}; there are {', '.join(spec.entries)}")
@@ -75,7 +78,17 @@ def run(spec: Spec, out: Path, only: Sequence[str] = ()) -> Results:
         check_options(name, spec.entries[name])
     dataset = Dataset(spec.data)
     other_hospital = None if spec.other_hospital is None else Dataset(spec.other_hospital).load()
-    results = Results(out)
+    with only_run(out):
+        return _run(spec, Results(out), dataset, other_hospital, only)
+
+
+def _run(
+    spec: Spec,
+    results: Results,
+    dataset: Dataset,
+    other_hospital: Slices | None,
+    only: Sequence[str],
+) -> Results:
     cells = [cell for cell in _cells(spec) if not only or cell.name in only]
     for number, cell in enumerate(cells, 1):
         if results.has(cell.key):
@@ -144,6 +157,7 @@ def _train_and_test(
         "data": str(spec.data),
         "unlabelled": cell.entry.uses_unlabelled,
         "slices_test": len(test),
+        "slices_test_of": int(dataset.manifest["patient"].isin(set(test.patients)).sum()),
         "validation_dice": validation_dice,
         "tried": json.dumps(tried),
         "seconds_training": seconds,

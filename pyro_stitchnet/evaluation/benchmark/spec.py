@@ -1,5 +1,6 @@
 """The specification of a benchmark, read from a YAML file."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import product
@@ -13,11 +14,13 @@ from pyro_stitchnet.posterior import ReadOutOptions
 from pyro_stitchnet.posterior.decision import Decision
 from pyro_stitchnet.presets import OptimiserConfig
 from pyro_stitchnet.runtime.devices import Precision
+from pyro_stitchnet.runtime.ranges import Count, Few, Seed, Share, check_ranges
 from pyro_stitchnet.training.config import check_keys, read_mapping, validated
 
 __all__ = ["Budget", "Entry", "Spec", "read_spec"]
 
 _STRICT = ConfigDict(extra="forbid")
+MOST_CANDIDATES = 1000  # of an entry
 _OPTIMISER = OptimiserConfig(learning_rate=1e-3, warmup=50, decay="cosine")
 
 
@@ -37,6 +40,14 @@ class Entry:
     method: str
     unlabelled: bool | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse more combinations than anybody could train."""
+        number = math.prod(len(v) for v in self.options.values() if isinstance(v, list))
+        if not 1 <= number <= MOST_CANDIDATES:
+            raise ValueError(
+                f"options have {number} combinations; give 1 to {MOST_CANDIDATES}, no empty list"
+            )
 
     def candidates(self) -> list[dict[str, Any]]:
         """Return every combination of one value for each option."""
@@ -63,13 +74,14 @@ class Budget:
 
     __pydantic_config__ = _STRICT
 
-    labels: int | None
-    folds: int = 5
-    tested: int | None = None
+    labels: Count | None
+    folds: Few = 5
+    tested: Few | None = None
     validation: bool = True
 
     def __post_init__(self) -> None:
-        """Check the number of tested folds."""
+        """Check the ranges."""
+        check_ranges(self)
         if self.tested is not None and not 1 <= self.tested <= self.folds:
             raise ValueError(f"tested must be between 1 and {self.folds} folds, got {self.tested}")
 
@@ -108,15 +120,15 @@ class Spec:
     entries: Mapping[str, Entry]
     budgets: Sequence[Budget]
     other_hospital: Path | None = None
-    seeds: Sequence[int] = (0,)
+    seeds: Sequence[Seed] = (0,)
     weights: str | None = None
-    steps: int = 800
-    labelled_per_batch: int = 4
-    unlabelled_per_batch: int = 4
+    steps: Count = 800
+    labelled_per_batch: Few = 4
+    unlabelled_per_batch: Few = 4
     affine: bool = False
-    paste: float = 0.5
+    paste: Share = 0.5
     optimiser: OptimiserConfig = _OPTIMISER
-    validate_every: int = 100
+    validate_every: Count = 100
     device: str = "auto"
     precision: Precision = "32"
     read_out: ReadOutOptions = field(default_factory=ReadOutOptions)
@@ -124,6 +136,7 @@ class Spec:
 
     def __post_init__(self) -> None:
         """Check the entries and the ranges."""
+        check_ranges(self)
         for name, entry in self.entries.items():
             if entry.method not in METHODS:
                 raise ValueError(
@@ -140,13 +153,9 @@ class Spec:
                     f"entries.{name}: options cannot be chosen where a budget has no validation; "
                     "give one value for each"
                 )
-        numbers = (self.steps, self.labelled_per_batch, self.unlabelled_per_batch)
-        if min(*numbers, self.validate_every) < 1 or not self.entries or not self.budgets:
-            raise ValueError(
-                "steps, slices per batch, validate_every, entries and budgets must be at least 1"
-            )
-        if not self.decisions:
-            raise ValueError("decisions must name at least one")
+        for name in ("entries", "budgets", "seeds", "decisions"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} must name at least one")
         if self.read_out.read_out is not None or self.read_out.decision != "likeliest":
             raise ValueError(
                 "read_out: leave out `read_out` and `decision`; several read-outs are tested, and "

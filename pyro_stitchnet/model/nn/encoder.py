@@ -2,7 +2,7 @@
 
 import itertools
 import os
-import pickle
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -13,11 +13,16 @@ from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
 
 from pyro_stitchnet.model.nn.blocks import Down, Up
 from pyro_stitchnet.model.nn.norm import BatchNorm2d
+from pyro_stitchnet.runtime import torch_files
+from pyro_stitchnet.runtime.checksums import sha256
 
 __all__ = ["MobileNetPyramid", "Wiring", "load_imagenet_weights"]
 
 Wiring = Literal["projected", "in-chain"]
 """How the features are taken from MobileNetV2, see :class:`MobileNetPyramid`."""
+
+# torchvision names a file of weights after the beginning of its SHA-256.
+NAMED = re.compile(r"-([0-9a-f]{8,64})\.pth?$")
 
 # Grey mean and standard deviation of ImageNet, the input that the published weights expect.
 GREY_MEAN, GREY_STD = 0.449, 0.226
@@ -108,7 +113,7 @@ def load_imagenet_weights(weights: str | os.PathLike[str]) -> Mapping[str, Tenso
 
     Raises:
         FileNotFoundError: the file is missing or could not be downloaded.
-        ValueError: the file is not a state dict of MobileNetV2's features.
+        ValueError: the file is damaged, or not a state dict of MobileNetV2's features.
     """
     if weights == "imagenet":
         published = MobileNet_V2_Weights.IMAGENET1K_V1
@@ -120,6 +125,9 @@ def load_imagenet_weights(weights: str | os.PathLike[str]) -> Mapping[str, Tenso
                 "fetch that file on a machine with a network and pass its path as `weights` "
                 "(--weights PATH), or None for random weights"
             ) from error
+        kept = Path(torch.hub.get_dir(), "checkpoints", Path(published.url).name)
+        if kept.is_file():  # torchvision verifies it when it is downloaded, and never again
+            _verify_name(kept)
     else:
         path = Path(weights)
         if not path.is_file():
@@ -127,10 +135,11 @@ def load_imagenet_weights(weights: str | os.PathLike[str]) -> Mapping[str, Tenso
                 f"{path}: no such weights file; pass 'imagenet' to download torchvision's, or the "
                 "path of a state dict of MobileNetV2's features"
             )
-        try:
+        if NAMED.search(path.name):
+            _verify_name(path)
             state = torch.load(path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-            raise ValueError(f"{path}: not a state dict that torch can load ({error})") from error
+        else:
+            state = torch_files.read(path)
     # torchvision's file has the ImageNet classifier too.
     named = state if isinstance(state, Mapping) else {}
     features = {
@@ -144,6 +153,17 @@ def load_imagenet_weights(weights: str | os.PathLike[str]) -> Mapping[str, Tenso
     ):
         raise ValueError(f"{weights}: not the weights of torchvision's mobilenet_v2().features")
     return features
+
+
+def _verify_name(path: Path) -> None:
+    """Check a published file of weights, old ones of which have no checksum but in their name.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    named = NAMED.search(path.name)
+    if named and not sha256(path).startswith(named[1]):
+        raise ValueError(f"{path}: damaged (its checksum is not that in its name); fetch it again")
 
 
 def _one_channel(stem: nn.Conv2d) -> nn.Conv2d:

@@ -1,7 +1,7 @@
 """A prepared dataset: stored slices come back, and damaged files are named."""
 
-import json
 import pickle
+import random
 import shutil
 from pathlib import Path
 
@@ -10,8 +10,16 @@ import pandas as pd
 import pytest
 import torch
 
-from pyro_stitchnet.data.datasets.dataset import FORMAT, ROWS, Dataset
-from pyro_stitchnet.data.datasets.shards import MANIFEST, TEXT, write_shard
+from pyro_stitchnet.data.datasets.dataset import FORMAT, ROWS, SKIPPED, Dataset
+from pyro_stitchnet.data.datasets.shards import (
+    MANIFEST,
+    TEXT,
+    checksums,
+    finished_shards,
+    write_shard,
+    write_table,
+)
+from pyro_stitchnet.runtime.checksums import read_json, write_json
 
 SIZE = 32
 
@@ -40,11 +48,17 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "shards").mkdir()
     write(tmp_path, 0, 3)
     write(tmp_path, 1, 2)
-    manifest = pd.concat([rows(0, 3), rows(1, 2)])
-    manifest.to_csv(tmp_path / ROWS, index=False)
-    about = {"format": FORMAT, "preprocessing": {"size": SIZE}}
-    (tmp_path / "dataset.json").write_text(json.dumps(about))
+    finish(tmp_path)
     return tmp_path
+
+
+def finish(folder: Path, patient: str | None = None) -> None:
+    """Write the tables of the whole dataset, and dataset.json."""
+    manifest, skipped = map(pd.concat, zip(*finished_shards(folder).values(), strict=True))
+    write_table(manifest.assign(patient=patient) if patient else manifest, folder / ROWS)
+    write_table(skipped, folder / SKIPPED)
+    about = {"format": FORMAT, "preprocessing": {"size": SIZE}, "checksums": checksums(folder)}
+    write_json(folder / "dataset.json", about)
 
 
 def test_stored_slices_come_back(folder: Path) -> None:
@@ -81,9 +95,7 @@ def test_a_dataset_can_be_pickled(folder: Path) -> None:
 
 
 def test_patients_keep_their_leading_zeros(folder: Path) -> None:
-    manifest = pd.read_csv(folder / ROWS)
-    manifest["patient"] = "007"
-    manifest.to_csv(folder / ROWS, index=False)
+    finish(folder, patient="007")
     assert set(Dataset(folder).patients) == {"007"}
 
 
@@ -95,19 +107,56 @@ def test_an_unfinished_dataset_is_refused_with_a_remedy(folder: Path) -> None:
         Dataset(folder / "nothing")
 
 
-@pytest.mark.parametrize(
-    ("file", "content", "words"),
-    [
-        ("dataset.json", "{", "damaged"),
-        ("dataset.json", '{"format": 99}', "format 99, but this version reads"),
-        (ROWS, "slice,patient\n", "no column"),
-        (ROWS, "", "damaged"),
-    ],
-)
-def test_damaged_tables_are_refused(folder: Path, file: str, content: str, words: str) -> None:
-    (folder / file).write_text(content)
-    with pytest.raises(ValueError, match=rf"dataset\.json: .*{words}"):
+def test_a_dataset_of_another_format_is_refused(folder: Path) -> None:
+    write_json(folder / "dataset.json", {"format": 99})
+    with pytest.raises(ValueError, match=r"dataset\.json: format 99, but this version reads"):
         Dataset(folder)
+
+
+@pytest.mark.parametrize("name", ["dataset.json", ROWS, SKIPPED])
+def test_no_flipped_bit_is_believed(folder: Path, name: str) -> None:
+    """A flip could change patients, labels or preprocessing."""
+    path = folder / name
+    good, draw = path.read_bytes(), random.Random(0)
+    about, manifest = Dataset(folder).about, Dataset(folder).manifest
+    for _ in range(60):
+        content = bytearray(good)
+        content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        path.write_bytes(content)
+        try:
+            again = Dataset(folder)
+        except ValueError as error:
+            assert name in str(error)  # noqa: PT017 - a space of the JSON file is no fault
+        else:
+            assert name == "dataset.json"
+            assert again.about == about
+            assert again.manifest.equals(manifest)
+
+
+@pytest.mark.parametrize("name", [ROWS, SKIPPED, "shards", "shards/00001"])
+def test_a_dataset_that_lost_files_is_refused(folder: Path, name: str) -> None:
+    path = folder / name
+    path.unlink() if path.is_file() else shutil.rmtree(path)
+    with pytest.raises((ValueError, OSError), match=f"{path.name}.*prepare the dataset again"):
+        Dataset(folder)
+
+
+def test_shards_that_changed_places_are_noticed(folder: Path) -> None:
+    one, other = (folder / "shards" / name for name in ("00000", "00001"))
+    one.rename(folder / "shards" / "x")
+    other.rename(one)
+    (folder / "shards" / "x").rename(other)
+    with pytest.raises(ValueError, match=r"00000: damaged .*prepare again"):
+        Dataset(folder)[0]
+
+
+def test_what_a_slice_can_tell_comes_from_the_manifest(folder: Path) -> None:
+    """Not from the labels that it happens to hold."""
+    dataset = Dataset(folder)
+    dataset.manifest["complete"] = [True, False, True, False, False]
+    assert dataset.load().complete == [True, False, True, False, False]
+    assert dataset.load().take([1, 2]).complete == [False, True]
+    assert read_json(folder / "dataset.json")["format"] == FORMAT
 
 
 def test_a_damaged_shard_is_named(folder: Path) -> None:
@@ -126,6 +175,7 @@ def test_a_new_dataset_in_the_same_folder_is_read_again(folder: Path) -> None:
     shutil.rmtree(folder / "shards" / "00001")
     nothing = pd.DataFrame(columns=["scan", "reason"])
     write_shard(folder, 1, stored(7, 2), rows(1, 2), nothing)
+    finish(folder)
     after = Dataset(folder)[3][1]
     assert torch.equal(after, torch.from_numpy(stored(7, 2)[0, 1]))
     assert not torch.equal(after, before)

@@ -1,7 +1,14 @@
 """Scans that cannot be prepared are named with a remedy, or skipped."""
 
-from collections.abc import Callable
+import os
+import re
+import signal
+import time
+import unicodedata
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -11,7 +18,8 @@ from PIL import Image
 
 from pyro_stitchnet.data.datasets.dataset import Dataset
 from pyro_stitchnet.data.datasets.prepare import find_jobs
-from pyro_stitchnet.data.preprocessing.steps import Preprocessing
+from pyro_stitchnet.data.preprocessing.steps import PreparedSlice, Preprocessing
+from pyro_stitchnet.data.scans.stack import Stack
 
 NO_LUNG = np.full((2, 64, 64), -1000.0)
 NO_LUNG[:, 20:40, 20:40] = 40
@@ -113,7 +121,7 @@ def test_two_slices_of_the_same_name_are_refused(
         place.mkdir(parents=True)
         Image.fromarray(np.eye(32, dtype=np.uint8) * white).save(place / f"0003.{ending}")
     (tmp_path / "plain" / "ct_lesion_seg").mkdir(parents=True)
-    voxels = np.arange(32 * 32 * 4, dtype=np.int16).reshape(32, 32, 4)
+    voxels = np.arange(32 * 32 * 4, dtype=np.int16).reshape(32, 32, 4) - 1000
     nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / "plain" / "ct_lesion_seg" / "12.nii.gz")
     with pytest.raises(ValueError, match=r"out: two slices are called ct_lesion_seg/12/0003; ren"):
         prepared(tmp_path / "ccii", f"{tmp_path / 'plain'}@plain", out=tmp_path / "out")
@@ -147,14 +155,111 @@ def test_a_folder_may_have_the_name_of_a_rule_or_source(
     assert [job.file.parent.name for job in find_jobs([name])] == ["images"]
 
 
-@pytest.mark.parametrize("workers", [0, -3])
-def test_fewer_than_one_worker_are_refused(
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"workers": -3}, "workers must be at least 0, got -3"),
+        ({"time_limit": 0}, "time_limit must be a positive number of seconds, got 0"),
+        ({"time_limit": float("nan")}, "time_limit must be a positive number of seconds, got nan"),
+    ],
+)
+def test_options_out_of_range_are_refused(
+    image_folder: Callable[..., Path],
+    prepared: Callable[..., Dataset],
+    tmp_path: Path,
+    options: dict,
+    words: str,
+) -> None:
+    folder = image_folder(tmp_path / "in", [0, 1])
+    with pytest.raises(ValueError, match=words):
+        prepared(folder, out=tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+# --- Scans that end or hang their process ---------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Harmful(Preprocessing):
+    """Preprocessing that ends or hangs its process at every scan whose file is called so."""
+
+    harm: str = ""
+
+    def slices(self, stack: Stack, *args: Any, **kwargs: Any) -> Iterator[PreparedSlice]:
+        """Do harm, or prepare slices."""
+        if stack.source.stem == "dies":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if stack.source.stem == "hangs":
+            time.sleep(600)
+        return super().slices(stack, *args, **kwargs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_scans_that_end_or_hang_their_process_cost_themselves_only(
     image_folder: Callable[..., Path],
     prepared: Callable[..., Dataset],
     tmp_path: Path,
     workers: int,
 ) -> None:
-    folder = image_folder(tmp_path / "in", [0, 1])
-    with pytest.raises(ValueError, match=f"workers must be at least 1, got {workers}"):
-        prepared(folder, out=tmp_path / "out", workers=workers)
-    assert not (tmp_path / "out").exists()
+    """All share a shard."""
+    names = ("a.png", "b.png", "dies.png", "c.png", "hangs.png")
+    folder = image_folder(tmp_path / "in", [0, 1], names=names)
+    steps = Harmful(size=32, lungs="none")
+    options = {"preprocessing": steps, "workers": workers, "time_limit": 12.0}
+    dataset = prepared(folder, out=tmp_path / "out", skip_bad=True, **options)
+    assert dataset.names == ["a.png", "b.png", "c.png"]
+    reasons = dict(zip(dataset.skipped["scan"], dataset.skipped["reason"], strict=True))
+    assert set(reasons) == {"dies.png", "hangs.png"}
+    assert re.search(r"dies\.png: its worker process died \(SIGSEGV", reasons["dies.png"])
+    assert re.search(r"hangs\.png: took longer than 12 s; .*--time-limit", reasons["hangs.png"])
+    with pytest.raises(ValueError, match=r"^\S+dies\.png: its worker process died \(SIGSEGV"):
+        prepared(folder, out=tmp_path / "strict", **options)
+
+
+def test_faults_known_before_reading_are_raised_at_once_or_listed(
+    image_folder: Callable[..., Path], prepared: Callable[..., Dataset], tmp_path: Path
+) -> None:
+    folder = image_folder(tmp_path / "in", [0, 1], names=("a.png", "b.png"))
+    with (folder / "index.csv").open("a") as file:
+        file.write("../../secret.png,p\n")
+    (folder / "images" / "b.png").unlink()
+    with pytest.raises(
+        ValueError, match=r"index\.csv: \.\./\.\./secret\.png lies outside .*images"
+    ):
+        prepared(folder, out=tmp_path / "strict")
+    assert not (tmp_path / "strict").exists()
+    dataset = prepared(folder, out=tmp_path / "lenient", skip_bad=True)
+    assert dataset.names == ["a.png"]
+    assert dataset.skipped["scan"].tolist() == ["../../secret.png", "b.png"]
+    assert "b.png: missing, though index.csv lists it" in dataset.skipped["reason"][1]
+
+
+def test_one_name_in_two_forms_of_unicode_is_one_patient_with_two_scans(
+    write_volume: Callable[..., Path], prepared: Callable[..., Dataset], tmp_path: Path
+) -> None:
+    for name in ("Müller", unicodedata.normalize("NFD", "Müller")):
+        place = tmp_path / "in" / name
+        place.mkdir(parents=True)
+        hu = np.random.default_rng(len(place.name)).integers(-1000, 400, (32, 32, 2))
+        write_volume(place / "ct.nii.gz", hu.astype(np.int16), np.eye(4))
+    dataset = prepared(tmp_path / "in", out=tmp_path / "out")
+    assert set(dataset.patients) == {"Müller"}
+    assert set(dataset.manifest["scan"]) == {"Müller/ct", "Müller/ct~2"}
+
+
+def test_a_name_that_is_no_utf8_is_written_escaped(
+    write_volume: Callable[..., Path], prepared: Callable[..., Dataset], tmp_path: Path
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    hu = np.random.default_rng(0).integers(-1000, 400, (32, 32, 2)).astype(np.int16)
+    write_volume(folder / "a.nii.gz", hu, np.eye(4))
+    os.rename(folder / "a.nii.gz", os.fsencode(folder) + b"/M\xfcller.nii.gz")
+    with open(os.fsencode(folder) + b"/bad\xff.nii.gz", "wb") as file:
+        file.write(b"none")
+    dataset = prepared(folder, out=tmp_path / "out", skip_bad=True)
+    assert set(dataset.patients) == {"M\\xfcller"}
+    assert dataset.manifest["file"][0].endswith("M\\xfcller.nii.gz")
+    assert dataset.skipped["scan"].tolist() == ["bad\\xff"]
+    assert "bad\\xff.nii.gz: " in dataset.skipped["reason"][0]

@@ -1,8 +1,10 @@
 """A preparation that was stopped, killed or out of disk space resumes to the same bytes."""
 
 import errno
+import hashlib
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,14 +20,16 @@ import pytest
 from pyro_stitchnet.data.datasets import prepare_scan as _scan
 from pyro_stitchnet.data.datasets.dataset import Dataset
 from pyro_stitchnet.data.preprocessing.steps import Preprocessing
+from pyro_stitchnet.runtime.checksums import read_json
+from pyro_stitchnet.runtime.locks import LOCK, only_run
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """Every file of a dataset."""
+    """Every file of a dataset, without the lock."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.name != LOCK
     }
 
 
@@ -65,6 +69,79 @@ def test_a_finished_dataset_is_not_overwritten(
     with pytest.raises(FileExistsError, match="choose another --out"):
         prepared(folder, out=tmp_path / "out")
     assert content(tmp_path / "out") == before
+
+
+def test_a_damaged_plan_is_named(
+    image_folder: Callable[..., Path], prepared: Callable[..., Dataset], tmp_path: Path
+) -> None:
+    folder = image_folder(tmp_path / "in", [0, 1])
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "plan.json").write_text('{"size": 3}')
+    with pytest.raises(ValueError, match=r"plan\.json: damaged.*remove it, and run the same"):
+        prepared(folder, out=out)
+    (out / "plan.json").unlink()
+    assert len(prepared(folder, out=out)) == 1
+
+
+def test_shards_of_another_preparation_are_not_taken_over(
+    volume_folder: Callable[..., Path], prepared: Callable[..., Dataset], tmp_path: Path
+) -> None:
+    """The remedy for a damaged shard is to remove it and dataset.json."""
+    out = tmp_path / "out"
+    whole = content(prepared(volume_folder(tmp_path / "in", 3), out=out).folder)
+    (out / "dataset.json").unlink()
+    shutil.rmtree(out / "shards" / "00001")
+    with pytest.raises(ValueError, match="00000: belongs to another dataset"):
+        prepared(volume_folder(tmp_path / "other", 3), out=out)
+    (out / "plan.json").unlink()
+    assert content(prepared(tmp_path / "in", out=out).folder) == whole
+
+
+def test_two_runs_in_one_folder_are_refused(
+    image_folder: Callable[..., Path], prepared: Callable[..., Dataset], tmp_path: Path
+) -> None:
+    folder, out = image_folder(tmp_path / "in", [0, 1]), tmp_path / "out"
+    with only_run(out), pytest.raises(BlockingIOError, match="out: another run is writing here"):
+        prepared(folder, out=out)
+    assert len(prepared(folder, out=out)) == 1
+
+
+@pytest.mark.parametrize("gone", ["a shard", "everything"])
+def test_a_dataset_that_loses_files_meanwhile_is_not_finished(
+    volume_folder: Callable[..., Path],
+    prepared: Callable[..., Dataset],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    gone: str,
+) -> None:
+    folder, out = volume_folder(tmp_path / "in", 4), tmp_path / "out"
+    whole = content(prepared(folder, out=tmp_path / "whole").folder)
+    calls = []
+
+    def remove_at_third(*arguments: object) -> object:
+        calls.append(arguments)
+        if len(calls) == 3:
+            shutil.rmtree(out / "shards" / "00000" if gone == "a shard" else out)
+            (out / "shards").mkdir(parents=True, exist_ok=True)  # as a worker makes it again
+        return original(*arguments)  # type: ignore[arg-type]
+
+    original = _scan.prepare_scan
+    monkeypatch.setattr(_scan, "prepare_scan", remove_at_third)
+    with pytest.raises(ValueError, match=r"out: .*removed while this ran; run the same command"):
+        prepared(folder, out=out)
+    assert not (out / "dataset.json").exists()
+    assert content(prepared(folder, out=out).folder) == whole
+
+
+def test_the_checksums_of_a_dataset_are_those_of_its_tables(
+    image_folder: Callable[..., Path], prepared: Callable[..., Dataset], tmp_path: Path
+) -> None:
+    prepared(image_folder(tmp_path / "in", [0, 1]), out=tmp_path / "out")
+    noted = read_json(tmp_path / "out" / "dataset.json")["checksums"]
+    for name in ("manifest.csv", "skipped.csv"):
+        data = (tmp_path / "out" / name).read_bytes()
+        assert noted[name] == hashlib.sha256(data).hexdigest()
 
 
 @contextmanager
@@ -140,12 +217,11 @@ def shards(out: Path) -> int:
 
 
 def workers_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """Return the worker processes of a running command."""
+    """Return the worker processes of a running command: children of the server of its forks."""
     workers = []
-    for child in psutil.Process(process.pid).children():
-        with suppress(psutil.Error):  # it may end meanwhile
-            if "spawn_main" in " ".join(child.cmdline()):
-                workers.append(child)
+    with suppress(psutil.Error):  # they may end meanwhile
+        for child in psutil.Process(process.pid).children():
+            workers += [one for one in child.children() if "forkserver" in " ".join(one.cmdline())]
     return workers
 
 

@@ -7,8 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pyro_stitchnet.data.datasets.prepare_scan import Job, prepare_scan
+from pyro_stitchnet.data.datasets import prepare_scan as prepare_scan_module
+from pyro_stitchnet.data.datasets.prepare_scan import Job, Unit, prepare_scan
+from pyro_stitchnet.data.datasets.shards import finished_shards
 from pyro_stitchnet.data.preprocessing.steps import Preprocessing
+from pyro_stitchnet.data.scans.nifti import Encoding, write_nifti
+from pyro_stitchnet.data.scans.stack import Spool
 from pyro_stitchnet.data.sources import ScanFiles
 from pyro_stitchnet.labels import ALL_LABELS, BACKGROUND, HEALTHY, LABEL_RULES
 
@@ -45,6 +49,37 @@ def test_image_files_have_a_mask_each_or_are_unlabelled(tmp_path: Path, streamed
     assert [row["complete"] for row in rows] == [True, False, True]
 
 
+@pytest.mark.parametrize(
+    ("rule", "rule_sets", "complete", "tells_infection"),
+    [
+        ("full", "0 1 2 3", True, True),
+        ("infection", "0 1 2+3", False, True),
+        ("lung", "0 1+2+3", False, False),
+        ("control", "0+1", False, True),
+    ],
+)
+def test_what_a_mask_tells_follows_from_its_rule(
+    tmp_path: Path, rule: str, rule_sets: str, complete: bool, tells_infection: bool
+) -> None:
+    """This slice happens to hold background only."""
+    (image, *_), (mask, *_) = save(tmp_path / "i", GREY), save(tmp_path / "m", LABELS * 0)
+    job = Job("own", ScanFiles("s", "p", image, mask), LABEL_RULES[rule])
+    ((row, _),) = prepare_scan(job, STEPS)
+    assert row["rule_sets"] == rule_sets
+    assert (row["complete"], row["tells_infection"]) == (complete, tells_infection)
+
+
+def test_a_mask_that_leaves_out_pixels_is_complete_where_it_leaves_out_none(tmp_path: Path) -> None:
+    rule = {**LABEL_RULES["full"], 4: frozenset(range(4))}
+    masks = LABELS.copy()
+    masks[1, 3, 4] = 4
+    scan = ScanFiles("s", "p", save(tmp_path / "i", GREY), save(tmp_path / "m", masks))
+    rows = [row for row, _ in prepare_scan(Job("own", scan, rule), STEPS)]
+    assert [row["complete"] for row in rows] == [True, False, True]
+    assert [row["tells_infection"] for row in rows] == [True, False, True]
+    assert {row["rule_sets"] for row in rows} == {"0 0+1+2+3 1 2 3"}
+
+
 def test_a_mask_of_another_size_is_named(tmp_path: Path) -> None:
     images, masks = save(tmp_path / "images", GREY), save(tmp_path / "masks", LABELS[:, 1:])
     with pytest.raises(ValueError, match=r"masks/1\.png: the mask is \(1, 31, 32\), its scan"):
@@ -56,7 +91,7 @@ def test_a_label_everywhere_holds_for_every_pixel(tmp_path: Path) -> None:
     scan = ScanFiles("s", "p", images, everywhere=frozenset({BACKGROUND, HEALTHY}))
     rows, slices = prepared(scan)
     assert (slices[:, 1] == 3).all()
-    assert {row["label_sets"] for row in rows} == {"0+1"}
+    assert {row["label_sets"] for row in rows} == {row["rule_sets"] for row in rows} == {"0+1"}
     assert all(row["labelled"] and not row["complete"] for row in rows)
 
 
@@ -68,3 +103,51 @@ def test_the_study_is_that_of_the_source_or_else_of_the_header(
         rows, _ = prepared(ScanFiles("s", "p", folder, study=study), tmp_path / "spool")
         assert {row["study"] for row in rows} == {expected}
         assert (rows[0]["slice_mm"], rows[0]["row_mm"], rows[0]["column_mm"]) == (2.5, 0.75, 0.5)
+
+
+def test_a_known_fault_is_raised_and_nothing_is_read(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="a link to nothing"):
+        prepared(ScanFiles("s", "p", tmp_path / "none", fault="x: a link to nothing"))
+
+
+@pytest.mark.parametrize("values", [(0, 1), (0, 1, 2, 3), range(30)])
+def test_a_label_map_is_no_scan(
+    tmp_path: Path, write_volume: Callable[..., Path], values: range
+) -> None:
+    labels = np.random.default_rng(0).choice(np.array(values), (32, 32, 4)).astype(np.uint8)
+    path = write_volume(tmp_path / "a.nii.gz", labels, np.eye(4))
+    with pytest.raises(ValueError, match=r"a\.nii\.gz: a label map, no scan: .* values 0, 1"):
+        prepared(ScanFiles("s", "p", path))
+
+
+def test_a_map_of_predict_is_no_scan(tmp_path: Path) -> None:
+    path = tmp_path / "lesion_probability.nii.gz"
+    spool = Spool(tmp_path / "spool", (32, 32), np.uint8)
+    spool.append(GREY[0])
+    write_nifti(path, spool, Encoding(np.uint8), np.eye(4))
+    with pytest.raises(ValueError, match=r"probability\.nii\.gz: a map that `stitchnet predict`"):
+        prepared(ScanFiles("s", "p", path))
+
+
+@pytest.mark.parametrize("error", [MemoryError(), KeyError("x"), RecursionError("deep")])
+def test_any_error_costs_its_scan_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    (tmp_path / "shards").mkdir()
+    images = save(tmp_path / "i", GREY)
+    jobs = [Job("own", ScanFiles(image.stem, "p", image), {}) for image in images]
+    read_stack = prepare_scan_module.read_stack
+
+    def fail(path: Path, *arguments: object, **options: object) -> object:
+        if path == images[1]:
+            raise error
+        return read_stack(path, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(prepare_scan_module, "read_stack", fail)
+    with pytest.raises(ValueError, match=r"1\.png: cannot be prepared \("):
+        Unit(tmp_path, 0, jobs, STEPS, skip_bad=False)()
+    Unit(tmp_path, 0, jobs, STEPS, skip_bad=True)()
+    rows, skipped = finished_shards(tmp_path)[0]
+    assert rows["scan"].tolist() == ["0", "2"]
+    assert skipped["scan"].tolist() == ["1"]
+    assert type(error).__name__ in skipped["reason"][0]

@@ -154,9 +154,11 @@ def test_the_input_does_not_change() -> None:
 def test_the_hull_equals_that_of_scikit_image(mask: np.ndarray) -> None:
     mask[0, 0] = mask[-1, 0] = mask[0, -1] = True
     if min(mask.shape) == 1:  # scikit-image finds no hull of a line
-        assert lungs._hull(mask).all()
+        assert lungs.convex_hull(mask).all()
     else:
-        assert np.array_equal(lungs._hull(mask), convex_hull_image(mask, offset_coordinates=False))
+        assert np.array_equal(
+            lungs.convex_hull(mask), convex_hull_image(mask, offset_coordinates=False)
+        )
 
 
 @pytest.mark.parametrize("step", [(0, 0), (0, 1), (1, 0), (1, 1), (2, -1)])
@@ -165,7 +167,7 @@ def test_the_hull_of_a_line_is_the_line(step: tuple[int, int]) -> None:
     for i in range(4):
         line[1 + i * step[0], 5 + i * step[1]] = True
     mask[1, 5] = mask[1 + 3 * step[0], 5 + 3 * step[1]] = True
-    assert np.array_equal(lungs._hull(mask), line)
+    assert np.array_equal(lungs.convex_hull(mask), line)
 
 
 # --- No lungs -------------------------------------------------------------------------------------

@@ -208,7 +208,7 @@ def test_lungs_none_takes_the_whole_image() -> None:
 
 
 @pytest.mark.parametrize(
-    ("voxels", "white"), [(np.array([0.0, 0.7]), 1), ([0, 200], 255), ([0, 9000], 65535)]
+    ("voxels", "white"), [(np.array([0.0, 0.7]), 1), ([0, 200], 255), ([0, 50000], 65535)]
 )
 def test_white_depends_on_the_largest_grey_value(voxels: np.ndarray, white: float) -> None:
     whole = np.zeros((1, 32, 32), np.float32)
@@ -218,11 +218,19 @@ def test_white_depends_on_the_largest_grey_value(voxels: np.ndarray, white: floa
     assert made.image[0, 1] == pytest.approx(voxels[1] / white)
 
 
-def test_values_below_zero_are_scaled_from_the_smallest_to_the_largest() -> None:
-    whole = np.linspace(-3, 5, 32 * 32, dtype=np.float32).reshape(1, 32, 32)
+def test_values_from_minus_1_to_1_are_a_full_scale() -> None:
+    whole = np.linspace(-1, 0.8, 32 * 32, dtype=np.float32).reshape(1, 32, 32)
     volume = Volume(whole, axial_affine(), False, Path("grey"))
     made = next(Preprocessing(size=32, lungs="none").slices(Stack.of(volume)))
-    assert (made.image.min(), made.image.max()) == (0, 1)
+    assert (made.image.min(), made.image.max()) == pytest.approx((0, 0.9))
+
+
+@pytest.mark.parametrize("ends", [(0, 1900), (0, 5), (-3, 5), (-160, 240)])
+def test_neither_hounsfield_units_nor_a_full_scale_are_refused(ends: tuple[int, int]) -> None:
+    whole = np.linspace(*ends, 32 * 32, dtype=np.float32).reshape(1, 32, 32)
+    volume = Volume(whole, axial_affine(), False, Path("grey.nii"))
+    with pytest.raises(ValueError, match=r"^grey\.nii: its grey values, .* are neither Hounsfield"):
+        next(Preprocessing(size=32, lungs="none").slices(Stack.of(volume)))
 
 
 @pytest.mark.parametrize(("value", "message"), [(np.nan, "not a number"), (7.0, "all its voxels")])

@@ -8,10 +8,18 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from pydicom.uid import ImplicitVRLittleEndian, JPEG2000Lossless, JPEGLossless, JPEGLosslessSV1
+from pydicom.uid import (
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+)
 
 from pyro_stitchnet.data.scans.common import looks_hounsfield
 from pyro_stitchnet.data.scans.dicom import open_series
+from pyro_stitchnet.data.scans.readers import read_volume
 from pyro_stitchnet.data.scans.volume import Volume
 
 Write = Callable[..., Path]
@@ -131,3 +139,32 @@ def test_truncated_compressed_pixels_are_refused(tmp_path: Path, compressor: str
         file.write_bytes(content[:-lost])
         with pytest.raises(ValueError, match=r"a\.dcm: unreadable .* fetch the file again"):
             read(file)
+
+
+@pytest.mark.parametrize("tags", [{"Rows": 40}, {"Columns": 40}, {"Rows": 72}, {"Columns": 72}])
+@pytest.mark.parametrize("kind", ["raw", "RLE", *COMPRESSORS, "JPEG-LS"])
+def test_pixels_of_another_size_than_the_header_says_are_refused(
+    tmp_path: Path, kind: str, tags: dict[str, int], write_slice: Write
+) -> None:
+    file = tmp_path / "a.dcm"
+    if kind in COMPRESSORS:
+        write_compressed(file, kind)
+    else:
+        write_slice(file, NOISE[0], SliceThickness=1)
+    dataset = pydicom.dcmread(file)
+    if kind in ("RLE", "JPEG-LS"):
+        dataset.compress(RLELossless if kind == "RLE" else JPEGLSLossless)
+    dataset.save_as(file)
+    assert read(file).voxels.shape == (64, 64, 1)
+    for name, value in tags.items():
+        setattr(dataset, name, value)
+    dataset.save_as(file)
+    with pytest.raises(ValueError, match=r"a\.dcm: unreadable .* fetch the file again"):
+        read(file)
+
+
+def test_a_mask_compressed_with_losses_is_refused(tmp_path: Path, write_slice: Write) -> None:
+    write_slice(tmp_path / "a.dcm", STORED[0], LossyImageCompression="01")
+    assert read_volume(tmp_path).voxels.shape == (4, 6, 1)
+    with pytest.raises(ValueError, match="a mask that was compressed with losses"):
+        read_volume(tmp_path, mask=True)

@@ -1,6 +1,7 @@
 """The places of a series' voxels in the patient, and slices that do not fit together."""
 
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -175,9 +176,12 @@ def test_a_missing_slice_is_named(tmp_path: Path, write_series: Write) -> None:
     refused(tmp_path, words, "slices are missing", "fetch", begins=tmp_path / "b.dcm")
 
 
-def test_slices_at_the_same_place_are_named(tmp_path: Path, write_series: Write) -> None:
+def test_slices_at_the_same_place_are_named(
+    tmp_path: Path, write_slice: Write, write_series: Write
+) -> None:
     write_series(tmp_path, STORED)
-    (tmp_path / "f.dcm").write_bytes((tmp_path / "e.dcm").read_bytes())
+    place = {"ImagePositionPatient": [7, 7, 7 + 2 * 2.5], "InstanceNumber": 9}
+    write_slice(tmp_path / "f.dcm", STORED[0], **place)
     refused(tmp_path, "lies where e.dcm lies; keep one", begins=tmp_path / "f.dcm")
 
 
@@ -209,6 +213,18 @@ def test_rounded_positions_are_accepted(tmp_path: Path, write_slice: Write) -> N
         ({"PixelSpacing": None}, "gives no PixelSpacing"),
         ({"PixelSpacing": "x"}, "unreadable"),
         ({"Modality": "MR"}, "is of modality MR; choose a CT series"),
+        ({"RescaleType": "Z_EFF"}, "RescaleType Z_EFF, not Hounsfield units; choose the series"),
+        ({"RescaleSlope": 0}, "has a RescaleSlope of 0.0 and RescaleIntercept of -1024.0"),
+        ({"RescaleSlope": "nan"}, "has a RescaleSlope of nan"),
+        ({"RescaleIntercept": "1e999"}, "RescaleIntercept of inf"),
+        ({"ImagePositionPatient": [7, 7, "nan"]}, "ImagePositionPatient that is infinite or not"),
+        ({"SliceThickness": "inf"}, "SliceThickness or SpacingBetweenSlices that is infinite"),
+        ({"Rows": 8193}, "has 8193 Rows and 4 Columns, not 1 to 8192"),
+        ({"Columns": 0}, "has 6 Rows and 0 Columns, not 1 to 8192"),
+        ({"BitsStored": 12, "HighBit": 11}, "another BitsStored or PixelRepresentation than e.dcm"),
+        ({"PixelRepresentation": 0}, "another BitsStored or PixelRepresentation than e.dcm"),
+        ({"BitsStored": 12}, "its BitsAllocated, BitsStored and HighBit contradict each other"),
+        ({"BitsAllocated": 8}, "its BitsAllocated, BitsStored and HighBit contradict each other"),
     ],
 )
 def test_a_slice_that_does_not_fit_is_named(
@@ -219,10 +235,27 @@ def test_a_slice_that_does_not_fit_is_named(
         file = tmp_path / "c.dcm"
         file.write_bytes(file.read_bytes().replace(b"0.75\\0.5", b"0.75\\x.5"))
     else:
-        write_slice(
-            tmp_path / "c.dcm", STORED[4], **{"ImagePositionPatient": [7, 7, 7 + 4 * 2.5], **tags}
-        )
+        place = {"ImagePositionPatient": [7, 7, 7 + 4 * 2.5]}
+        with warnings.catch_warnings(action="ignore"):  # of pydicom, about what is no number
+            write_slice(tmp_path / "c.dcm", STORED[4], **{**place, **tags})
     refused(tmp_path, words, begins=tmp_path / "c.dcm")
+
+
+@pytest.mark.parametrize("between", [0.005, 150.0])
+def test_slices_at_distances_that_no_ct_has_are_refused(
+    tmp_path: Path, between: float, write_series: Write
+) -> None:
+    write_series(tmp_path, STORED, step=(0, 0, between))
+    refused(tmp_path, "0.01 to 100 mm apart", "correct its spacing")
+
+
+def test_the_thickness_of_one_slice_may_be_unknown(tmp_path: Path, write_slice: Write) -> None:
+    write_slice(tmp_path / "a.dcm", STORED[0], SliceThickness=None)
+    volume = read(tmp_path)
+    assert spacing(volume) == (0.5, 0.75, 1)
+    assert not volume.spaced
+    write_slice(tmp_path / "a.dcm", STORED[0])
+    assert read(tmp_path).spaced
 
 
 def test_directions_that_are_not_perpendicular_are_refused(
@@ -232,9 +265,9 @@ def test_directions_that_are_not_perpendicular_are_refused(
     refused(tmp_path, "no pair of perpendicular unit vectors", begins=tmp_path / "e.dcm")
 
 
-@pytest.mark.parametrize("spacing", [[0, 0.5], [0.75, -0.5]])
-def test_a_pixel_spacing_that_is_not_positive_is_refused(
+@pytest.mark.parametrize("spacing", [[0, 0.5], [0.75, -0.5], [0.001, 0.001], [0.5, 1e9]])
+def test_a_pixel_spacing_that_no_ct_has_is_refused(
     tmp_path: Path, spacing: list[float], write_series: Write
 ) -> None:
     write_series(tmp_path, STORED, PixelSpacing=spacing)
-    refused(tmp_path, "must be positive", "mend its tags", begins=tmp_path / "e.dcm")
+    refused(tmp_path, "not 0.01 to 100 mm; mend its tags", begins=tmp_path / "a.dcm")

@@ -1,6 +1,8 @@
 """Image files as scans and as masks."""
 
 import re
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -102,3 +104,95 @@ def test_masks_are_values_or_palette_indices(tmp_path: Path) -> None:
     assert np.array_equal(read_mask(both, like=read_stack([grey] * 2)), [mask, mask])
     refused(save(tmp_path / "rgb.png", np.stack([mask] * 3, -1)), "not of mode RGB", like=like)
     refused(save(tmp_path / "16.png", mask.astype(np.uint16)), "not of mode I;16", like=like)
+
+
+# --- What a file declares -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", [".jpg", ".png"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_and_masks_are_turned_as_they_declare(
+    tmp_path: Path, ending: str, orientation: int
+) -> None:
+    """Each of the eight ways to store a picture, which a viewer undoes."""
+    upright = np.kron(np.arange(6).reshape(2, 3) * 40, np.ones((16, 16), int)).astype(np.uint8)
+    stored = {
+        1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1],
+        5: upright.T, 6: np.rot90(upright), 7: upright.T[::-1, ::-1], 8: np.rot90(upright, -1),
+    }[orientation]  # fmt: skip
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"a{ending}"
+    Image.fromarray(np.ascontiguousarray(stored)).save(path, exif=exif, quality=100)
+    read = read_volume(path).voxels[0]
+    assert read.shape == upright.shape
+    assert np.abs(read - upright).max() < 3
+    if ending == ".png":
+        assert np.array_equal(read_volume(path, mask=True).voxels[0], upright)
+
+
+def test_the_size_of_a_mask_is_that_of_the_upright_picture(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.rot90(GREY)).save(tmp_path / "a.jpg", exif=exif)
+    scan = read_stack(tmp_path / "a.jpg")
+    mask = save(tmp_path / "upright.png", GREY % 4)
+    assert np.array_equal(read_mask(mask, like=scan)[0], GREY % 4)
+    refused(save(tmp_path / "stored.png", np.rot90(GREY) % 4), "export the mask", like=scan)
+
+
+def test_lossy_masks_are_refused_whatever_their_names(tmp_path: Path) -> None:
+    like = read_stack(save(tmp_path / "scan.png", GREY))
+    for name in ("a.jpg", "a.png"):
+        Image.fromarray(GREY % 4).save(tmp_path / name, format="JPEG")
+        refused(tmp_path / name, "lossy format JPEG", "export it as PNG", like=like)
+    Image.fromarray(GREY % 4).save(tmp_path / "b.jpg", format="PNG")
+    assert np.array_equal(read_mask(tmp_path / "b.jpg", like=like)[0], GREY % 4)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "WEBP", "PPM"])
+def test_other_formats_are_refused_whatever_their_names(tmp_path: Path, kind: str) -> None:
+    Image.fromarray(GREY).save(tmp_path / "a.png", format=kind)
+    refused(tmp_path / "a.png", "its content is neither PNG nor JPEG")
+
+
+def test_several_pictures_in_a_file_are_refused(tmp_path: Path) -> None:
+    first, second = Image.fromarray(GREY), Image.fromarray(GREY[::-1].copy())
+    first.save(tmp_path / "a.png", save_all=True, append_images=[second])
+    refused(tmp_path / "a.png", "it holds several pictures")
+
+
+@pytest.mark.parametrize("size", [(60000, 60000), (20000, 20000), (8193, 1)])
+def test_what_is_claimed_is_checked_before_it_is_read(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
+    content = bytearray(save(tmp_path / "a.png", GREY).read_bytes())
+    content[16:24] = struct.pack(">2I", *size)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    (tmp_path / "a.png").write_bytes(content)
+    refused(tmp_path / "a.png", "pixels")
+
+
+def test_a_flipped_bit_of_a_png_is_refused_or_changes_nothing(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.png", GREY)
+    content = path.read_bytes()
+    kept = 0
+    for place in range(0, 8 * len(content), 7):
+        mutated = bytearray(content)
+        mutated[place // 8] ^= 1 << place % 8
+        path.write_bytes(mutated)
+        try:
+            assert np.array_equal(read_volume(path).voxels[0], GREY)
+            kept += 1
+        except ValueError as error:
+            assert str(error).startswith(f"{path}: ")  # noqa: PT017
+    assert kept <= 8 * 12 / 7 + 1  # in the empty chunk at the end
+
+
+@pytest.mark.parametrize("ending", [".png", ".jpg"])
+def test_a_truncated_file_is_refused(tmp_path: Path, ending: str) -> None:
+    path = save(tmp_path / f"a{ending}", GREY)
+    content = path.read_bytes()
+    for length in range(0, len(content) - 12, 3):
+        path.write_bytes(content[:length])
+        refused(path, "unreadable")

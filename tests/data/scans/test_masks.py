@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -85,6 +86,69 @@ def test_a_mask_with_other_axes_is_turned_to_its_scan(
     mask = read_mask(write_volume(path, turned, like.affine @ axes), like=like)
     assert mask.dtype == np.uint8
     assert np.array_equal(mask, to_axial(MASK, like.affine))
+
+
+def two_forms(path: Path, array: np.ndarray, qform: np.ndarray, sform: np.ndarray | None) -> Path:
+    """Write a NIfTI file with two forms, or with neither."""
+    image = nib.Nifti1Image(array, None)
+    image.set_qform(qform, int(sform is not None))
+    if sform is not None:
+        image.set_sform(sform, 2)
+    nib.save(image, path)
+    return path
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("kind", ["itk", "affine", "both forms", "other form"])
+def test_a_mask_of_a_scan_with_two_forms_fits_by_either_or_is_refused(
+    tmp_path: Path, write_volume: Write, kind: str, symmetric: bool
+) -> None:
+    qform, sform = np.diag([-2.0, -2.0, 5.0, 1.0]), np.diag([2.0, -2.0, 5.0, 1.0])
+    if symmetric:  # then each mask on one form lies, mirrored, on the other too
+        qform[0, 3], sform[0, 3] = 3, -3
+    path = tmp_path / "mask.nii.gz"
+    scan = read_stack(two_forms(tmp_path / "scan.nii.gz", HU, qform, sform))
+    if kind == "itk":
+        image = sitk.GetImageFromArray(MASK.T)
+        image.CopyInformation(sitk.ReadImage(tmp_path / "scan.nii.gz"))
+        sitk.WriteImage(image, path)
+    elif kind == "affine":
+        write_volume(path, MASK, scan.affine)
+    elif kind == "both forms":
+        two_forms(path, MASK, qform, sform)
+    else:
+        write_volume(path, MASK, qform)
+    if symmetric and kind in ("itk", "other form"):
+        refused(path, "fits its scan", "in several ways", "make them agree", like=scan)
+    else:
+        assert np.array_equal(read_mask(path, like=scan), to_axial(MASK, scan.affine))
+
+
+@pytest.mark.parametrize("kind", ["itk", "none"])
+def test_a_mask_of_a_scan_without_a_form(tmp_path: Path, kind: str) -> None:
+    path, qform = tmp_path / "mask.nii.gz", np.diag([-2.0, -2.0, 5.0, 1.0])
+    scan = read_stack(two_forms(tmp_path / "scan.nii.gz", HU, qform, None))
+    if kind == "itk":
+        image = sitk.GetImageFromArray(MASK.T)
+        image.CopyInformation(sitk.ReadImage(tmp_path / "scan.nii.gz"))
+        sitk.WriteImage(image, path)
+    else:
+        two_forms(path, MASK, qform, None)
+    assert np.array_equal(read_mask(path, like=scan), to_axial(MASK, scan.affine))
+
+
+@pytest.mark.parametrize("units", [("mm", "meter"), ("meter", "mm"), ("micron", "micron")])
+def test_a_mask_may_have_another_unit_of_length(tmp_path: Path, units: tuple[str, str]) -> None:
+    affine = random_affine(5)
+    for name, array, unit in zip(("scan", "mask"), (HU, MASK), units, strict=True):
+        scale = np.diag([{"meter": 0.001, "micron": 1000.0}.get(unit, 1.0)] * 3 + [1.0])
+        image = nib.Nifti1Image(array, scale @ affine)
+        image.header.set_xyzt_units(unit)
+        nib.save(image, tmp_path / f"{name}.nii.gz")
+    scan = read_stack(tmp_path / "scan.nii.gz")
+    assert np.array_equal(
+        read_mask(tmp_path / "mask.nii.gz", like=scan), to_axial(MASK, scan.affine)
+    )
 
 
 def test_a_mask_on_another_grid_is_refused(tmp_path: Path, write_volume: Write) -> None:

@@ -70,6 +70,11 @@ def test_an_oblique_scan_is_shown_along_its_own_axes() -> None:
         (np.zeros((2, 2, 2)), np.eye(3), "finite 4x4"),
         (np.zeros((2, 2, 2)), np.full((4, 4), np.nan), "finite 4x4"),
         (np.zeros((2, 2, 2)), np.diag([1.0, 0, 1, 1]), "singular"),
+        (np.zeros((2, 2, 2)), np.eye(4)[[0, 0, 2, 3]], "singular"),
+        (np.zeros((2, 2, 2)), np.diag([1.0, 0.001, 1, 1]), "1 x 0.001 x 1 mm apart.*correct its"),
+        (np.zeros((2, 2, 2)), np.diag([1.0, 1, 101, 1]), "0.01 to 100 mm apart; correct its spac"),
+        (np.zeros((2, 2, 2)), np.diag([1.0, 1, 1e300, 1]), "correct its geometry"),
+        (np.zeros((2, 2, 2)), np.eye(4) + np.eye(4, k=3) * 1e6, "from the origin"),
     ],
 )
 def test_an_invalid_volume_is_refused_by_name(

@@ -15,6 +15,7 @@ import pytest
 from pyro_stitchnet.data.sources import SOURCES, Archive, Source
 from pyro_stitchnet.data.sources import download as module
 from pyro_stitchnet.data.sources.download import download
+from pyro_stitchnet.runtime.locks import LOCK
 
 
 @dataclass
@@ -25,6 +26,11 @@ class Server:
     content: dict[str, bytes] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     broken: int = 0  # responses that end half-way
+
+
+def files(folder: Path) -> list[str]:
+    """Return the names in a folder, without the lock."""
+    return sorted(path.name for path in folder.iterdir() if path.name != LOCK)
 
 
 def packed(**members: str) -> bytes:
@@ -110,7 +116,7 @@ def test_archives_become_folders_without_leftovers(
     assert download("test", out) == [out / "images", out / "masks"]
     assert (out / "images" / "a.txt").read_text() == "one"
     assert (out / "images" / "sub" / "b.txt").read_text() == "two"
-    assert sorted(path.name for path in out.iterdir()) == ["images", "masks"]
+    assert files(out) == ["images", "masks"]
     assert "Licence: CC0\nPlease cite: Author 1999" in capsys.readouterr().out
 
 
@@ -133,7 +139,7 @@ def test_an_interrupted_download_resumes_with_the_missing_archives(
         ConnectionError, match=r"masks\.zip: cannot be fetched .*404.*put masks\.zip"
     ):
         download("test", tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+    assert files(tmp_path) == ["images"]
     server.content["masks.zip"] = masks
     server.requests.clear()
     download("test", tmp_path)
@@ -160,7 +166,7 @@ def test_a_wrong_checksum_is_refused_and_nothing_is_kept(
         match=r"images\.zip: the file from http.* a wrong checksum .*put images\.zip from http://ex",
     ):
         download("test", tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert files(tmp_path) == []
     assert len(server.requests) == 1 + module.RETRIES
 
 
@@ -182,7 +188,7 @@ def test_an_archive_that_would_write_outside_is_refused(
     out = tmp_path / "out"
     with pytest.raises(ValueError, match=r"images\.zip: its member .*evil' would be written outs"):
         download("test", out)
-    assert [path.name for path in out.iterdir()] == ["images.zip"]
+    assert files(out) == ["images.zip"]
     assert not list(tmp_path.rglob("*evil*"))
 
 
@@ -252,4 +258,4 @@ def test_missing_checksums_are_an_error(
     monkeypatch.setattr("pooch.core.doi_to_repository", without_files)
     with pytest.raises(ConnectionError, match=r"doi:10\.5281/zenodo\.3757476/ does not list its"):
         download("zenodo", tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert files(tmp_path) == []

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +70,40 @@ def test_a_written_folder_is_found(tmp_path: Path) -> None:
     assert FOLDER.rule == {0: {0}, 1: {1}, 2: {2}, 3: {3}}
 
 
+def test_a_mask_may_have_another_ending(root: Path) -> None:
+    (root / "images" / "a.png").rename(root / "images" / "a.JPG")
+    (root / "masks" / "sub" / "c.png").rename(root / "masks" / "sub" / "c.nii.gz")
+    index = root / "index.csv"
+    index.write_text(index.read_text().replace("a.png", "a.JPG"))
+    masks = {scan.name: scan.mask for scan in FOLDER.find(root)}
+    assert masks["a.JPG"] == root / "masks" / "a.png"
+    assert masks["sub/c.png"] == root / "masks" / "sub" / "c.nii.gz"
+    assert masks["b.png"] is None
+
+
+def test_of_two_masks_none_is_chosen(root: Path) -> None:
+    (root / "masks" / "a.png").rename(root / "masks" / "a.nii")
+    write_image(root / "masks" / "a.mha.png")
+    (root / "masks" / "a.mha.png").rename(root / "masks" / "a.mha")
+    faults = {scan.name: scan.fault for scan in FOLDER.find(root) if scan.fault}
+    assert list(faults) == ["a.png"]
+    assert "a.mha and a.nii differ only in their endings; rename one" in faults["a.png"]
+
+
+def test_of_two_images_of_one_mask_none_is_labelled(root: Path) -> None:
+    (root / "masks" / "a.png").rename(root / "masks" / "a.nii")
+    write_image(root / "images" / "a.jpg")
+    index = root / "index.csv"
+    index.write_text(index.read_text() + "9,a.jpg,1,\n")
+    faults = {scan.name: scan.fault for scan in FOLDER.find(root) if scan.fault}
+    assert list(faults) == ["a.png", "a.jpg"]
+    assert "masks/a.nii: a.png and a.jpg differ only in their endings" in faults["a.jpg"]
+    (root / "masks" / "a.nii").rename(root / "masks" / "a.png")  # of a.png, beyond doubt
+    masks = {scan.name: scan.mask for scan in FOLDER.find(root)}
+    assert masks["a.png"] == root / "masks" / "a.png"
+    assert masks["a.jpg"] is None
+
+
 def test_a_mask_without_a_row_is_named(root: Path) -> None:
     (root / "masks" / "a.png").rename(root / "masks" / "A_mask.png")
     with pytest.raises(FileNotFoundError, match=r"masks/A_mask\.png: is the mask of no file in"):
@@ -93,8 +129,54 @@ def test_masks_without_read_access_are_not_ignored(
 
 def test_a_missing_image_is_named(root: Path) -> None:
     (root / "images" / "b.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"images/b\.png: missing, though index\.csv"):
-        list(FOLDER.find(root))
+    faults = {scan.name: scan.fault for scan in FOLDER.find(root)}
+    assert faults["a.png"] == faults["sub/c.png"] == ""
+    assert faults["b.png"] == f"{root / 'images' / 'b.png'}: missing, though index.csv lists it"
+
+
+@pytest.mark.parametrize(
+    "file", ["../../secret.png", "/etc/secret.png", "sub/../../x.png", "..\\x.png", "C:\\x.png"]
+)
+def test_files_outside_the_folder_are_not_read(root: Path, file: str) -> None:
+    write_image(root.parent / "secret.png")
+    (root / "index.csv").write_text(f"file,patient\na.png,p\nsub/c.png,p\n{file},q\n")
+    scan = list(FOLDER.find(root))[2]
+    assert f"index.csv: {file} lies outside" in scan.fault
+    assert scan.image == root / "index.csv"
+    assert scan.mask is None
+
+
+def test_linked_files_and_folders_are_found(root: Path) -> None:
+    """A link's own name counts: that of its target may lack an ending."""
+    (root / "images" / "b.png").rename(root / "blob")
+    (root / "images" / "b.png").symlink_to("../blob")
+    (root / "masks").rename(root / "elsewhere")
+    (root / "masks").symlink_to("elsewhere")
+    scans = {scan.name: scan for scan in FOLDER.find(root)}
+    assert scans["b.png"].image == root / "images" / "b.png"
+    assert scans["b.png"].fault == ""
+    assert scans["sub/c.png"].mask == root / "masks" / "sub" / "c.png"
+
+
+def apart(name: str) -> str:
+    """Return a name with its accents apart, as macOS stores it."""
+    return unicodedata.normalize("NFD", name)
+
+
+@pytest.mark.parametrize(("on_disk", "in_table"), [(str, apart), (apart, str), (apart, apart)])
+def test_names_are_the_same_in_all_forms_of_unicode(
+    tmp_path: Path, on_disk: Callable[[str], str], in_table: Callable[[str], str]
+) -> None:
+    write_image(tmp_path / "images" / on_disk("Ä/é.png"))
+    write_image(tmp_path / "masks" / on_disk("Ä/é.png"))
+    write_image(tmp_path / "images" / "b.png")
+    rows = ["file,patient", f"{in_table('Ä/é.png')},{in_table('Müller')}", "b.png,Müller "]
+    (tmp_path / "index.csv").write_text("\n".join(rows) + "\n")
+    first, second = FOLDER.find(tmp_path)
+    assert (first.name, first.patient, second.patient) == ("Ä/é.png", "Müller", "Müller")
+    assert first.fault == ""
+    assert isinstance(first.mask, Path)
+    assert first.mask.is_file()
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason=f"needs the development data at {SHARED}")
@@ -129,6 +211,7 @@ def test_the_development_data_are_found(part: str, slices: int, masks: int) -> N
         ("file,patient\na.png,p\nb.png,\n", "row 3 lacks its patient; add it"),
         ("file,patient\n  ,p1\n", "row 2 lacks its file; add it"),
         ("file,patient\na.png\n", "row 2 lacks its patient; add it"),
+        ("file,patient,patient \na.png,p,q\n", "has two columns patient; remove one"),
         ("file,patient\na.png,p1\na.png,p2\n", r"a\.png is listed twice; remove one row"),
     ],
 )

@@ -1,6 +1,7 @@
 """nnU-Net's raw format: labels by name, unlabelled cases, and errors."""
 
 import json
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -133,7 +134,8 @@ def test_a_missing_description_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"{", b"\xff\xfe", b"[]", b"5", b"{}", b'{"labels": {"0": "background"}}']
+    "content",
+    [b"{", b"\xff\xfe", b"[]", b"5", b"{}", b'{"labels": {"0": "background"}}', b"[" * 10**5],
 )
 def test_a_malformed_description_is_refused(tmp_path: Path, content: bytes) -> None:
     root = dataset(tmp_path)
@@ -151,6 +153,12 @@ def test_a_malformed_description_is_refused(tmp_path: Path, content: bytes) -> N
         ({"labels": ["background"]}, "labels must be names with values"),
         ({"file_ending": 5}, "labels must be names|file_ending"),
         ({"labels": {"background": 0, "lung": [1, 2]}}, "label 'lung' is a region; give every"),
+        ({"labels": {"background": 0, "ggo": 256}}, "label 'ggo' has value 256; give one of 0 to"),
+        ({"labels": {"background": 0, "ggo": -1}}, "label 'ggo' has value -1; give one of 0 to"),
+        ({"labels": {"background": 0, "ggo": 1, "lesion": 1}}, "labels 'ggo' and 'lesion' have"),
+        ({"file_ending": ""}, "file_ending '' is none; give one such as"),
+        ({"file_ending": "/../x.nii.gz"}, "file_ending '/../x.nii.gz' is none; give one such as"),
+        ({"patients": {"a": None}}, "the patient of case 'a' is no name; give one"),
     ],
 )
 def test_an_unsupported_description_is_refused(
@@ -160,3 +168,16 @@ def test_an_unsupported_description_is_refused(
     (root / "dataset.json").write_text(json.dumps({**GOOD, **changes}))
     with pytest.raises(ValueError, match=rf"dataset\.json: ({message})"):
         list(NNUNET.find(root))
+
+
+def test_patients_and_cases_are_matched_in_any_form_of_unicode(tmp_path: Path) -> None:
+    image = tmp_path / unicodedata.normalize("NFD", "imagesTr/Bär_0000.nii.gz")
+    mask = tmp_path / unicodedata.normalize("NFC", "labelsTr/Bär.nii.gz")
+    for file in (image, mask):
+        file.parent.mkdir()
+        file.touch()
+    patients = {"Bär": unicodedata.normalize("NFD", "Müller")}
+    (tmp_path / "dataset.json").write_text(json.dumps({**GOOD, "patients": patients}))
+    (scan,) = NNUNET.find(tmp_path)
+    assert (scan.name, scan.patient) == ("Bär", "Müller")
+    assert scan.mask is not None

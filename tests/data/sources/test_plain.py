@@ -1,7 +1,10 @@
 """A folder of unlabelled volumes and DICOM series."""
 
 import os
-from collections.abc import Callable
+import shutil
+import unicodedata
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -9,7 +12,7 @@ import numpy as np
 import pytest
 from pydicom.uid import SecondaryCaptureImageStorage
 
-from pyro_stitchnet.data.datasets.prepare import prepare
+from pyro_stitchnet.data.datasets.prepare import find_jobs, prepare
 from pyro_stitchnet.data.preprocessing.steps import Preprocessing
 from pyro_stitchnet.data.scans.streaming import read_stack
 from pyro_stitchnet.data.sources import ScanFiles, detect
@@ -40,7 +43,8 @@ def test_volumes_and_series_are_found_at_any_depth(tmp_path: Path, write_slice: 
     (tmp_path / "bob.mha").touch()
     for number in (1, 2):
         write_slice(tmp_path / "carl" / "study" / f"IM{number}", STORED[0])
-        write_slice(tmp_path / "carl" / "other" / f"{number}.dcm", STORED[0])
+        other = tmp_path / "carl" / "other" / f"{number}.dcm"
+        write_slice(other, STORED[0], SeriesInstanceUID=BONE)
     scans = find(tmp_path)
     assert list(scans) == ["ann/2020/chest", "bob", "carl/other", "carl/study", "p9", "p10"]
     assert scans["carl/study"].image == tmp_path / "carl" / "study"
@@ -64,7 +68,7 @@ def test_a_folder_of_one_series_names_the_scan(tmp_path: Path, write_slice: Writ
 
 def test_folders_named_by_uids_have_different_names(tmp_path: Path, write_slice: Write) -> None:
     for uid in ("1.2.840.1", "1.2.840.2"):
-        write_slice(tmp_path / "ann" / uid / "1", STORED[0])
+        write_slice(tmp_path / "ann" / uid / "1", STORED[0], SeriesInstanceUID=uid)
     assert list(find(tmp_path)) == ["ann/1.2.840.1", "ann/1.2.840.2"]
 
 
@@ -90,7 +94,7 @@ def study(folder: Path, write_series: Write) -> Path:
     bone = {"SeriesInstanceUID": BONE, "SeriesNumber": 9, "SeriesDescription": "Bone"}
     write_series(folder, STORED[:2], names="bd", **bone)
     write_series(folder, STORED, names="xyz", SeriesInstanceUID="1.2.7", Modality="MR")
-    write_series(folder / "later", STORED[:1])
+    write_series(folder / "later", STORED[:1], SeriesInstanceUID="1.2.8")
     return folder
 
 
@@ -100,7 +104,7 @@ def test_every_ct_series_of_a_folder_is_a_scan(tmp_path: Path, write_series: Wri
     assert {name: (scan.image, scan.series) for name, scan in scans.items()} == {
         "ann/st1/9_Bone": (folder, BONE),
         "ann/st1/10_Lung_1.0_B60": (folder, LUNG),
-        "ann/st1/later": (folder / "later", LUNG),
+        "ann/st1/later": (folder / "later", "1.2.8"),
     }
     assert list(scans)[:2] == ["ann/st1/9_Bone", "ann/st1/10_Lung_1.0_B60"]  # natural order
     assert {scan.patient for scan in scans.values()} == {"ann"}
@@ -159,6 +163,46 @@ def test_a_damaged_file_affects_only_its_folder(tmp_path: Path, write_series: Wr
         read_stack(folder, series=scans["ann"].series)
 
 
+# --- A series in several folders -----------------------------------------------------------------
+
+
+def spread(root: Path, write_series: Write, folders: Sequence[str], **tags: object) -> None:
+    for k, folder in enumerate(folders):
+        place = {"ImagePositionPatient": [7, 7, 2.5 * k], "InstanceNumber": k}
+        write_series(root / folder, STORED[k : k + 1], names=str(k), **{**place, **tags})
+
+
+def test_a_series_in_several_folders_is_one_scan(tmp_path: Path, write_series: Write) -> None:
+    spread(tmp_path, write_series, ("ann/ct/a", "ann/ct/b", "ann/ct/b"))
+    (scan,) = find(tmp_path).values()
+    assert (scan.name, scan.patient, scan.series) == ("ann/ct", "ann", LUNG)
+    assert scan.image == (tmp_path / "ann" / "ct" / "a", tmp_path / "ann" / "ct" / "b")
+    assert np.array_equal(read_stack(scan.image, series=scan.series).slices, STORED - 1024)
+    assert find(tmp_path / "ann" / "ct")["ct"].image == scan.image
+    spread(tmp_path, write_series, ("ann/ct/b", "ann/ct/c"), SeriesInstanceUID=BONE, SeriesNumber=9)
+    assert list(find(tmp_path)) == [f"ann/ct/{LUNG}", "ann/ct/9"]
+
+
+def test_the_folders_of_a_series_are_of_one_patient(tmp_path: Path, write_series: Write) -> None:
+    spread(tmp_path / "cohort", write_series, ("a", "b"), PatientID=None)
+    for name in "abc":
+        volume(tmp_path / "cohort" / name / "v.nii.gz")
+    patients = {name: scan.patient for name, scan in find(tmp_path / "cohort").items()}
+    assert len({patients["cohort"], patients["a/v"], patients["b/v"]}) == 1
+    assert patients["c/v"] == "c"
+
+
+def test_a_series_in_two_given_folders_is_refused(tmp_path: Path, write_series: Write) -> None:
+    spread(tmp_path, write_series, ("a", "b"))
+    write_series(tmp_path / "a" / "c", STORED, SeriesInstanceUID=BONE)
+    jobs = find_jobs([str(tmp_path / "a"), str(tmp_path / "b")])
+    faults = {job.scan.name: job.scan.fault for job in jobs}
+    assert faults["c"] == ""
+    assert faults["b"] == f"{tmp_path / 'b'}: its series is also in {tmp_path / 'a'}; give one " + (
+        "folder that holds both"
+    )
+
+
 # --- Patients -------------------------------------------------------------------------------------
 
 
@@ -167,7 +211,8 @@ def test_each_folder_at_the_top_is_one_patient(tmp_path: Path, write_slice: Writ
     volume(tmp_path / "ann" / "later" / "second.nii.gz")
     volume(tmp_path / "bob.nii.gz")
     for number in (1, 2):
-        write_slice(tmp_path / "carl" / f"{number}" / "a.dcm", STORED[0], PatientID=f"C{number}")
+        tags = {"PatientID": f"C{number}", "SeriesInstanceUID": f"1.2.{number}"}
+        write_slice(tmp_path / "carl" / f"{number}" / "a.dcm", STORED[0], **tags)
     patients = [scan.patient for scan in find(tmp_path).values()]
     assert patients == ["ann", "ann", "bob", "carl", "carl"]
 
@@ -189,7 +234,8 @@ def test_folders_that_share_a_patient_id_are_of_one_patient(
 ) -> None:
     for place, its in zip("abc", ids, strict=True):
         for k, number in enumerate(its):
-            write_slice(tmp_path / place / str(k) / "1.dcm", STORED[0], PatientID=number)
+            tags = {"PatientID": number, "SeriesInstanceUID": f"1.2.{ord(place)}.{k}"}
+            write_slice(tmp_path / place / str(k) / "1.dcm", STORED[0], **tags)
     patients = {scan.name[0]: scan.patient for scan in find(tmp_path).values()}
     assert "".join(patients[place] for place in "abc") == expected
 
@@ -212,5 +258,58 @@ def test_a_folder_that_cannot_be_read_is_not_ignored(
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", deny)
-    with pytest.raises(PermissionError, match="closed"):
-        find(tmp_path)
+    faults = {name: scan.fault for name, scan in find(tmp_path).items()}
+    closed = f"{tmp_path / 'closed'}: cannot be read (Permission denied)"
+    assert faults == {"a": "", "closed": closed}
+
+
+def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
+    root = tmp_path / "cohort"
+    volume(root / "a" / "ct.nii.gz")
+    volume(tmp_path / "store" / "b" / "ct.nii.gz")
+    (root / "b").symlink_to("../store/b")
+    (root / "c").symlink_to("b")  # the same folder again
+    (root / "a" / "loop").symlink_to("..")
+    (root / "d").symlink_to("nowhere")
+    (root / "e.nii.gz").symlink_to("nowhere.nii.gz")
+    scans = find(root)
+    assert set(scans) == {"a/ct", "b/ct", "d", "e"}
+    assert scans["b/ct"].patient == "b"
+    assert scans["d"].fault == f"{root / 'd'}: a link to nothing; mend or remove it"
+    shutil.rmtree(root / "a")
+    assert detect(root) is PLAIN
+
+
+def test_results_of_predict_are_no_scans(tmp_path: Path) -> None:
+    volume(tmp_path / "a.nii.gz")
+    volume(tmp_path / "out" / "x" / "labels.nii.gz")
+    volume(tmp_path / "copied" / "labels.nii.gz")
+    for path in ("out/predict.json", "copied/report.json"):
+        (tmp_path / path).touch()
+    faults = {name: scan.fault for name, scan in find(tmp_path).items()}
+    assert faults.pop("a") == ""
+    assert set(faults) == {"copied", "out"}
+    assert all(
+        "results of `stitchnet predict`, no scan; move it" in text for text in faults.values()
+    )
+
+
+def test_names_that_look_the_same_are_one_patient(
+    tmp_path: Path, write_slice: Callable[..., Path]
+) -> None:
+    forms: tuple[Callable[[str], str], ...] = (str, partial(unicodedata.normalize, "NFD"))
+    for number, form in enumerate(forms, 1):
+        volume(tmp_path / form("Müller") / f"{number}.nii.gz")
+        write_slice(
+            tmp_path / f"dicom {number}" / "a.dcm", STORED[0], PatientID=form("Bär"),
+            SeriesInstanceUID=f"1.{number}", SpecificCharacterSet="ISO_IR 192",
+        )  # fmt: skip
+    assert {scan.patient for scan in find(tmp_path).values()} == {"Müller", "dicom 1"}
+
+
+def test_bytes_that_are_no_utf8_are_escaped(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/M\xfcller.nii.gz"))
+    volume(path)
+    ((name, scan),) = find(tmp_path).items()
+    assert (name, scan.patient) == ("M\\xfcller", "M\\xfcller")
+    assert scan.image == path

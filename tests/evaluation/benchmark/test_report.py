@@ -14,7 +14,8 @@ from pyro_stitchnet.evaluation.benchmark.report import (
     line_names,
     report,
 )
-from pyro_stitchnet.evaluation.benchmark.results import Results
+from pyro_stitchnet.evaluation.benchmark.results import CHECKSUMS, Results
+from pyro_stitchnet.runtime.checksums import sha256, write_json
 
 LINES = ["unet", "unet (threshold)", "unet (gaussian)", "tiny", "tiny (posterior)"]
 
@@ -56,6 +57,8 @@ def test_the_gain_from_unlabelled_slices_is_over_the_runs_of_both(
             teacher[["method", "unlabelled"]] = "mean-teacher", True
         other_run = teacher.assign(seed=1, **({"f1": 0.9} if "f1" in teacher else {}))
         pd.concat([table, teacher, other_run]).to_csv(tmp_path / name, index=False)
+    checksums = {name: [sha256(tmp_path / name)] for name in ("table.csv", "scores.csv")}
+    write_json(tmp_path / CHECKSUMS, checksums)
     report(Results(tmp_path), "unet", tmp_path)
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "| teacher | unet | +0.100: +0.100 | +0.100 | +0.100 to +0.100 |" in text

@@ -1,5 +1,6 @@
 """The encoder against torchvision's MobileNetV2, Table 2 and the reference code's counts."""
 
+import hashlib
 import os
 import urllib.error
 from collections.abc import Mapping
@@ -235,7 +236,7 @@ def test_a_missing_file_is_named_with_the_remedy(tmp_path: Path) -> None:
 def test_a_file_of_another_format_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "other.pt"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"other\.pt: not a state dict"):
+    with pytest.raises(ValueError, match=r"other\.pt: damaged, or not a file of torch"):
         MobileNetPyramid(weights=path)
 
 
@@ -243,8 +244,25 @@ def test_a_file_of_another_format_is_refused(content: bytes, tmp_path: Path) -> 
 def test_a_truncated_file_is_refused(share: float, weights: Path) -> None:
     content = weights.read_bytes()
     weights.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(ValueError, match=r"features\.pt: not a state dict"):
+    with pytest.raises(ValueError, match=r"features\.pt: damaged, or not a file of torch"):
         MobileNetPyramid(weights=weights)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_published_file_is_verified_by_the_checksum_in_its_name(
+    zipped: bool, classifier: nn.Module, tmp_path: Path
+) -> None:
+    """Files of old versions of torch have no other."""
+    path = tmp_path / "new.pth"
+    torch.save(classifier.state_dict(), path, _use_new_zipfile_serialization=zipped)
+    content = bytearray(path.read_bytes())
+    named = tmp_path / f"mobilenet_v2-{hashlib.sha256(content).hexdigest()[:8]}.pth"
+    named.write_bytes(content)
+    assert load_imagenet_weights(named)
+    content[len(content) // 2] ^= 1
+    named.write_bytes(content)
+    with pytest.raises(ValueError, match=r"mobilenet_v2-.*damaged \(its checksum is not that in"):
+        load_imagenet_weights(named)
 
 
 @pytest.mark.parametrize("content", [torch.zeros(3), [1, 2], {}, {0: 1}, {"0.0.weight": "text"}])

@@ -1,0 +1,157 @@
+"""Which DICOM files are one scan: copies, patients and acquisitions that share a series.
+
+SeriesInstanceUID identifies a series. A scan is often taken in several acquisitions, each of its
+own part of the body. But breathing in and breathing out, two energies, or two reconstructions
+sometimes share a series too, and slices of one between those of another would make a volume that is
+no picture of the patient.
+"""
+
+import filecmp
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pydicom import Dataset
+from pydicom.multival import MultiValue
+
+from pyro_stitchnet.data.scans.common import counted, reading
+from pyro_stitchnet.data.scans.dicom_slices import MEND, DicomSlice, text_of
+
+__all__ = ["ACQUISITION_TAGS", "Headers", "refuse_mixed", "without_copies"]
+
+SAME = (
+    "AcquisitionNumber", "AcquisitionUID", "IrradiationEventUID", "TemporalPositionIdentifier",
+    "NominalPercentageOfCardiacPhase", "ImageType", "ConvolutionKernel", "KVP",
+    "FrameOfReferenceUID", "SeriesNumber",
+)  # fmt: skip
+"""Tags that are equal in all slices of an acquisition."""
+
+TIMES = ("SeriesTime", "AcquisitionDateTime", "AcquisitionTime", "ContentTime")
+"""Tags that may be equal in all slices of an acquisition, or differ between its slices."""
+
+ACQUISITION_TAGS = [*SAME, *TIMES]
+"""The tags by which acquisitions are told apart."""
+
+LEAST_SLICES = 3
+"""Slices that a group needs to count as an acquisition where the tag is a weak sign."""
+
+NEAR = 1e-3  # mm: slices that are nearer lie at the same place
+MOST_NAMED = 5
+
+Headers = Mapping[Path, Dataset]
+"""The headers of one series, by file."""
+
+Groups = Mapping[str, Sequence[DicomSlice]]
+
+
+def without_copies(headers: Headers) -> Headers:
+    """Return the headers of different files.
+
+    Args:
+        headers: of one series' files.
+
+    Raises:
+        ValueError: a file belongs to another patient or study, or differs from one with the same
+            SOPInstanceUID; the message names both.
+    """
+    first: dict[tuple[str, str], Path] = {}
+    kept: dict[Path, Dataset] = {}
+    for file, header in headers.items():
+        with reading(file, MEND):
+            patient, study = text_of(header, "PatientID"), text_of(header, "StudyInstanceUID")
+            instance = text_of(header, "SOPInstanceUID")
+        for tag, value in (("PatientID", patient), ("StudyInstanceUID", study)):
+            one = first.setdefault((tag, ""), file) if value else file
+            if value != text_of(headers[one], tag):
+                raise ValueError(
+                    f"{file}: has another {tag} than {one}, but the same SeriesInstanceUID; give "
+                    "each series a UID of its own, or correct the tag"
+                )
+        one = first.setdefault(("SOPInstanceUID", instance), file) if instance else file
+        if one is file:
+            kept[file] = header
+        elif not filecmp.cmp(one, file, shallow=False):
+            raise ValueError(
+                f"{file}: has the SOPInstanceUID of {one}, but differs from it; keep one of the two"
+            )
+    return kept
+
+
+def refuse_mixed(source: Path, slices: Sequence[DicomSlice], headers: Headers) -> None:
+    """Refuse a series of several acquisitions that overlap in height.
+
+    Acquisitions are told apart by :data:`ACQUISITION_TAGS`, and by InstanceNumber: it repeats, or
+    counts through the heights more than once.
+
+    Args:
+        source: the folder or file, for the message.
+        slices: of one series, sorted by their height.
+        headers: of their files.
+
+    Raises:
+        ValueError: there are several; the message lists them.
+    """
+    if any(one.position is None for one in slices):
+        return
+    for tag in ACQUISITION_TAGS:
+        groups: dict[str, list[DicomSlice]] = {}
+        for one in slices:
+            with reading(one.file, MEND):
+                value = headers[one.file].get(tag, "")
+            text = "\\".join(map(str, value)) if isinstance(value, MultiValue) else str(value)
+            groups.setdefault(f"{tag} {text}".strip() if text else f"no {tag}", []).append(one)
+        _refuse_overlap(source, groups, 1 if tag in SAME else LEAST_SLICES)
+    if all(one.number is not None for one in slices):
+        _refuse_overlap(source, _repeats(slices), 1)
+        _refuse_overlap(source, _sweeps(slices), LEAST_SLICES)
+
+
+def _refuse_overlap(source: Path, groups: Groups, least: int) -> None:
+    """Refuse groups, sorted by height each, of which two overlap; all have ``least`` slices."""
+    if len(groups) < 2 or min(map(len, groups.values())) < least:
+        return
+    top = -float("inf")
+    for group in sorted(groups.values(), key=lambda group: group[0].height):
+        if group[0].height < top + NEAR:
+            break
+        top = group[-1].height
+    else:
+        return
+    listed = [
+        f"{name} ({counted(len(group), 'file')}, such as {group[0].file.name})"
+        for name, group in groups.items()
+    ]
+    more = f", and {len(listed) - MOST_NAMED} more" if len(listed) > MOST_NAMED else ""
+    raise ValueError(
+        f"{source}: one series holds {len(groups)} acquisitions that overlap in height: "
+        f"{', '.join(listed[:MOST_NAMED])}{more}; give each a SeriesInstanceUID of its own, or "
+        "read a folder that holds only one of them"
+    )
+
+
+def _repeats(slices: Sequence[DicomSlice]) -> Groups:
+    """Group slices by how often their number occurred before, where all occur equally often."""
+    times: dict[int | None, int] = {}
+    groups: dict[str, list[DicomSlice]] = {}
+    for one in slices:
+        times[one.number] = times.get(one.number, 0) + 1
+        groups.setdefault(f"InstanceNumbers, time {times[one.number]}", []).append(one)
+    even = len(times) > 1 and len(set(times.values())) == 1
+    return groups if even else {}
+
+
+def _sweeps(slices: Sequence[DicomSlice]) -> Groups:
+    """Group slices, in the order of their numbers, into runs that only rise or only fall."""
+    runs: list[list[DicomSlice]] = []
+    for one in sorted(slices, key=lambda one: (one.number or 0, one.height)):
+        run = runs[-1] if runs else []
+        rises = len(run) < 2 or run[1].height > run[0].height
+        if run and (len(run) < 2 or (one.height > run[-1].height) == rises):
+            run.append(one)
+        else:
+            runs.append([one])
+    return {
+        f"InstanceNumber {run[0].number} to {run[-1].number}": sorted(
+            run, key=lambda one: one.height
+        )
+        for run in runs
+    }

@@ -1,0 +1,56 @@
+"""Files in a folder of scans that are none: results of this program, and label maps."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pyro_stitchnet.data.scans.endings import NIFTI_ENDINGS, VOLUME_ENDINGS
+from pyro_stitchnet.data.scans.nifti_header import read_header
+from pyro_stitchnet.data.scans.stack import Stack
+
+__all__ = ["refuse_label_map", "refuse_result"]
+
+FEW = 32
+"""A volume of at most so many whole numbers from 0 to 255 is a label map."""
+
+
+def refuse_result(image: Path | Sequence[Path]) -> None:
+    """Refuse a map that `stitchnet predict` wrote; its header says so.
+
+    Raises:
+        ValueError: the file is such a map, or has no readable header.
+    """
+    if not isinstance(image, Path) or not image.name.lower().endswith(NIFTI_ENDINGS):
+        return
+    if not image.is_file():  # the reader says so
+        return
+    header, _ = read_header(image)
+    if bytes(header["descrip"]).startswith(b"stitchnet"):
+        raise ValueError(
+            f"{image}: a map that `stitchnet predict` wrote, no scan; keep results in a folder of "
+            "their own"
+        )
+
+
+def refuse_label_map(image: Path | Sequence[Path], stack: Stack) -> None:
+    """Refuse a volume whose values are few whole numbers.
+
+    Raises:
+        ValueError: the scan is such a volume.
+    """
+    if not isinstance(image, Path) or not image.name.lower().endswith(VOLUME_ENDINGS):
+        return
+    smallest, largest = stack.range
+    if smallest < 0 or largest > 255 or smallest == largest:
+        return
+    found: set[float] = set()
+    for one in stack.slices:
+        found.update(np.unique(one).tolist())
+        if len(found) > FEW or any(value % 1 for value in found):
+            return
+    values = ", ".join(f"{value:g}" for value in sorted(found)[:5])
+    raise ValueError(
+        f"{image}: a label map, no scan: it holds only the values {values}"
+        f"{', ...' if len(found) > 5 else ''}; keep masks in the layout of a source that has them"
+    )

@@ -1,0 +1,27 @@
+"""A table of text is drawn on a terminal, and Markdown elsewhere."""
+
+import re
+import sys
+
+import pytest
+
+from pyro_stitchnet.evaluation.text_table import WIDTH, TextTable
+
+TABLE = TextTable(["Lesion", "F1"], [["GGO " * 40, ".391 ± .100"]])
+
+
+def test_in_a_pipe_a_table_is_markdown(capsys: pytest.CaptureFixture[str]) -> None:
+    TABLE.print()
+    assert capsys.readouterr().out == TABLE.markdown() + "\n"
+
+
+def test_on_a_terminal_a_table_is_drawn_within_its_width(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "170")
+    TABLE.print()
+    printed = re.sub(r"\x1b\[\d*m", "", capsys.readouterr().out)
+    assert "|" not in printed
+    assert ".391 ± .100" in printed
+    assert max(map(len, printed.splitlines())) <= WIDTH
