@@ -191,7 +191,8 @@ def numbers(config: Config, corpus: Path) -> Iterable[Outcome]:
 def numeric_options(command: str) -> list[str]:
     """Read the names of a command's numeric options from its help."""
     text = run(command, "--help").stdout
-    return sorted(set(re.findall(r"(--[a-z][a-z.-]+)[^\n]*?\b(?:INT|FLOAT)\b", text)))
+    name = r"^\W*(--[a-z][a-z.-]+)(?:, --\S+)? +(?:\{None\}\|)?\[?(?:INT|FLOAT)\b"
+    return sorted(set(re.findall(name, text, re.MULTILINE)))
 
 
 def requests(config: Config, corpus: Path) -> Iterable[Outcome]:

@@ -148,6 +148,7 @@ def _command() -> None:
         print(f"error: unknown command {command!r}; {hint}", file=sys.stderr)
         sys.exit(2)
     try:
+        host.check_working_folder()
         _run(command, arguments)
     except USER_ERRORS as error:
         if isinstance(error, BrokenPipeError) and host.nobody_reads():

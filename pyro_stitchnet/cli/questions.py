@@ -56,7 +56,7 @@ class Query:
         preprocessing = None
         if not self.prepared and not (self.slice_ / "dataset.json").is_file():
             values = info.get("dataset", {}).get("preprocessing")
-            if values is None:
+            if not values:
                 raise ValueError(
                     f"{self.model}: records no preprocessing; preprocess the slice and give "
                     "--prepared"
@@ -105,7 +105,7 @@ def sample(
         raise ValueError(f"--levels: z has the levels 1 to {LEVELS}, not {sorted(unknown)}")
     net, info = checkpoint.load(model, choose_device(device))
     recorded = info.get("dataset", {}).get("preprocessing")
-    if size is None and recorded is None:
+    if size is None and not recorded:
         raise ValueError(f"{model}: records no size of slices; give --size")
     side = size or validated(Preprocessing, recorded, model).size
     if number * side**2 > MOST_PIXELS:

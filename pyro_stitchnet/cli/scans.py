@@ -86,7 +86,7 @@ def predict(
     )
     print(f"which scan is which: {sources_file(out)}")
     print(DISCLAIMER)
-    # A log may be shared with the results: paths are shown on a terminal only.
+    # A log may be shared with the results: only the paths of scans that failed get into it.
     if sys.stderr.isatty() and len(summary.sources) <= SHOWN:
         for scan, source in summary.sources.items():
             print(f"{scan}: {source}", file=sys.stderr)

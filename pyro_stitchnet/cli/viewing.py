@@ -7,14 +7,13 @@ from typing import Annotated
 import tyro
 from pydantic import Field
 
-from pyro_stitchnet.runtime.ranges import Positive, checked
+from pyro_stitchnet.runtime.ranges import Positive
 
 __all__ = ["view"]
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
-@checked
 def view(
     folder: tyro.conf.Positional[Path],
     write: bool = False,

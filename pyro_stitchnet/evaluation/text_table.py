@@ -31,14 +31,16 @@ class TextTable:
     def markdown(self) -> str:
         """Return the table in Markdown, its numbers right-aligned, ending in a new line."""
         rule = ["---", *["---:"] * (len(self.head) - 1)]
-        return "".join(f"| {' | '.join(row)} |\n" for row in (self.head, rule, *self.rows))
+        rows = [[_escaped(cell) for cell in row] for row in (self.head, rule, *self.rows)]
+        return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
     def print(self) -> None:
         """Print the table: on a terminal at most :data:`WIDTH` columns wide, else in Markdown."""
         if not sys.stdout.isatty():
             print(self.markdown())
             return
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        # Close columns, so that a table of seven with scores fits into 80 columns.
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
         for number, title in enumerate(self.head):
             table.add_column(title, justify="right" if number else "left")
         for row in self.rows:
@@ -46,6 +48,12 @@ class TextTable:
         console = Console(markup=False, highlight=False)
         console.width = min(console.width, WIDTH)
         console.print(table)
+        console.print()
+
+
+def _escaped(cell: str) -> str:
+    """A cell on one line, in which a bar does not end it."""
+    return " ".join(cell.splitlines()).replace("|", r"\|")
 
 
 def decimal(value: float) -> str:

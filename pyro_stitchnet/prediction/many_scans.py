@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -26,7 +25,7 @@ from pyro_stitchnet.prediction.scan_report import write_scans_table
 from pyro_stitchnet.prediction.sources import Sources
 from pyro_stitchnet.runtime.checksums import read_json, write_json
 from pyro_stitchnet.runtime.devices import choose_device
-from pyro_stitchnet.runtime.files import naming, write_atomically
+from pyro_stitchnet.runtime.files import naming, remove_unfinished, write_atomically
 from pyro_stitchnet.runtime.locks import only_run
 from pyro_stitchnet.runtime.ranges import Positive, Workers, checked
 from pyro_stitchnet.runtime.text import csv_text, escaped
@@ -142,8 +141,7 @@ def predict_scans(
             table = _write_failed(out, failed, names, keep_identifiers=keep_identifiers)
             sources.write(dict(zip(table["scan"], table["reason"], strict=True)))
             write_scans_table(out)
-        for remains in out.glob(".*.tmp"):  # of killed workers
-            shutil.rmtree(remains) if remains.is_dir() else remains.unlink()
+        remove_unfinished(out)
         good = segmented | finished
         if gone := sorted(name for name in good if not (out / name / REPORT).is_file()):
             raise FileNotFoundError(

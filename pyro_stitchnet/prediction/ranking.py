@@ -25,7 +25,7 @@ from pyro_stitchnet.prediction.output_files import (
     read_report,
     verify_result,
 )
-from pyro_stitchnet.runtime.checksums import read_json, sha256, verify, write_json
+from pyro_stitchnet.runtime.checksums import read_json, write_json
 from pyro_stitchnet.runtime.files import write_atomically
 from pyro_stitchnet.runtime.locks import only_run
 from pyro_stitchnet.runtime.ranges import Count, Weight, check_ranges
@@ -34,7 +34,7 @@ from pyro_stitchnet.runtime.text import csv_text
 __all__ = ["Ranking", "export", "rank"]
 
 DRAFTS, IMAGES, MASKS, TODO = "drafts", "imagesTr", "labelsTr", "todo.csv"
-RECORD = "rank.json"  # the checksum of TODO; written last
+RECORD = "rank.json"  # the cases, for later rounds: TODO is the user's to edit; written last
 COLUMNS = ("case", "scan", "slice", "entropy", "voxels")
 
 
@@ -149,7 +149,8 @@ def export(results: Path, table: pd.DataFrame, out: Path) -> None:
         }
         write_atomically(out / "dataset.json", json.dumps(description, indent=2) + "\n")
         write_atomically(out / TODO, csv_text(table))
-        write_json(out / RECORD, {CHECKSUMS: {TODO: sha256(out / TODO)}})
+        cases = table[["voxels", "slice"]].to_dict("records")
+        write_json(out / RECORD, {"cases": cases})
 
 
 def _spread(slices: pd.DataFrame, options: Ranking, taken: Collection[int]) -> Iterator[int]:
@@ -199,9 +200,7 @@ def _todo(folder: Path) -> Iterator[tuple[str, int]]:
         FileNotFoundError: the folder has no export.
         ValueError: the list of its cases is damaged.
     """
-    for path in (folder / RECORD, folder / TODO):
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: missing; give a folder that `stitchnet rank` wrote")
-    verify(folder / TODO, read_json(folder / RECORD).get(CHECKSUMS, {}).get(TODO))
-    table = pd.read_csv(folder / TODO, dtype={"voxels": str})
-    yield from zip(table["voxels"], table["slice"].astype(int), strict=True)
+    path = folder / RECORD
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: missing; give a folder that `stitchnet rank` wrote")
+    yield from ((case["voxels"], case["slice"]) for case in read_json(path)["cases"])

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self
@@ -23,6 +23,7 @@ from pyro_stitchnet.posterior import ReadOutOptions, probabilities, seeded, segm
 from pyro_stitchnet.posterior.segmentation import choose_read_out
 from pyro_stitchnet.runtime.devices import choose_device
 from pyro_stitchnet.training import checkpoint
+from pyro_stitchnet.training.config import validated
 
 __all__ = ["SliceResult", "SliceSegmenter", "trained_preprocessing"]
 
@@ -168,16 +169,15 @@ def trained_preprocessing(
         size: as for :meth:`SliceSegmenter.from_checkpoint`.
 
     Raises:
-        ValueError: the checkpoint does not record it, or ``lungs`` or ``size`` is invalid.
+        ValueError: the checkpoint does not record it, or has a wrong value; or ``lungs`` or
+            ``size`` is invalid.
     """
-    values = dict(info.get("dataset", {}).get("preprocessing", {}))
-    overrides = {"lungs": lungs, "size": size}
-    values |= {name: value for name, value in overrides.items() if value is not None}
-    if not {"lungs", "size"} <= values.keys():
+    recorded = info.get("dataset", {}).get("preprocessing") or {}
+    overrides: dict[str, Any] = {"lungs": lungs, "size": size}
+    given = {name: value for name, value in overrides.items() if value is not None}
+    if not {"lungs", "size"} <= {*recorded, *given}:
         raise ValueError(
             f"{path}: does not record how its training slices were prepared; give --size and "
             "--lungs as they were in training"
         )
-    if "window" in values:
-        values["window"] = tuple(values["window"])
-    return Preprocessing(**values)
+    return replace(validated(Preprocessing, recorded, path), **given)

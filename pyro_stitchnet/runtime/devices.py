@@ -77,11 +77,10 @@ def make_fabric(
 
     Raises:
         ValueError: there is no such device on this machine, or there are fewer than ``processes``;
-            or srun started other processes than these.
+            or the variables of srun or torchrun are not theirs.
     """
     if os.environ.keys() >= TORCHRUN:
-        processes = int(os.environ["LOCAL_WORLD_SIZE"])
-        nodes = int(os.environ["WORLD_SIZE"]) // processes
+        processes, nodes = _of_torchrun()
     kind, index = (chosen := choose_device(device)).type, chosen.index
     if kind != "cuda" and precision == "16-mixed":
         raise ValueError(f"precision 16-mixed needs a GPU, not {kind}; take bf16-mixed")
@@ -113,6 +112,21 @@ def is_first(fabric: Fabric) -> bool:
     return environment is None or environment.local_rank() == environment.node_rank() == 0
 
 
+def _of_torchrun() -> tuple[int, int]:
+    """Return torchrun's number of processes on each machine, and of machines.
+
+    Raises:
+        ValueError: the variables are not those of torchrun.
+    """
+    here, all_ = (os.environ[name] for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
+    if not (here.isdecimal() and all_.isdecimal() and 1 <= int(here) <= int(all_)):
+        raise ValueError(
+            f"torchrun: LOCAL_WORLD_SIZE is {here!r} and WORLD_SIZE {all_!r}; unset both where "
+            "torchrun did not start this"
+        )
+    return int(here), int(all_) // int(here)
+
+
 def _environment(processes: int, nodes: int) -> ClusterEnvironment:
     """Return who starts the processes: torchrun, srun, or the first process itself."""
     if processes * nodes == 1:
@@ -124,7 +138,8 @@ def _environment(processes: int, nodes: int) -> ClusterEnvironment:
             return SLURMEnvironment()
         except RuntimeError as error:
             raise ValueError(f"SLURM: {' '.join(str(error).split())}") from error
-    if os.environ.get(STARTER) != str(os.getppid()):
+    started = os.environ.get(STARTER) == str(os.getppid()) and "LOCAL_RANK" in os.environ
+    if not started:
         left = ["LOCAL_RANK", "RANK", "GROUP_RANK", "WORLD_SIZE"]
         if nodes == 1:
             left += ["NODE_RANK", "MASTER_ADDR", "MASTER_PORT"]

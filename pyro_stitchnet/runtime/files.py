@@ -2,11 +2,12 @@
 
 import os
 import secrets
+import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["naming", "refuse_others", "write_atomically"]
+__all__ = ["naming", "refuse_others", "remove_unfinished", "write_atomically"]
 
 
 @contextmanager
@@ -42,6 +43,15 @@ def refuse_others(folder: str | os.PathLike[str], own: Collection[str]) -> None:
             f"{path}: holds other files ({shown}), among which results would get lost; choose an "
             "empty or new folder as --out"
         )
+
+
+def remove_unfinished(folder: str | os.PathLike[str]) -> None:
+    """Remove what killed runs left half-written in a folder: hidden names that end in ``.tmp``."""
+    for left in Path(folder).glob(".*.tmp"):
+        if left.is_dir():
+            shutil.rmtree(left)
+        else:
+            left.unlink()
 
 
 def write_atomically(path: str | os.PathLike[str], data: str | bytes | memoryview) -> None:

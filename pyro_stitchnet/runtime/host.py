@@ -5,7 +5,7 @@ import re
 import select
 import sys
 
-__all__ = ["discard_output", "flush_output", "nobody_reads", "settle"]
+__all__ = ["check_working_folder", "discard_output", "flush_output", "nobody_reads", "settle"]
 
 LEAST_COLUMNS = 20
 
@@ -24,13 +24,27 @@ def settle() -> None:
     for name in ("COLUMNS", "LINES"):
         value = os.environ.get(name, str(LEAST_COLUMNS))
         if not value.isdecimal() or int(value) < LEAST_COLUMNS:
-            del os.environ[name]  # the terminal is asked instead
+            del os.environ[name]  # then the size is the terminal's
     # Threads that wait for work must not spin: they take the core from the thread that has work.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     threads = os.environ.get("OMP_NUM_THREADS", "1")
     if not re.fullmatch(r"\s*0*[1-9]\d{0,4}\s*(,\s*\d+\s*)*", threads):
         print(f"note: OMP_NUM_THREADS is {threads!r}, no number; ignored", file=sys.stderr)
         del os.environ["OMP_NUM_THREADS"]
+
+
+def check_working_folder() -> None:
+    """Refuse a working folder that was removed: relative paths and torch need it.
+
+    Raises:
+        FileNotFoundError: it was.
+    """
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            "the working folder was removed; change to another one and run the command again"
+        ) from None
 
 
 def flush_output() -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from pyro_stitchnet.runtime.files import naming
+
 __all__ = ["LOCK", "check_free", "only_run"]
 
 LOCK = ".lock"
@@ -36,6 +38,7 @@ def only_run(folder: str | os.PathLike[str]) -> Iterator[None]:
 
     Raises:
         BlockingIOError: another run is writing there; the message names it.
+        FileNotFoundError: the folder was removed during the block, or its lock was.
         OSError: the folder cannot be written; the error names it.
     """
     path = Path(folder)
@@ -49,10 +52,34 @@ def only_run(folder: str | os.PathLike[str]) -> Iterator[None]:
         raise BlockingIOError(
             f"{path}: another run is writing here ({owner}); wait for it, or choose another --out"
         ) from None
+    own = file.stat()
     try:
-        file.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
-        yield
+        with naming(file):
+            file.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            if not _is_same(file, own):
+                raise _removed(path) from error
+            raise
+        if not _is_same(file, own):
+            raise _removed(path)
     finally:
-        if file.exists():  # else the folder was removed during the run
+        if _is_same(file, own):
             file.write_text("", encoding="utf-8")
         lock.release()
+
+
+def _is_same(file: Path, before: os.stat_result) -> bool:
+    """Whether a file still is the one of before, and not removed or replaced."""
+    try:
+        return os.path.samestat(file.stat(), before)
+    except OSError:
+        return False
+
+
+def _removed(folder: Path) -> FileNotFoundError:
+    return FileNotFoundError(
+        f"{folder}: was removed while this ran (its file {LOCK} is gone); run the same command "
+        "again"
+    )

@@ -31,7 +31,7 @@ __all__ = [
     "Workers",
     "check_ranges",
     "checked",
-    "told",
+    "describe_error",
 ]
 
 
@@ -137,23 +137,23 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
-def told(name: str, error: Mapping[str, Any]) -> str:
-    """Say what an error of pydantic is.
+def describe_error(name: str, error: Mapping[str, Any]) -> str:
+    """Describe an error of pydantic in the words of this package.
 
     Args:
-        name: of the value.
-        error: of ``ValidationError.errors()``.
+        name: of the value; may be empty.
+        error: an item of ``ValidationError.errors()``.
     """
     given = reprlib.repr(error["input"])
-    said = str(error["msg"]).removeprefix("Value error, ")
+    text = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "finite_number":
-        said = f"must be a finite number, got {given}"
+        text = f"must be a finite number, got {given}"
     elif error["type"] in WORDS:
         words, key = WORDS[error["type"]]
-        said = f"must be {words} {error['ctx'][key]:,.12g}, got {given}"
+        text = f"must be {words} {error['ctx'][key]:,.12g}, got {given}"
     if not name:
-        return said
-    return f"{name} {said}" if said.startswith("must be ") else f"{name}: {said}"
+        return text
+    return f"{name} {text}" if text.startswith("must be ") else f"{name}: {text}"
 
 
 @cache
@@ -170,4 +170,4 @@ def _check(name: str, adapter: TypeAdapter[Any], value: Any) -> None:
     try:
         adapter.validate_python(value)
     except ValidationError as error:
-        raise ValueError(told(name, error.errors()[0])) from None
+        raise ValueError(describe_error(name, error.errors()[0])) from None

@@ -39,7 +39,9 @@ def read(path: Path, device: torch.device | str = "cpu") -> Any:
         return torch.load(_verified(content), map_location=device, weights_only=True)
     except Exception as error:
         # An unpickler may fail in any way, and torch's message advises an unsafe load.
-        raise ValueError(f"{path}: damaged, or not a file of torch") from error
+        raise ValueError(
+            f"{path}: damaged, or not a file of torch; restore it from a copy"
+        ) from error
 
 
 def _verified(content: bytes) -> io.BytesIO:

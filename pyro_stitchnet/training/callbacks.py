@@ -1,5 +1,6 @@
 """What observes a run: progress, alarms, and the log and the states on disk."""
 
+import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -204,17 +205,15 @@ class StateKeeper(Callback):
 
     def keep(self, state: State) -> None:
         """Save the state, then delete those that are too old."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(exist_ok=True)
         state.save(self.folder / f"step-{state.step:09d}.pt", self.config)
         for old in self.kept()[: -self.last]:
             old.unlink()
 
     def clear(self) -> None:
-        """Delete all states: the run is finished."""
-        for path in self.kept():
-            path.unlink()
+        """Delete all states, and what a kill left of one: the run is finished."""
         if self.folder.is_dir():
-            self.folder.rmdir()
+            shutil.rmtree(self.folder)
 
 
 def _validation(state: State, row: Mapping[str, float]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_stitchnet.data.preprocessing.steps import Preprocessing
 from pyro_stitchnet.model.config import ModelConfig
 from pyro_stitchnet.model.slice_vae import SliceVAE
 from pyro_stitchnet.model.stitchnet import StitchNet
@@ -21,7 +22,7 @@ FORMAT = 1
 
 @dataclass
 class _Dataset:
-    preprocessing: dict[str, Any] | None = None
+    preprocessing: Preprocessing | None = None
 
 
 @dataclass

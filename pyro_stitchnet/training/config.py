@@ -35,7 +35,7 @@ from pyro_stitchnet.runtime.ranges import (
     Share,
     Workers,
     check_ranges,
-    told,
+    describe_error,
 )
 
 __all__ = [
@@ -97,7 +97,8 @@ class TrainConfig:
         compile: compile the networks, which pays off in long runs on GPUs.
         workers: processes that prepare batches in advance; 0 uses the training process.
         tensorboard: write scalars and figures for TensorBoard.
-        progress: show a progress bar.
+        progress: show a progress bar on a terminal. Elsewhere, or without it, each row of the log
+            is a line.
     """
 
     data: tyro.conf.Positional[Path]
@@ -264,13 +265,26 @@ def validated(kind: type[Config], values: Mapping[str, Any], path: Path | None =
     try:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
-        wrong = [told(".".join(map(str, one["loc"])), one) for one in error.errors()[:SHOWN]]
+        wrong = [
+            describe_error(".".join(map(str, one["loc"])), one) for one in error.errors()[:SHOWN]
+        ]
         message = "; ".join(wrong)
         raise ValueError(f"{path}: {message}" if path else message) from None
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads 1e-3 as a number, as YAML 1.2 does; YAML 1.1 reads a string."""
+    """Reads 1e-3 as a number, as YAML 1.2 does, and refuses a key that occurs twice."""
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key {key.value!r} occurs twice", problem_mark=key.start_mark
+                )
+            seen.add(key.value)
+        return node
 
 
 _Loader.add_implicit_resolver(

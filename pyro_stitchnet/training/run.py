@@ -21,7 +21,7 @@ from pyro_stitchnet.model.slice_vae import SliceVAE
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.runtime.checksums import sha256, write_json
 from pyro_stitchnet.runtime.devices import is_first, make_fabric
-from pyro_stitchnet.runtime.files import refuse_others, write_atomically
+from pyro_stitchnet.runtime.files import refuse_others, remove_unfinished, write_atomically
 from pyro_stitchnet.runtime.locks import check_free, only_run
 from pyro_stitchnet.runtime.provenance import provenance
 from pyro_stitchnet.training import checkpoint
@@ -155,6 +155,7 @@ def run(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> Path:
         if fabric.is_global_zero:
             _finish(this, state, callbacks, time.monotonic() - begun)
             keeper.clear()
+            remove_unfinished(config.out)
             print(_summary(record, config))
         fabric.barrier()
     return config.out

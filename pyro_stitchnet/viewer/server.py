@@ -40,6 +40,7 @@ HEADERS = {
 
 NO_TOKEN = "The address holds a token, so that nobody else on this machine can read the results."
 
+METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 PRINTABLE = re.compile(r"[!-~]*")
 BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -105,6 +106,22 @@ class _Handler(BaseHTTPRequestHandler):
     server_version, sys_version = "stitchnet", ""
     default_request_version = "HTTP/1.0"  # by default a request without version gets no headers
     timeout = 60  # seconds for a request to arrive
+
+    def parse_request(self) -> bool:
+        """Refuse a malformed method or header, before the method is looked up."""
+        if not super().parse_request():
+            return False
+        hosts = self.headers.get_all("Host", [])
+        if (
+            not METHOD.fullmatch(self.command)
+            or self.headers.defects
+            or len(hosts) > 1
+            or (not hosts and self.request_version == "HTTP/1.1")
+            or not self.headers.get("Content-Length", "0").strip().isdecimal()
+        ):
+            self.send_error(HTTPStatus.BAD_REQUEST)
+            return False
+        return True
 
     def do_GET(self) -> None:
         try:

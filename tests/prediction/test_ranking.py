@@ -140,10 +140,14 @@ def test_damaged_results_are_refused(results: Path, tmp_path: Path, file: str) -
 
 
 def test_a_changed_list_of_earlier_cases_is_refused(results: Path, tmp_path: Path) -> None:
-    export(results, rank(results, Ranking(1)), tmp_path / "todo")
-    todo = tmp_path / "todo" / "todo.csv"
-    todo.write_text(todo.read_text().replace("a0a0a0a0ffff", "a0a0a0a0fffe"))
-    with pytest.raises(ValueError, match=r"todo\.csv: damaged or edited"):
+    table = rank(results, Ranking(1))
+    case = table["case"].item()
+    export(results, table, tmp_path / "todo")
+    (tmp_path / "todo" / "todo.csv").write_text("done")  # by the user
+    assert rank(results, Ranking(1), exclude=[tmp_path / "todo"])["case"].item() != case
+    record = tmp_path / "todo" / "rank.json"
+    record.write_text(record.read_text().replace("a0a0a0a0ffff", "a0a0a0a0fffe"))
+    with pytest.raises(ValueError, match=r"rank\.json: damaged or edited"):
         rank(results, Ranking(1), exclude=[tmp_path / "todo"])
 
 

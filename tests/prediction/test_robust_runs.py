@@ -1,5 +1,6 @@
 """Runs that meet damage, other runs, and processes that end: nothing wrong without a word."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -110,6 +111,20 @@ def test_a_scan_that_takes_too_long_or_ends_its_process_costs_only_itself(
     assert all("took longer than 0.05 s" in reason for reason in summary.failed["reason"])
     assert not list((tmp_path / "out").glob(".*.tmp"))
     assert run(workers=1).segmented == 2
+
+
+def test_pipes_and_links_in_a_circle_cost_only_themselves(
+    run: Callable[..., Summary], tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir(exist_ok=True)
+    os.mkfifo(tmp_path / "in" / "pipe.nii.gz")  # nothing is written to it
+    (tmp_path / "in" / "self").symlink_to("self")
+    summary = run()
+    assert summary.segmented == 2
+    assert sorted(summary.failed["reason"]) == [
+        "a link to a missing file or folder; fetch it",
+        "not a file",
+    ]
 
 
 def test_results_are_refused_as_scans(

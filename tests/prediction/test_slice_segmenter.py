@@ -61,9 +61,11 @@ def test_the_read_out_option_is_used(noise: Stack) -> None:
 
 def test_the_checkpoint_must_record_its_preprocessing(net: StitchNet, tmp_path: Path) -> None:
     path = tmp_path / "old.pt"
-    checkpoint.save(net, path)
-    with pytest.raises(ValueError, match=r"old\.pt: does not record.*--size and --lungs"):
-        SliceSegmenter.from_checkpoint(path)
+    records: list[dict[str, object]] = [{}, {"preprocessing": None}, {"preprocessing": {}}]
+    for record in records:
+        checkpoint.save(net, path, dataset=record)
+        with pytest.raises(ValueError, match=r"old\.pt: does not record.*--size and --lungs"):
+            SliceSegmenter.from_checkpoint(path)
     segmenter = SliceSegmenter.from_checkpoint(path, size=64, lungs="none")
     assert segmenter.preprocessing.size == 64
 

@@ -69,6 +69,17 @@ def test_torchrun_sets_the_number_of_processes(monkeypatch: pytest.MonkeyPatch) 
     assert fabric.strategy.num_processes == 2  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize(("here", "all_"), [("0", "0"), ("a", "2"), ("4", "2")])
+def test_wrong_variables_of_torchrun_are_refused(
+    here: str, all_: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"LOCAL_WORLD_SIZE": here, "WORLD_SIZE": all_, "RANK": "0",
+                        "LOCAL_RANK": "0", "TORCHELASTIC_RUN_ID": "a"}.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match="torchrun: LOCAL_WORLD_SIZE is"):
+        make_fabric("cpu")
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_slurm_without_srun_starts_no_processes(
     processes: int, monkeypatch: pytest.MonkeyPatch
@@ -93,6 +104,15 @@ def test_srun_starts_as_many_processes_as_the_run_has(monkeypatch: pytest.Monkey
     environment = fabric.strategy.cluster_environment  # type: ignore[attr-defined]
     assert isinstance(environment, SLURMEnvironment)
     assert not is_first(fabric)
+
+
+def test_a_run_that_a_training_process_starts_is_a_run_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.setenv(STARTER, str(os.getppid()))  # inherited, with no rank of this process
+    assert is_first(make_fabric("cpu", processes=2))
+    assert os.environ[STARTER] == str(os.getpid())
 
 
 def test_what_another_program_left_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:

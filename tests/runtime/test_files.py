@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pyro_stitchnet.runtime.files import naming, write_atomically
+from pyro_stitchnet.runtime.files import naming, remove_unfinished, write_atomically
 
 
 def test_text_is_written_as_utf8_and_bytes_unchanged(tmp_path: Path) -> None:
@@ -61,3 +61,14 @@ def test_a_file_is_added_to_errors_without_one(tmp_path: Path) -> None:
         raise FileNotFoundError(errno.ENOENT, "gone", "scan")
     with pytest.raises(OSError, match=r"^in words$"), naming(tmp_path):
         raise OSError("in words")
+
+
+def test_what_killed_runs_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / ".model.pt.1a2b.tmp").touch()
+    (tmp_path / ".scan.3c4d.tmp").mkdir()
+    (tmp_path / ".scan.3c4d.tmp" / "part").touch()
+    kept = [tmp_path / name for name in (".lock", "log.tmp", "model.pt")]
+    for path in kept:
+        path.touch()
+    remove_unfinished(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted(kept)

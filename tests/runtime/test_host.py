@@ -40,6 +40,13 @@ def test_a_full_disk_below_the_output_is_one_line() -> None:
     assert done.stderr.count("\n") == 1
 
 
+def test_a_working_folder_that_was_removed_is_one_line(tmp_path: Path) -> None:
+    done = shell(f"mkdir {tmp_path}/a; cd {tmp_path}/a; rmdir {tmp_path}/a; $S inspect x; echo $?")
+    assert done.stdout == "1\n"
+    assert "the working folder was removed" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_a_name_that_the_locale_cannot_show_is_escaped() -> None:
     ascii_only = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "POSIX"}
     done = shell("$S sample 'M\u00fcller.pt' --out x; echo $?", **ascii_only)

@@ -1,7 +1,9 @@
 """One run at a time in a folder."""
 
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -38,11 +40,33 @@ def test_runs_one_after_the_other_leave_an_empty_file(tmp_path: Path) -> None:
         assert (tmp_path / LOCK).read_bytes() == b""
 
 
-def test_other_folders_are_free_and_the_folder_may_vanish(tmp_path: Path) -> None:
+def test_other_folders_are_free(tmp_path: Path) -> None:
     with only_run(tmp_path / "a"), only_run(tmp_path / "b"):
-        (tmp_path / "a" / LOCK).unlink()
-        (tmp_path / "a").rmdir()
-    assert not (tmp_path / "a").exists()
+        pass
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def _remove_and_write(folder: Path) -> None:
+    shutil.rmtree(folder)
+    (folder / "file").write_text("")  # an error that does not tell the cause
+
+
+def _remove_and_run_again(folder: Path) -> None:
+    shutil.rmtree(folder)
+    with only_run(folder):
+        pass
+
+
+@pytest.mark.parametrize("happens", [_remove, _remove_and_write, _remove_and_run_again])
+def test_a_folder_that_is_removed_during_the_run_is_named(
+    happens: Callable[[Path], None], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(FileNotFoundError, match="out: was removed while"), only_run(out):
+        happens(out)
 
 
 def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:

@@ -175,7 +175,16 @@ def test_a_weight_that_is_none_is_refused(
         checkpoint.load(path)
 
 
-@pytest.mark.parametrize("info", [{"patients": 3}, {"patients": {"test": [1]}}, {"dataset": 3}])
+@pytest.mark.parametrize(
+    "info",
+    [
+        {"patients": 3},
+        {"patients": {"test": [1]}},
+        {"dataset": 3},
+        {"dataset": {"preprocessing": {"window": [1]}}},
+        {"dataset": {"preprocessing": {"smoothing": 1}}},
+    ],
+)
 def test_a_record_of_another_kind_is_refused(
     net: StitchNet, tmp_path: Path, info: dict[str, object]
 ) -> None:

@@ -171,6 +171,8 @@ def test_the_label_term_must_fit_the_model(model: str, labels: AnyLabelTerm) -> 
         ("model: {stitched: false}", "need labels; set stitched"),
         ("- steps", "must be a mapping, one line per field"),
         ("a: [", "not YAML"),
+        ("steps: 1\nsteps: 2", "'steps' occurs twice"),
+        ("model: {width: 1, width: 2}", "'width' occurs twice"),
     ],
 )
 def test_a_wrong_file_is_refused_with_its_name_and_the_remedy(

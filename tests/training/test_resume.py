@@ -222,7 +222,7 @@ def test_a_stopped_command_saves_and_prints_how_to_continue(
     path.write_text(to_yaml(config), encoding="utf-8")
     process = start(["-m", "pyro_stitchnet", "train", "--config", str(path)])
     assert process.stderr is not None
-    assert any(line.startswith("step 1: validation") for line in process.stderr)
+    assert any(line.startswith("step 1 of 100000: loss") for line in process.stderr)
     os.killpg(process.pid, number)  # as a terminal and a scheduler do: to the workers too
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 130, errors

@@ -152,6 +152,9 @@ MALFORMED = [
     b"GET nothing HTTP/1.1", b"GET http://[ HTTP/1.1", b"GET / x HTTP/1.1", b"GET / HTTP/x.y",
     b"GARBAGE", b"GET /?token=%ff HTTP/1.1", b"GET /scan/%0d%0aX:1/ HTTP/1.1",
     b"\x16\x03\x01\x02\x00", b"GET / HTTP/1.1\r\nHost: [",
+    b"G\x00T / HTTP/1.1\r\nHost: 127.0.0.1", b"GET / HTTP/1.1",
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: localhost",
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: many",
     b"GET / HTTP/1.1\r\nRange: bytes=a-b", b"GET / HTTP/1.1\r\nRange: \xff",
 ]  # fmt: skip
 

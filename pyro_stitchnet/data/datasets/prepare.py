@@ -4,10 +4,9 @@ import hashlib
 import json
 import math
 import os
-import shutil
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -31,14 +30,14 @@ from pyro_stitchnet.data.sources import SOURCES, detect
 from pyro_stitchnet.data.sources.folder import FOLDER
 from pyro_stitchnet.labels import LABEL_RULES
 from pyro_stitchnet.runtime.checksums import read_json, write_json
-from pyro_stitchnet.runtime.files import naming
+from pyro_stitchnet.runtime.files import naming, remove_unfinished
 from pyro_stitchnet.runtime.locks import only_run
 from pyro_stitchnet.runtime.workers import UnitLost, work
 
 __all__ = ["TIME_LIMIT", "find_jobs", "prepare"]
 
 TIME_LIMIT = 600.0
-"""Seconds that a scan may take, unless told otherwise."""
+"""Seconds that a scan may take, by default."""
 
 IMAGES_PER_SHARD = 64
 """How many scans of a single image share a shard."""
@@ -54,8 +53,8 @@ def find_jobs(folders: Sequence[str]) -> list[Job]:
 
     Raises:
         FileNotFoundError: a folder, or a file that its index names, is missing.
-        ValueError: there is no folder, one has an unknown layout or no scan, or two scans have the
-            same name.
+        ValueError: there is no folder, one has an unknown layout or no scan, or scans of different
+            folders have the same name.
     """
     if not folders:
         raise ValueError("no folder to prepare; name at least one: `stitchnet prepare FOLDER ...`")
@@ -83,24 +82,33 @@ def find_jobs(folders: Sequence[str]) -> list[Job]:
         if twin is not job:
             if twin.file == job.file:
                 raise ValueError(f"{twin.file}: is given twice; name its folder once")
-            raise ValueError(
+            fault = (
                 f"{job.file}: its scan has the same name {job.scan.name!r} as "
                 f"{twin.file}; rename one of them"
             )
+            if job.file.parent != twin.file.parent:
+                raise ValueError(fault)
+            # They differ in their endings: one of them is one bad file.
+            jobs[place] = replace(job, scan=replace(job.scan, fault=job.scan.fault or fault))
     return _without_halves(jobs)
 
 
 def _without_halves(jobs: Sequence[Job]) -> list[Job]:
     """Give scans of one DICOM series in several of the given folders a fault: none is whole."""
-    places: dict[str, list[Path]] = {}
+    from pyro_stitchnet.data.scans.dicom import are_parts  # pydicom is slow to import
+
+    sharing: dict[str, list[Job]] = {}
     for job in jobs:
-        places.setdefault(job.scan.series or "", []).append(job.file)
+        sharing.setdefault(job.scan.series or "", []).append(job)
     checked = []
     for job in jobs:
-        if job.scan.series and len(places[job.scan.series]) > 1:
-            other = next((at for at in places[job.scan.series] if at != job.file), job.file)
-            fault = f"{job.file}: its series is also in {other}; give one folder that holds both"
-            job = replace(job, scan=replace(job.scan, fault=job.scan.fault or fault))
+        series = job.scan.series or ""
+        for other in sharing[series] if series and not job.scan.fault else ():
+            if other is not job and are_parts(job.scan.image, other.scan.image, series):
+                where = f"its series is also in {other.file}"
+                fault = f"{job.file}: {where}; give one folder that holds both"
+                job = replace(job, scan=replace(job.scan, fault=fault))
+                break
         checked.append(job)
     return checked
 
@@ -137,7 +145,7 @@ def prepare(
 
     Raises:
         FileExistsError: ``out`` holds a finished dataset.
-        FileNotFoundError: a folder or file is missing.
+        FileNotFoundError: a folder or file is missing, or ``out`` was removed during the run.
         ValueError: a scan cannot be used (without ``skip_bad``), two slices have the same name,
             ``out`` holds the start of another dataset or lost files during the run, or ``workers``
             or ``time_limit`` is out of range.
@@ -171,7 +179,7 @@ def prepare(
     plan = {**about, "scans": _digest(jobs)}
     digest = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
     shards = _shards(jobs)
-    with naming(out), only_run(out), _noticing_removal(out):
+    with naming(out), only_run(out):
         if (out / "dataset.json").exists():  # since the first look
             raise FileExistsError(f"{out}: holds a dataset already; choose another --out")
         _write_plan(out, plan)
@@ -238,19 +246,6 @@ def _culprits(unit: Unit, workers: int, scheduler: str | None, limit: float) -> 
     for _ in work(trials, workers, scheduler, limit=limit, lost=note):
         pass
     return faults
-
-
-@contextmanager
-def _noticing_removal(out: Path) -> Iterator[None]:
-    """Name the cause where a file is missing because the whole folder was removed."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        if (out / "plan.json").exists():
-            raise
-        raise ValueError(
-            f"{out}: was removed while this ran; run the same command again"
-        ) from error
 
 
 def _parse(text: str) -> tuple[Path, str]:
@@ -338,8 +333,8 @@ def _finish(out: Path, about: Mapping[str, object], plan: str, shards: int) -> D
             f"{out}: two slices are called {repeated.iloc[0]}; rename the file or folder of one, "
             "and choose another --out"
         )
-    for left in [*(out / "shards").glob(".*.tmp"), *out.glob(".*.tmp")]:  # of killed workers
-        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    for folder in (out / "shards", out):
+        remove_unfinished(folder)
     write_table(manifest, out / ROWS)
     write_json(out / "dataset.json", {**about, "checksums": checksums(out)})
     (out / "plan.json").unlink(missing_ok=True)

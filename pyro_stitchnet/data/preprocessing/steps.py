@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
+from pydantic import ConfigDict
 
 from pyro_stitchnet.data.preprocessing.fill import without_fill
 from pyro_stitchnet.data.preprocessing.morphology import closed, opened
@@ -230,6 +231,8 @@ class Preprocessing:
         least_lung: slices whose lung field covers a smaller share are left out.
     """
 
+    __pydantic_config__ = ConfigDict(extra="forbid")  # for those that a checkpoint records
+
     size: Side = 352
     window: tuple[GreyValue, GreyValue] = LUNG_WINDOW
     lungs: str = "classical"
@@ -300,7 +303,16 @@ class Preprocessing:
         Raises:
             ValueError: they are neither Hounsfield units nor span a full scale.
         """
-        return self.window if stack.hounsfield else stack.full_scale()
+        if not stack.hounsfield:
+            return stack.full_scale()
+        smallest, largest = stack.range
+        if smallest >= -200 and largest >= 600:  # a scan with bone, but without air
+            raise ValueError(
+                f"{stack.source}: its grey values, {smallest:g} to {largest:g}, hold no air or "
+                "lung, which lie below -200 Hounsfield units; if they are Hounsfield units plus "
+                "1000 or 1024, correct its RescaleIntercept"
+            )
+        return self.window
 
     def _lung_fields(
         self, stack: "Stack", limits: tuple[float, float], stacked: bool

@@ -26,6 +26,7 @@ from pyro_stitchnet.data.scans.common import (
 from pyro_stitchnet.data.scans.dicom_identity import (
     ACQUISITION_TAGS,
     Headers,
+    Part,
     refuse_mixed,
     without_copies,
 )
@@ -41,7 +42,7 @@ from pyro_stitchnet.data.scans.dicom_slices import (
 )
 from pyro_stitchnet.data.scans.volume import Volume, check_affine
 
-__all__ = ["OpenSeries", "Series", "find_series", "list_series", "open_series"]
+__all__ = ["OpenSeries", "Series", "are_parts", "find_series", "list_series", "open_series"]
 
 AGAIN = "fetch it again or remove it"
 HEAD = 2**16  # bytes of a file that hold its header up to the UID of its series
@@ -113,7 +114,10 @@ def list_series(path: Path | Sequence[Path]) -> list[Series]:
 
 
 def find_series(folders: Iterable[Path]) -> tuple[list[Series], dict[Path, str]]:
-    """List the CT series in many folders; a series that is spread over several is one.
+    """List the CT series in many folders.
+
+    Files of one series in several folders are one scan where they continue each other, see
+    :class:`~pyro_stitchnet.data.scans.dicom_identity.Part`; otherwise one scan for each folder.
 
     Args:
         folders: each without its subfolders.
@@ -123,24 +127,42 @@ def find_series(folders: Iterable[Path]) -> tuple[list[Series], dict[Path, str]]
         those folders only series that are spread over others too are returned;
         :func:`open_series` then names the file at fault.
     """
-    series: dict[tuple[str, Path | None], Series] = {}
+    scans: dict[str, list[tuple[Series, Part]]] = {}
     bad: dict[Path, str] = {}
     for folder in folders:
         try:
             with without_warnings():
                 found = _headers(folder)
                 here = [one for one in found.described() if one.is_ct]
+                parts = [Part.of(found.headers.get(one.uid, {})) for one in here]
             fault = found.unknown
         except (ValueError, OSError) as error:
-            here, fault = [], str(error)
+            here, parts, fault = [], [], str(error)
         if fault:
             bad[folder] = fault
-        for one in here:
-            key = (one.uid, None if one.uid else folder)
-            before = series.get(key)
-            series[key] = replace(before, files=before.files + one.files) if before else one
-    spread = [one for one in series.values() if not {*one.folders} <= {*bad}]
-    return spread, bad
+        for one, part in zip(here, parts, strict=True):
+            known = scans.setdefault(one.uid, [])
+            whole = (k for k, (_, other) in enumerate(known) if one.uid and part.continues(other))
+            if (k := next(whole, None)) is None:
+                known.append((one, part))
+            else:
+                before, other = known[k]
+                files = before.files + one.files
+                known[k] = replace(before, files=files), other.joined(part)
+    found_scans = [one for known in scans.values() for one, _ in known]
+    return [one for one in found_scans if not {*one.folders} <= {*bad}], bad
+
+
+def are_parts(one: Path | Sequence[Path], other: Path | Sequence[Path], uid: str) -> bool:
+    """Return whether the files of a series in two places are parts of one scan.
+
+    Raises:
+        FileNotFoundError: there is nothing at a path.
+        ValueError: a header is unreadable; the message names the file.
+    """
+    with without_warnings():
+        first, second = (Part.of(_headers(place).headers.get(uid, {})) for place in (one, other))
+    return first.continues(second)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ no picture of the patient.
 
 import filecmp
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom import Dataset
@@ -16,7 +17,7 @@ from pydicom.multival import MultiValue
 from pyro_stitchnet.data.scans.common import counted, reading
 from pyro_stitchnet.data.scans.dicom_slices import MEND, DicomSlice, text_of
 
-__all__ = ["ACQUISITION_TAGS", "Headers", "refuse_mixed", "without_copies"]
+__all__ = ["ACQUISITION_TAGS", "Headers", "Part", "refuse_mixed", "without_copies"]
 
 SAME = (
     "AcquisitionNumber", "AcquisitionUID", "IrradiationEventUID", "TemporalPositionIdentifier",
@@ -41,6 +42,52 @@ Headers = Mapping[Path, Dataset]
 """The headers of one series, by file."""
 
 Groups = Mapping[str, Sequence[DicomSlice]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What tells whether files of one series in several folders are one scan.
+
+    Attributes:
+        owner: PatientID and StudyInstanceUID.
+        places: where each slice lies -> its SOPInstanceUID.
+    """
+
+    owner: tuple[str, str]
+    places: Mapping[tuple[object, ...], str]
+
+    @classmethod
+    def of(cls, headers: Headers) -> "Part":
+        """Return the part that a folder's files of one series are."""
+        owners, places = set(), {}
+        for file, header in headers.items():
+            with reading(file, MEND):
+                owners.add((text_of(header, "PatientID"), text_of(header, "StudyInstanceUID")))
+                position = header.get("ImagePositionPatient")
+                place = tuple(round(float(mm), 3) for mm in position or ())
+                place = place or ("number", text_of(header, "InstanceNumber"))
+                places[place] = text_of(header, "SOPInstanceUID")
+        return cls(min(owners, default=("", "")), places)
+
+    def continues(self, other: "Part") -> bool:
+        """Return whether both are parts of one scan.
+
+        They are of one patient and study, and no slice lies where a slice of the other lies, unless
+        it is a copy. Otherwise each is a scan of its own, whatever UID they share: programs that
+        remove names or export series anew often repeat UIDs. Unreadable files, which have no
+        places, belong to any part: they make it unreadable.
+        """
+        if not (self.places and other.places):
+            return True
+        return self.owner == other.owner and all(
+            self.places[place] == other.places[place] != ""
+            for place in self.places.keys() & other.places.keys()
+        )
+
+    def joined(self, other: "Part") -> "Part":
+        """Return both together."""
+        owner = self.owner if self.places else other.owner
+        return Part(owner, {**self.places, **other.places})
 
 
 def without_copies(headers: Headers) -> Headers:
@@ -106,14 +153,22 @@ def refuse_mixed(source: Path, slices: Sequence[DicomSlice], headers: Headers) -
 
 
 def _refuse_overlap(source: Path, groups: Groups, least: int) -> None:
-    """Refuse groups, sorted by height each, of which two overlap; all have ``least`` slices."""
+    """Refuse groups, sorted by height each, of which two overlap.
+
+    Args:
+        source: as for :func:`refuse_mixed`.
+        groups: the slices by the name of their acquisition.
+        least: the slices of each group. If more than one, half of a group must lie between the
+            ends of another: slices that are computed side by side may be stored out of order.
+    """
     if len(groups) < 2 or min(map(len, groups.values())) < least:
         return
-    top = -float("inf")
+    below: Sequence[DicomSlice] = ()
     for group in sorted(groups.values(), key=lambda group: group[0].height):
-        if group[0].height < top + NEAR:
+        inside = [one for one in group if below and one.height < below[-1].height + NEAR]
+        if inside and (least == 1 or 2 * len(inside) >= min(len(group), len(below))):
             break
-        top = group[-1].height
+        below = max(below, group, key=lambda one: one[-1].height if one else -float("inf"))
     else:
         return
     listed = [

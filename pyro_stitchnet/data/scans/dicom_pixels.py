@@ -30,10 +30,10 @@ def read_grey(one: DicomSlice) -> np.ndarray:
         # pixel_array(one.file) would accept a truncated lossless JPEG.
         whole = pydicom.dcmread(one.file)
         _check_size(whole, one.shape)
-        with warnings.catch_warnings(record=True) as said:
+        with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
             stored = pixel_array(whole, raw=True).reshape(one.shape)
-        for warning in said:  # pydicom drops what is too much, and says so
+        for warning in warned:  # pydicom drops what is too much, and warns
             if match := re.search(r"RLE .* (\d+) vs\. (\d+) bytes", str(warning.message)):
                 _refuse_more(int(match[1]), one.shape)
     slope, intercept = one.rescale or (1.0, 0.0)

@@ -44,8 +44,9 @@ TAGS = [
 MOST_PIXELS = 8192
 """The most rows or columns of a slice: more are a damaged header, and take the memory."""
 
-HOUNSFIELD_TYPES = ("", "HU", "HU_MOD", "US")
-"""Values of RescaleType of Hounsfield units; US, unspecified, is common in processed series."""
+HOUNSFIELD_TYPES = ("", "HU", "HU_MOD", "HOUNSFIELD", "HOUNSFIELD UNITS", "US")
+"""Values of RescaleType of Hounsfield units, in capitals; US, unspecified, is common in processed
+series."""
 
 LOSSY = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless)
 """Transfer syntaxes that lose details; of JPEG 2000 a tag says so."""
@@ -195,7 +196,7 @@ def _flaw(header: Dataset) -> str:
         return f"has {header.PhotometricInterpretation} pixels, not MONOCHROME2; it is no CT slice"
     if not header.get("PixelSpacing"):
         return "gives no PixelSpacing; add the tag, or export the series again with it"
-    if header.get("RescaleType", "") not in HOUNSFIELD_TYPES:
+    if text_of(header, "RescaleType").strip().upper() not in HOUNSFIELD_TYPES:
         return (
             f"holds values of RescaleType {header.RescaleType}, not Hounsfield units; choose the "
             "series of CT numbers"

@@ -21,6 +21,9 @@ LOSSLESS = ("PNG",)
 MOST_PIXELS = 8192
 """The most rows or columns: a small file may claim more than the memory holds."""
 
+NEARLY_BLACK = 32
+"""Colours of a palette below this are no picture of labels, but may be the labels themselves."""
+
 GREY_NOISE = 3
 """The largest difference between the channels of a grey image, of 255: JPEG rounds each channel."""
 
@@ -51,8 +54,8 @@ def read_mask_image(path: Path) -> np.ndarray:
     """Read values, or indices of a palette, float32 (R, C); turned like the picture of the mask.
 
     Raises:
-        ValueError: the file is unreadable, is compressed with losses, or has neither 8-bit values
-            nor a palette.
+        ValueError: the file is unreadable, is compressed with losses, has neither 8-bit values nor
+            a palette, or has a palette of other labels than its indices.
     """
     image = _open(path)
     if image.format not in LOSSLESS:
@@ -65,7 +68,16 @@ def read_mask_image(path: Path) -> np.ndarray:
             f"{path}: a mask must be an 8-bit image whose values are labels, not of mode "
             f"{image.mode}; save it as 8-bit grey"
         )
-    return np.asarray(image).astype(np.float32)
+    values = np.asarray(image)
+    if image.mode == "P":
+        colours = np.asarray(image.convert("RGB"))
+        grey = bool((np.ptp(colours, axis=-1) == 0).all() and colours.max() < NEARLY_BLACK)
+        if grey and colours.any() and (colours[..., 0] != values).any():
+            raise ValueError(
+                f"{path}: its palette gives nearly black greys that differ from the indices, so "
+                "either may be the labels; save it as 8-bit grey"
+            )
+    return values.astype(np.float32)
 
 
 def read_images(paths: Sequence[Path], read: Callable[[Path], np.ndarray]) -> Iterator[np.ndarray]:

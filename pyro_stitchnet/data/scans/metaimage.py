@@ -123,7 +123,7 @@ def _fields(path: Path) -> tuple[dict[str, str], int]:
             if name in fields:
                 raise ValueError(f"its header has two fields {name}")
             alike = difflib.get_close_matches(name, (*FIELDS, *ALIASES), 1, 0.8)
-            if alike and alike[0] != name:
+            if alike and alike[0] != name and abs(len(alike[0]) - len(name)) < 2:
                 raise ValueError(f"its header has a field {name}, perhaps meant to be {alike[0]}")
             one = value.isprintable() and ("=" not in value or name == "ElementDataFile")
             if name in FIELDS and not one:

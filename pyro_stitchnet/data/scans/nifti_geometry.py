@@ -9,6 +9,7 @@ and maps of the scan repeat the header's geometry as it is: each program then sh
 shows the scan.
 """
 
+import math
 from dataclasses import dataclass
 
 import nibabel as nib
@@ -28,8 +29,10 @@ UNITS = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 CODES = range(1, 6)
 """Codes of a form that say what it is relative to; 0 means that there is none."""
 
+QUATERNION = ("quatern_b", "quatern_c", "quatern_d")
+
 FIELDS = (
-    *("pixdim", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
+    *("pixdim", "qform_code", "sform_code", *QUATERNION),
     *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
 )
 """The fields of a header that state the geometry, besides the unit."""
@@ -132,6 +135,10 @@ def _qform(header: nib.Nifti1Header, shape: tuple[int, ...]) -> np.ndarray | Non
     copy = header.copy()
     copy["pixdim"][1:4] = _sizes(header, shape)
     copy["pixdim"][0] = -1 if copy["pixdim"][0] == -1 else 1  # 0 means 1
+    length = math.hypot(*(float(copy[name]) for name in QUATERNION))
+    if 1 < length < 1.001:  # rounded numbers, which nibabel refuses and other programs correct
+        for name in QUATERNION:
+            copy[name] /= length
     try:
         with np.errstate(all="ignore"):
             affine: np.ndarray = copy.get_qform()

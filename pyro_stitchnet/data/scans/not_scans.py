@@ -12,7 +12,10 @@ from pyro_stitchnet.data.scans.stack import Stack
 __all__ = ["refuse_label_map", "refuse_result"]
 
 FEW = 32
-"""A volume of at most so many whole numbers from 0 to 255 is a label map."""
+"""A label map holds at most so many values, whole numbers from 0 to 255."""
+
+DARK = 153
+"""Values below this do not span the grey scale of 0 to 255."""
 
 
 def refuse_result(image: Path | Sequence[Path]) -> None:
@@ -34,7 +37,9 @@ def refuse_result(image: Path | Sequence[Path]) -> None:
 
 
 def refuse_label_map(image: Path | Sequence[Path], stack: Stack) -> None:
-    """Refuse a volume whose values are few whole numbers.
+    """Refuse a volume whose values are few whole numbers, all small or evenly spaced.
+
+    Others, such as 42, 68, 195 and 255, may be a phantom without noise.
 
     Raises:
         ValueError: the scan is such a volume.
@@ -49,6 +54,9 @@ def refuse_label_map(image: Path | Sequence[Path], stack: Stack) -> None:
         found.update(np.unique(one).tolist())
         if len(found) > FEW or any(value % 1 for value in found):
             return
+    steps = np.diff(sorted(found))
+    if largest >= DARK and np.ptp(steps) > 1:
+        return
     values = ", ".join(f"{value:g}" for value in sorted(found)[:5])
     raise ValueError(
         f"{image}: a label map, no scan: it holds only the values {values}"

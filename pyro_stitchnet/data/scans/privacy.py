@@ -1,5 +1,6 @@
 """Identifiers of patients in DICOM headers, and messages without them."""
 
+import os
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -64,6 +65,8 @@ def identifiers(files: Iterable[Path]) -> tuple[str, ...]:
     values_and_parts: set[str] = set()
     for file in files:
         try:
+            if not file.is_file():  # opening a pipe would wait for ever
+                continue
             with without_warnings():
                 header = pydicom.dcmread(
                     file, stop_before_pixels=True, specific_tags=list(IDENTIFYING)
@@ -100,13 +103,14 @@ def without_paths(text: str, name: str, path: Path, files: Sequence[Path] = ()) 
         files: of the scan, which are called by their numbers.
     """
     text = text.partition("\n")[0]
-    shown = {str(path): name, str(path.resolve()): name, path.name: name}
+    real = Path(os.path.realpath(path))  # unlike Path.resolve, also of links in a circle
+    shown = {str(path): name, str(real): name, path.name: name}
     for number, file in enumerate(files, 1):
         shown |= {str(file): f"{name}, file {number}", file.name: f"file {number}"}
     for known in sorted(shown, key=len, reverse=True):
         if not known.isalpha():  # the name of a folder may be a word of the message
             text = re.sub(rf"(?<!\w){re.escape(known)}(?!\w)", shown[known], text)
-    for folder in (*path.parents, *path.resolve().parents):
+    for folder in (*path.parents, *real.parents):
         if folder.name:
             text = re.sub(rf"{re.escape(str(folder))}(?:/[^:;'\"()]*)?", "[path]", text)
     text = PATH.sub(lambda match: match[0] if NO_PATH.fullmatch(match[0]) else "[path]", text)

@@ -21,6 +21,9 @@ OVERSHOOT = 0.05
 REACHED = 0.4
 """The share of a scale at its ends, both of which grey values reach if they span it."""
 
+FAINT = 0.1
+"""The least share of a scale that a format fixes that grey values span."""
+
 
 class Spool(Sequence[np.ndarray]):
     """Arrays of one shape and type in a file, appended and read one by one.
@@ -146,11 +149,19 @@ class Stack:
         first and last :data:`REACHED`.
 
         Raises:
-            ValueError: its grey values are neither Hounsfield units nor span a full scale.
+            ValueError: its grey values are neither Hounsfield units nor span a full scale, or less
+                than :data:`FAINT` of the scale of its format, such as 12 of 16 bits.
         """
-        if self.scale is not None:
-            return self.scale
         smallest, largest = self.range
+        if self.scale is not None:
+            black, white = self.scale
+            if largest - smallest < FAINT * (white - black):
+                raise ValueError(
+                    f"{self.source}: its grey values, {smallest:.3g} to {largest:.3g}, span less "
+                    f"than a tenth of {black:g} (black) to {white:g} (white); export it with a "
+                    "lung window"
+                )
+            return self.scale
         for black, white in SCALES:
             beyond, part = OVERSHOOT * (white - black), REACHED * (white - black)
             within = black - beyond <= smallest and largest <= white + beyond

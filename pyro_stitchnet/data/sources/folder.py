@@ -1,5 +1,6 @@
 """The package's own layout: a folder of images, masks and an index."""
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -23,6 +24,7 @@ def _find(folder: Path) -> Iterator[ScanFiles]:
         raise FileNotFoundError(
             f"{masks[unpaired[0]]}: is the mask of no file in index.csv; name it like its image"
         )
+    files_of = Counter(name for names in by_file.values() for name in names)
     studies = index["study"] if "study" in index else [""] * len(index)
     for file, patient, study in zip(index["file"], index["patient"], studies, strict=True):
         if is_outside(file):
@@ -31,12 +33,14 @@ def _find(folder: Path) -> Iterator[ScanFiles]:
             continue
         image, mask = _located(roots[0], file, images), _located(roots[1], file, masks)
         fault = "" if image else f"{roots[0] / file}: missing, though index.csv lists it"
-        if mask is None and (names := by_file[file]):
+        names = by_file[file]
+        if mask is None and names:
             mask = masks[names[0]]
-            rivals = [other for other, its in by_file.items() if its == names]
-            if len(names) > 1 or len(rivals) > 1:
-                twins = " and ".join(names if len(names) > 1 else rivals)
-                fault = f"{mask}: {twins} differ only in their endings; rename one of them"
+        if len(names) > 1 or any(files_of[name] > 1 for name in names):
+            twins = names if len(names) > 1 else [one for one in by_file if by_file[one] == names]
+            fault = (
+                f"{mask}: {' and '.join(twins)} differ only in their endings; rename one of them"
+            )
         yield ScanFiles(
             name=file,
             patient=patient,
@@ -54,14 +58,14 @@ def _listed(root: Path) -> dict[str, Path]:
 
 
 def _masks_of(files: Sequence[str], masks: Collection[str]) -> dict[str, list[str]]:
-    """Return the masks of each file: of the same name, else of a name that is of no other file.
+    """Return the masks of each file: of the same name, or of a name that is of no other file.
 
     The latter differ from the file's in the ending: a lossless mask beside a JPEG image.
     """
     by_stem: dict[str, list[str]] = {}
     for mask in sorted(set(masks) - set(files)):
         by_stem.setdefault(_stem(mask), []).append(mask)
-    return {file: [file] if file in masks else by_stem.get(_stem(file), []) for file in files}
+    return {file: [file] * (file in masks) + by_stem.get(_stem(file), []) for file in files}
 
 
 def _stem(name: str) -> str:

@@ -28,6 +28,7 @@ from pyro_stitchnet.metrics.scores import INFECTION, slice_scores
 from pyro_stitchnet.posterior import ReadOut, ReadOutOptions, probabilities, seeded
 from pyro_stitchnet.posterior.decision import Decision, decide, without_specks
 from pyro_stitchnet.posterior.views import average_views
+from pyro_stitchnet.presets import OptimiserConfig
 from pyro_stitchnet.runtime.locks import only_run
 from pyro_stitchnet.runtime.provenance import provenance
 from pyro_stitchnet.training.config import TrainConfig
@@ -113,8 +114,9 @@ def check_options(name: str, entry: Entry) -> None:
         ValueError: an option is unknown or out of range; the message names the entry.
     """
     for options in entry.candidates():
-        options.pop("learning_rate", None)  # of the optimiser
         try:
+            if "learning_rate" in options:
+                OptimiserConfig(learning_rate=options.pop("learning_rate"))
             with torch.device("meta"):
                 METHODS[entry.method].build(None, **options)
         except (TypeError, ValueError) as error:

@@ -154,8 +154,11 @@ class Spec:
                     "give one value for each"
                 )
         for name in ("entries", "budgets", "seeds", "decisions"):
-            if not getattr(self, name):
+            values = list(getattr(self, name))
+            if not values:
                 raise ValueError(f"{name} must name at least one")
+            if len(values) > len(set(values)):  # it would count twice
+                raise ValueError(f"{name} name one twice; leave out the second")
         if self.read_out.read_out is not None or self.read_out.decision != "likeliest":
             raise ValueError(
                 "read_out: leave out `read_out` and `decision`; several read-outs are tested, and "

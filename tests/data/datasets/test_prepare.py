@@ -86,9 +86,9 @@ def test_the_manifest_lists_the_labels_of_each_slice(
 def test_a_partially_labelled_slice_counts_as_labelled(
     prepared: Callable[..., Dataset], tmp_path: Path
 ) -> None:
-    for path in ("imagesTr/a_0000.png", "labelsTr/a.png"):
+    for path, value in (("imagesTr/a_0000.png", 255), ("labelsTr/a.png", 1)):
         (tmp_path / "in" / path).parent.mkdir(parents=True)
-        Image.fromarray(np.eye(32, dtype=np.uint8)).save(tmp_path / "in" / path)
+        Image.fromarray(np.eye(32, dtype=np.uint8) * np.uint8(value)).save(tmp_path / "in" / path)
     about = {"channel_names": {"0": "CT"}, "file_ending": ".png"}
     labels = {"background": 0, "ignore": 1, "lung": 2}
     (tmp_path / "in" / "dataset.json").write_text(json.dumps({**about, "labels": labels}))

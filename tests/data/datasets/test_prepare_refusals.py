@@ -112,6 +112,19 @@ def test_two_scans_of_the_same_name_are_refused(
         find_jobs([str(one), f"{one}@full"])
 
 
+def test_two_files_that_differ_in_their_endings_cost_one_of_them(
+    volume_folder: Callable[..., Path], prepared: Callable[..., Dataset], tmp_path: Path
+) -> None:
+    array = np.load(volume_folder(tmp_path / "in", 1) / "images" / "000.npy")
+    for name in ("a.nii", "a.nii.gz", "b.nii"):
+        (tmp_path / "scans").mkdir(exist_ok=True)
+        nib.save(nib.Nifti1Image(array.T, np.eye(4)), tmp_path / "scans" / name)
+    with pytest.raises(ValueError, match=r"a\.nii\.gz: .* same name 'a' as .*a\.nii; rename one"):
+        prepared(tmp_path / "scans", out=tmp_path / "strict")
+    dataset = prepared(tmp_path / "scans", out=tmp_path / "out", skip_bad=True)
+    assert sorted(set(dataset.manifest["scan"])) == ["a", "b"]
+
+
 def test_two_slices_of_the_same_name_are_refused(
     prepared: Callable[..., Dataset], tmp_path: Path
 ) -> None:

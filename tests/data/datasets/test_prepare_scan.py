@@ -110,7 +110,7 @@ def test_a_known_fault_is_raised_and_nothing_is_read(tmp_path: Path) -> None:
         prepared(ScanFiles("s", "p", tmp_path / "none", fault="x: a link to nothing"))
 
 
-@pytest.mark.parametrize("values", [(0, 1), (0, 1, 2, 3), range(30)])
+@pytest.mark.parametrize("values", [(0, 1), (0, 1, 2, 3), range(30), (0, 1, 2, 117)])
 def test_a_label_map_is_no_scan(
     tmp_path: Path, write_volume: Callable[..., Path], values: range
 ) -> None:
@@ -118,6 +118,16 @@ def test_a_label_map_is_no_scan(
     path = write_volume(tmp_path / "a.nii.gz", labels, np.eye(4))
     with pytest.raises(ValueError, match=r"a\.nii\.gz: a label map, no scan: .* values 0, 1"):
         prepared(ScanFiles("s", "p", path))
+
+
+def test_a_phantom_of_few_grey_values_is_a_scan(
+    tmp_path: Path, write_volume: Callable[..., Path]
+) -> None:
+    """Tissues of one value each, in a lung window."""
+    grey = np.array([42, 68, 195, 219, 255], np.uint8)[np.arange(32 * 32 * 4) % 5]
+    path = write_volume(tmp_path / "a.nii.gz", grey.reshape(32, 32, 4), np.eye(4))
+    rows, _ = prepared(ScanFiles("s", "p", path))
+    assert len(rows) == 4
 
 
 def test_a_map_of_predict_is_no_scan(tmp_path: Path) -> None:

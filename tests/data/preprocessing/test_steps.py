@@ -233,6 +233,13 @@ def test_neither_hounsfield_units_nor_a_full_scale_are_refused(ends: tuple[int, 
         next(Preprocessing(size=32, lungs="none").slices(Stack.of(volume)))
 
 
+def test_hounsfield_units_plus_1000_are_refused_though_a_header_claims_hounsfield_units() -> None:
+    whole = np.linspace(0, 1900, 32 * 32, dtype=np.float32).reshape(1, 32, 32)
+    volume = Volume(whole, axial_affine(), True, Path("ct"))
+    with pytest.raises(ValueError, match=r"^ct: .* no air or lung, .* correct its Rescale"):
+        next(Preprocessing(size=32, lungs="none").slices(Stack.of(volume)))
+
+
 @pytest.mark.parametrize(("value", "message"), [(np.nan, "not a number"), (7.0, "all its voxels")])
 def test_voxels_without_content_are_refused_by_name(value: float, message: str) -> None:
     volume = Volume(np.full((1, 32, 32), value), axial_affine(), False, Path("bad.npy"))

@@ -43,6 +43,11 @@ def test_each_slice_has_its_own_rescaling(tmp_path: Path, write_slice: Write) ->
     assert np.array_equal(read(tmp_path).voxels, expected.T)
 
 
+@pytest.mark.parametrize("kind", ["HU", "hu", "HU_MOD", "US", "Hounsfield Units"])
+def test_hounsfield_units_have_many_names(tmp_path: Path, kind: str, write_series: Write) -> None:
+    assert read(write_series(tmp_path, STORED, RescaleType=kind)).hounsfield
+
+
 @pytest.mark.parametrize("dtype", [np.int16, np.uint16])
 def test_stored_values_keep_their_sign(tmp_path: Path, dtype: type, write_slice: Write) -> None:
     extremes: np.ndarray = np.array([[np.iinfo(dtype).min, np.iinfo(dtype).max]], dtype)

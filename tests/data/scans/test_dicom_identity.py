@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pyro_stitchnet.data.scans.dicom import find_series, open_series
+from pyro_stitchnet.data.datasets.prepare import find_jobs
+from pyro_stitchnet.data.scans.dicom import are_parts, find_series, open_series
 from pyro_stitchnet.data.scans.readers import read_volume
 from pyro_stitchnet.data.scans.streaming import read_stack
 
@@ -96,6 +97,24 @@ def test_numbers_in_no_order_are_no_acquisitions(
     heights = [2.5 * k for k in range(N)]
     write(tmp_path, write_slice, heights, InstanceNumber=numbers, ContentTime=times)
     assert open_series(tmp_path).shape == (4, 6, N)
+
+
+def test_slices_that_were_computed_side_by_side_are_one_acquisition(
+    tmp_path: Path, write_slice: Write
+) -> None:
+    """Their times, in whole seconds, are out of order where one second follows the other."""
+    times = [f"1015{second:02}" for second in (0, 0, 0, 1, 0, 1, 1, 1, 2, 2, 2, 2)]
+    heights = [2.5 * k for k in range(N)]
+    write(tmp_path, write_slice, heights, ContentTime=times)
+    assert open_series(tmp_path).shape == (4, 6, N)
+
+
+def test_a_slice_that_is_there_twice_is_named(tmp_path: Path, write_slice: Write) -> None:
+    """It is no second acquisition, though the numbers count through its height twice."""
+    heights = [2.5 * k for k in range(6)] + [2.5 * k for k in range(5, 11)]
+    write(tmp_path, write_slice, heights)
+    with pytest.raises(ValueError, match=r"0[56]\.dcm: lies where 0[56]\.dcm lies; keep one"):
+        open_series(tmp_path)
 
 
 # --- Copies and patients --------------------------------------------------------------------------
@@ -197,3 +216,43 @@ def test_a_file_of_an_unknown_series_costs_its_folder(
     assert [series.uid for series in found] == ["1.2.3", "1.2.9"]
     with pytest.raises(ValueError, match=r"cut\.dcm: unreadable"):
         read_volume(halves, series="1.2.3")
+
+
+# --- One UID for several scans --------------------------------------------------------------------
+
+
+def test_folders_with_slices_at_the_same_places_are_scans_of_their_own(
+    tmp_path: Path, write_slice: Write
+) -> None:
+    heights = [8.0 * k for k in range(3)]
+    for name in ("plain", "other"):
+        uids = [f"1.2.3.{len(name)}{name == 'other':d}.{k}" for k in range(3)]
+        write(tmp_path / name, write_slice, heights, SOPInstanceUID=uids)
+    folders = [tmp_path / "other", tmp_path / "plain"]
+    found, bad = find_series(folders)
+    assert not bad
+    assert [one.folders for one in found] == [(folder,) for folder in folders]
+    assert not are_parts(*folders, found[0].uid)
+    assert len(find_jobs([str(tmp_path)])) == 2
+    assert not any(job.scan.fault for job in find_jobs([str(folder) for folder in folders]))
+
+
+def test_a_half_whose_files_are_unreadable_makes_the_scan_unreadable(
+    tmp_path: Path, halves: tuple[Path, Path]
+) -> None:
+    for file in halves[1].iterdir():
+        content = file.read_bytes()
+        file.write_bytes(content.replace(b"\x20\x00\x0e\x00UI", b"\x20\x00\x0e\x00UK"))
+    (series,), _ = find_series(halves)
+    with pytest.raises(ValueError, match=r"unreadable"):
+        open_series(series.folders, series.uid)
+
+
+def test_folders_of_two_patients_with_one_uid_are_two_scans(
+    tmp_path: Path, write_slice: Write
+) -> None:
+    for k, name in enumerate("ab"):
+        heights = [8.0 * (3 * k + i) for i in range(3)]
+        write(tmp_path / name, write_slice, heights, PatientID=[name] * 3)
+    found, _ = find_series([tmp_path / "a", tmp_path / "b"])
+    assert [one.patient for one in found] == ["a", "b"]

@@ -106,6 +106,20 @@ def test_masks_are_values_or_palette_indices(tmp_path: Path) -> None:
     refused(save(tmp_path / "16.png", mask.astype(np.uint16)), "not of mode I;16", like=like)
 
 
+def test_a_palette_in_another_order_than_its_labels_is_refused(tmp_path: Path) -> None:
+    """As of programs that turn grey values 1 and 2 into a palette to make the file smaller."""
+    like = read_stack(save(tmp_path / "scan.png", GREY))
+    for palette, bad in (([2, 2, 2, 1, 1, 1], True), ([0, 0, 0, 1, 1, 1], False)):
+        image = Image.fromarray(GREY % 2).convert("P")
+        image.putdata((GREY % 2).flatten().tolist())
+        image.putpalette(palette)
+        image.save(tmp_path / "a.png")
+        if bad:
+            refused(tmp_path / "a.png", "save it as 8-bit grey", like=like)
+        else:
+            assert np.array_equal(read_mask(tmp_path / "a.png", like=like)[0], GREY % 2)
+
+
 # --- What a file declares -------------------------------------------------------------------------
 
 

@@ -198,6 +198,11 @@ def test_bad_headers_are_refused(tmp_path: Path, fields: dict[str, Any], words: 
     refused(write(tmp_path / "a.mha", **fields), words)
 
 
+def test_fields_of_others_are_passed_over(tmp_path: Path) -> None:
+    others: dict[str, Any] = {"ImageOrientation": "1 0 0", "Modality": "MET_MOD_CT"}
+    assert np.array_equal(read_volume(write(tmp_path / "a.mha", **others)).voxels, HU)
+
+
 def test_the_size_of_packed_voxels_is_checked(tmp_path: Path) -> None:
     packed = zlib.compress(HU.tobytes("F"))
     path = tmp_path / "a.mha"

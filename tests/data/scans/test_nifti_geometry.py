@@ -108,6 +108,18 @@ def test_without_a_valid_form_only_sizes_are_known(tmp_path: Path, codes: tuple[
     assert "left and right" in warning
 
 
+def test_a_turn_that_was_rounded_is_a_turn(tmp_path: Path) -> None:
+    """ITK, too, brings its numbers back to length 1."""
+    turn: dict[str, Any] = {"quatern_b": 0.70711, "quatern_c": 0.70711, "quatern_d": 0.0}
+    path = write(tmp_path / "a.nii", QFORM, 1, ZERO, 0, **turn)
+    stack = read_stack(path)
+    assert stack.warnings == ()
+    axes = sitk.ReadImage(path).GetDirection()
+    directions = stack.affine[:3, :3] / np.linalg.norm(stack.affine[:3, :3], axis=0)
+    lps = np.diag([-1.0, -1.0, 1.0]) @ directions
+    np.testing.assert_allclose(lps.ravel(), axes, atol=1e-5)
+
+
 def test_without_sizes_the_spacing_is_unknown(tmp_path: Path) -> None:
     pixdim = [1, 0, 0, 0, 1, 1, 1, 1]
     stack = read_stack(write(tmp_path / "a.nii", QFORM, 0, ZERO, 0, pixdim=pixdim))

@@ -1,5 +1,6 @@
 """Identifiers in DICOM headers, and messages without them."""
 
+import os
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,9 @@ def test_identifiers_are_collected_from_headers(
     file = write_slice(tmp_path / "a.dcm", stored, **IDENTITY)
     other = write_slice(tmp_path / "b.dcm", stored, PatientID="P-77", OperatorsName="SMITH")
     (tmp_path / "text.txt").write_text("no DICOM")
-    found = identifiers([file, other, tmp_path / "text.txt", tmp_path / "missing"])
+    os.mkfifo(tmp_path / "pipe")  # nothing is written to it
+    others = (tmp_path / name for name in ("text.txt", "missing", "pipe"))
+    found = identifiers([file, other, *others])
     assert set(found) == {"DOE^JOHN", "DOE", "JOHN", "P-77", "19500101", "SMITH"}
 
 

@@ -59,4 +59,11 @@ def test_hounsfield_units_plus_1000_are_recognised(smallest: float, largest: flo
 
 
 def test_the_scale_of_a_format_holds_whatever_the_values() -> None:
-    assert stack(0, 1, (0.0, 255.0)).full_scale() == (0, 255)
+    assert stack(40, 70, (0.0, 255.0)).full_scale() == (0, 255)
+
+
+@pytest.mark.parametrize(("smallest", "largest"), [(0, 5), (0, 4095 / 257), (123, 131)])
+def test_a_few_grey_levels_of_a_format_are_refused(smallest: float, largest: float) -> None:
+    """As of Hounsfield units plus 1024 or 32768 in PNG files of 16 bits."""
+    with pytest.raises(ValueError, match=r"^scan\.nii: .* less than a tenth .* lung window"):
+        stack(smallest, largest, (0.0, 255.0)).full_scale()

@@ -90,6 +90,14 @@ def test_of_two_masks_none_is_chosen(root: Path) -> None:
     assert "a.mha and a.nii differ only in their endings; rename one" in faults["a.png"]
 
 
+def test_a_second_mask_of_an_image_is_a_fault_of_that_image(root: Path) -> None:
+    """Such as a mask as PNG beside the same as JPEG, whose name is that of the image."""
+    (root / "masks" / "a.nii").write_bytes(b"")
+    faults = {scan.name: scan.fault for scan in FOLDER.find(root) if scan.fault}
+    assert list(faults) == ["a.png"]
+    assert "a.png and a.nii differ only in their endings; rename one" in faults["a.png"]
+
+
 def test_of_two_images_of_one_mask_none_is_labelled(root: Path) -> None:
     (root / "masks" / "a.png").rename(root / "masks" / "a.nii")
     write_image(root / "images" / "a.jpg")

@@ -152,6 +152,12 @@ def test_the_options_of_the_projects_specifications_are_valid(path: Path) -> Non
         check_options(name, entry)
 
 
+def test_a_wrong_candidate_is_refused_before_the_first_is_trained() -> None:
+    entry = Entry("unet", options={"learning_rate": [1e-3, -1]})
+    with pytest.raises(ValueError, match=r"entries\.u: learning_rate must be at least 0, got -1"):
+        check_options("u", entry)
+
+
 def test_a_split_that_leaks_is_refused(
     small: Callable[..., Spec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

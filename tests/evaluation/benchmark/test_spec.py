@@ -48,6 +48,8 @@ def test_values_are_read_and_the_rest_are_defaults(tmp_path: Path) -> None:
         (WHOLE + "read_out: {decision: dice}\n", "listed under `decisions`"),
         (WHOLE + "optimiser: {rate: 1}\n", "unknown key 'optimiser.rate'"),
         (WHOLE.replace("folds: 5", "folds: 5, tested: 6"), "between 1 and 5"),
+        (WHOLE + "seeds: [1, 1]\n", "seeds name one twice"),
+        (WHOLE + "decisions: [likeliest, likeliest]\n", "decisions name one twice"),
         ("- 1\n", "must be a mapping"),
     ],
 )
