@@ -59,14 +59,15 @@ class Part:
     @classmethod
     def of(cls, headers: Headers) -> "Part":
         """Return the part that a folder's files of one series are."""
-        owners, places = set(), {}
+        owners: set[tuple[str, str]] = set()
+        places: dict[tuple[object, ...], str] = {}
         for file, header in headers.items():
             with reading(file, MEND):
                 owners.add((text_of(header, "PatientID"), text_of(header, "StudyInstanceUID")))
                 position = header.get("ImagePositionPatient")
                 place = tuple(round(float(mm), 3) for mm in position or ())
-                place = place or ("number", text_of(header, "InstanceNumber"))
-                places[place] = text_of(header, "SOPInstanceUID")
+                number = ("InstanceNumber", text_of(header, "InstanceNumber"))
+                places[place or number] = text_of(header, "SOPInstanceUID")
         return cls(min(owners, default=("", "")), places)
 
     def continues(self, other: "Part") -> bool:

@@ -232,7 +232,7 @@ def test_folders_with_slices_at_the_same_places_are_scans_of_their_own(
     found, bad = find_series(folders)
     assert not bad
     assert [one.folders for one in found] == [(folder,) for folder in folders]
-    assert not are_parts(*folders, found[0].uid)
+    assert not are_parts(folders[0], folders[1], found[0].uid)
     assert len(find_jobs([str(tmp_path)])) == 2
     assert not any(job.scan.fault for job in find_jobs([str(folder) for folder in folders]))
 
