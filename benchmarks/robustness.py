@@ -12,6 +12,7 @@ after the last finished part.
 """
 
 import io
+import multiprocessing
 import os
 import random
 import re
@@ -39,6 +40,7 @@ from pyro_stitchnet.runtime.provenance import provenance
 from pyro_stitchnet.runtime.workers import work
 
 LIMIT = 60  # seconds, after which an input hangs
+SHOWN = 10  # faults that are printed
 
 
 @dataclass
@@ -76,6 +78,8 @@ def main(config: Config) -> None:
     text += f"`{about['command']}`\n"
     (config.out / "robustness.md").write_text(text, encoding="utf-8")
     print(text)
+    for target, _, detail in faults.head(SHOWN).itertuples(index=False):
+        print(f"{target}: {detail}", file=sys.stderr)
     sys.exit(bool(len(faults)))
 
 
@@ -139,6 +143,8 @@ class Number:
         """Run the command in this process, and judge."""
         from pyro_stitchnet.cli import main as command_line
 
+        # Some commands start processes, which those of a pool may not by default.
+        multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
         text = io.StringIO()
         with tempfile.TemporaryDirectory(prefix="robust") as work:
             arguments = [str(Path(work) / "out") if a == "OUT" else a for a in self.arguments]
@@ -254,7 +260,7 @@ def kills(config: Config, corpus: Path) -> Iterable[Outcome]:
     model = corpus / "checkpoint" / "model.pt"
     prepare = ("prepare", volumes, "--size", 64, "--lungs", "classical")
     train = ("train", corpus / "dataset" / "set", "--preset", "tiny", "--steps", 60, "--folds", 0,
-             "--labelled-per-batch", 2, "--keep-every", 5)  # fmt: skip
+             "--labelled-per-batch", 2, "--keep-every", 5, "--no-tensorboard")  # fmt: skip
     predict = ("predict", volumes, "--model", model, "--lungs", "classical", "--workers")
     runs = {
         "kills of prepare": (*prepare, "--workers", 1),
