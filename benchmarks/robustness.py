@@ -234,11 +234,13 @@ def judge_request(
         )
     before, name = len(errors.getvalue()), "requests to the viewer"
     with socket.create_connection(address, timeout=LIMIT) as connection:
-        connection.sendall(bytes(bad))
-        connection.shutdown(socket.SHUT_WR)
         try:
+            connection.sendall(bytes(bad))
+            connection.shutdown(socket.SHUT_WR)
             answer = connection.recv(2**16)
-        except ConnectionError:
+        except TimeoutError:
+            return Outcome(name, "fault", f"{bytes(bad)[:200]!r}: no answer")
+        except OSError:  # the server may refuse a request before all of it is sent
             answer = b""
     status = answer.split(b" ")[1:2]
     if len(errors.getvalue()) > before or status == [b"500"]:
