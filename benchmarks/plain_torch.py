@@ -57,8 +57,9 @@ def gaussian(parameters: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def log_beta(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    x = x.clamp(0.5 / 255, 1 - 0.5 / 255)
-    norm = torch.lgamma(a + b) - torch.lgamma(a) - torch.lgamma(b)
+    inset = 0.5 / 255
+    x = inset + (1 - 2 * inset) * x
+    norm = torch.lgamma(a + b) - torch.lgamma(a) - torch.lgamma(b) + math.log(1 - 2 * inset)
     return (a - 1) * x.log() + (b - 1) * (-x).log1p() + norm
 
 

@@ -141,9 +141,10 @@ def styles(
     Args:
         query: the slice and the model.
         draws: draws of z, a row of the figure each.
-        noise: sample the label and grey value of each pixel too.
+        noise: sample the label and the styles of each pixel too; the style that the label picks is
+            then the slice itself.
         read_out: source of the labels: q(y | x), p(y | z) or p(y | x, z); by default the last for a
-            model with a classifier, the prior for one without.
+            model with a classifier or with noise, the prior otherwise.
         seed: of the draws.
     """
     import numpy as np

@@ -28,9 +28,11 @@ GREY_LEVELS = 256
 class InteriorBeta(TorchDistribution):
     """A Beta for grey values in [0, 1], both ends included.
 
-    A Beta density is 0 or infinite at 0 and at 1, which are common in slices. Values are therefore
-    moved half an 8-bit step inside the interval. torch's Beta takes logarithms of the value for
-    each style; this class takes them once per pixel, in half the time.
+    A Beta density is 0 or infinite at 0 and at 1, which are common in slices. Here the unit
+    interval of the Beta is stretched: a grey value x is ``inset + (1 - 2 inset) x`` of it, half an
+    8-bit step inside at both ends. With the factor of that change of variables the density
+    integrates to at most 1 over [0, 1]. torch's Beta takes logarithms of the value for each style;
+    this class takes them once per pixel, in half the time.
     """
 
     arg_constraints = {
@@ -61,41 +63,50 @@ class InteriorBeta(TorchDistribution):
         return type(self)(a, b, validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log-density at ``value`` moved into [inset, 1 - inset]."""
-        a, b, x = self.concentration1, self.concentration0, value.clamp(self.inset, 1 - self.inset)
-        log_norm = torch.lgamma(a) + torch.lgamma(b) - torch.lgamma(a + b)
-        return (a - 1) * x.log() + (b - 1) * torch.log1p(-x) - log_norm
+        """Log-density at a grey value in [0, 1]."""
+        width = 1 - 2 * self.inset
+        return self._log_density(self.inset + width * value) + math.log(width)
 
     @property
     def mean(self) -> Tensor:
-        """alpha / (alpha + beta)."""
-        return self.concentration1 / (self.concentration1 + self.concentration0)
+        """alpha / (alpha + beta) as a grey value, clipped to [0, 1]."""
+        return self._as_grey(self._beta.mean)
 
     @property
     def variance(self) -> Tensor:
-        """mean (1 - mean) / (alpha + beta + 1)."""
-        mean = self.mean
-        return mean * (1 - mean) / (self.concentration1 + self.concentration0 + 1)
+        """The variance of the Beta, in grey values."""
+        return self._beta.variance / (1 - 2 * self.inset) ** 2
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
-        """Grey values, drawn by torch's Beta."""
-        beta = torch.distributions.Beta(
-            self.concentration1, self.concentration0, validate_args=False
-        )
-        return beta.rsample(sample_shape)
+        """Grey values, drawn by torch's Beta and clipped to [0, 1]."""
+        return self._as_grey(self._beta.rsample(sample_shape))
+
+    @property
+    def _beta(self) -> torch.distributions.Beta:
+        both = self.concentration1, self.concentration0
+        return torch.distributions.Beta(*both, validate_args=False)
+
+    def _as_grey(self, stretched: Tensor) -> Tensor:
+        return ((stretched - self.inset) / (1 - 2 * self.inset)).clamp(0, 1)
+
+    def _log_density(self, x: Tensor) -> Tensor:
+        """The Beta's log-density at x in (0, 1)."""
+        a, b = self.concentration1, self.concentration0
+        log_norm = torch.lgamma(a) + torch.lgamma(b) - torch.lgamma(a + b)
+        return (a - 1) * x.log() + (b - 1) * torch.log1p(-x) - log_norm
 
 
 class FlooredBeta(InteriorBeta):
     """The Beta of the authors' program: x in [1e-7, 1 - 1e-7], and 1e-7 added to the density.
 
-    In float32, 1 - 1e-7 is rounded to the number next to 1.
+    In float32, 1 - 1e-7 is rounded to the number next to 1. The density is not normalised.
     """
 
-    inset = 1e-7
+    inset = 0.0
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log(density + 1e-7); its gradient vanishes far from the mean of the style."""
-        log_density = super().log_prob(value)
+        log_density = self._log_density(value.clamp(1e-7, 1 - 1e-7))
         return torch.logaddexp(log_density, torch.full_like(log_density, math.log(1e-7)))
 
 
@@ -167,7 +178,10 @@ def _floored_beta(a: Tensor, b: Tensor) -> TorchDistribution:
 
 
 def _bounded_beta(a: Tensor, b: Tensor) -> TorchDistribution:
-    """Mean in (0.01, 0.99), precision alpha + beta in (4, 200), so that densities are bounded."""
+    """Mean in (0.01, 0.99), precision alpha + beta in (4, 200), so that densities are bounded.
+
+    Mean and precision are those of the stretched Beta, see :class:`InteriorBeta`.
+    """
     mean = 0.01 + 0.98 * torch.sigmoid(a)
     precision = 4 * torch.exp(math.log(50) * torch.sigmoid(b))
     return InteriorBeta(mean * precision, (1 - mean) * precision)
@@ -197,6 +211,8 @@ def check_likelihood(name: str) -> None:
 
 def _bounded_beta_of(mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
     """Maps for a bounded Beta of these moments, within its bounds."""
+    inset, width = InteriorBeta.inset, 1 - 2 * InteriorBeta.inset
+    mean, deviation = inset + width * mean, width * deviation  # of the stretched Beta
     inner = ((mean - 0.01) / 0.98).clamp(0.01, 0.99)
     precision = (mean * (1 - mean) / deviation.square().clamp_min(1e-6) - 1).clamp(5, 150)
     return torch.logit(inner), torch.logit((precision / 4).log() / math.log(50))

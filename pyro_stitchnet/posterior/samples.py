@@ -60,20 +60,23 @@ def sample(
         net: a trained model.
         x: slices (N, H, W) in [0, 1], on the model's device.
         samples: S, draws of z from q(z | x), one image each.
-        noise: whether to draw the label and the grey value of every pixel too. Without noise a
-            pixel takes its likeliest label and the mean of its style given z, so that the images
-            differ by z alone.
-        read_out: of the labels, as in :class:`~pyro_stitchnet.posterior.ReadOutOptions`.
+        noise: whether to draw the label and the styles of every pixel too: y from p(y | x, z), and
+            the styles from p(b, h, g, c | x, y, z). There the style that y picks is x itself, so
+            that the stitched images equal the slice. Without noise a pixel takes its likeliest
+            label and the mean of its style given z, so that the images differ by z alone.
+        read_out: of the labels, as in :class:`~pyro_stitchnet.posterior.ReadOutOptions`; with noise
+            "posterior" by default, which is p(y | x, z) for models without a classifier.
         batch_size: slices per forward pass.
 
     Raises:
         ValueError: as :func:`~pyro_stitchnet.posterior.segment`.
     """
-    chosen = choose_read_out(net, read_out)
+    chosen = choose_read_out(net, read_out or ("posterior" if noise else None))
 
     def draw(part: Tensor) -> Iterator[Draws]:
         for z1 in draws_of_z(net, part, samples):
-            yield _stitch(net.picture(z1), read(net, part, z1, chosen), noise)
+            drawn = _stitch(net.picture(z1), read(net, part, z1, chosen), noise)
+            yield _given(drawn, part) if noise else drawn
 
     return _in_batches(net, x, samples, batch_size, draw)
 
@@ -94,7 +97,7 @@ def from_prior(
         size: rows and columns, multiples of 32 (times the model's ``downsampling``).
         temperature: factor on the spread of z around its mean, for all levels or by level (1 is the
             finest, 5 the coarsest): ``{1: 0, 2: 0}`` draws the three coarsest levels only.
-        noise: as for :func:`sample`.
+        noise: whether to draw the label and the grey value of every pixel too.
 
     Raises:
         ValueError: a size, the number or the temperature is out of range, or the model has no
@@ -125,7 +128,7 @@ def redrawn(
         level: the highest level to draw from the prior: 0 keeps all levels, 5 none.
         samples: S, images per slice.
         temperature: of the levels from the prior, as for :func:`from_prior`.
-        noise: as for :func:`sample`.
+        noise: as for :func:`from_prior`.
         batch_size: slices per forward pass.
 
     Raises:
@@ -246,6 +249,13 @@ def _stitch(picture: Stitched, probabilities: Tensor, noise: bool) -> Draws:
     else:
         labels, styles = probabilities.argmax(-1), picture.styles.mean
     return Draws(labels, styles.movedim(-1, 1), pick(styles, labels))
+
+
+def _given(draws: Draws, x: Tensor) -> Draws:
+    """Set the style that each label picks to the slices, since x is that style."""
+    picked = draws.labels.unsqueeze(1)
+    styles = draws.styles.scatter(1, picked, x.unsqueeze(1).to(draws.styles.dtype))
+    return Draws(draws.labels, styles, x)
 
 
 def _stack(draws: Iterable[Draws]) -> Draws:

@@ -16,6 +16,9 @@ from pyro_stitchnet.training.step import compile_networks
 
 __all__ = ["fit"]
 
+STATISTICS = 8
+"""Training batches over which batch norm's statistics are computed anew before an evaluation."""
+
 
 def fit(
     learner: Learner,
@@ -73,6 +76,7 @@ def fit(
         state,
         streams.batches(first=state.step * config.accumulate, workers=config.workers),
         config.steps,
+        statistics=[streams[i].to(fabric.device) for i in range(STATISTICS)],
         validation=validation,
         callbacks=callbacks,
         accumulate=config.accumulate,

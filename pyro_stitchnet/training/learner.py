@@ -16,7 +16,7 @@ from pyro_stitchnet.model.objective import Objective
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.posterior import probabilities
 from pyro_stitchnet.training.diagnostics import bound_metrics, not_finite_terms
-from pyro_stitchnet.training.validation import lesion_dice
+from pyro_stitchnet.training.validation import active_levels, lesion_dice
 
 __all__ = ["ElboLearner", "Learner", "LossOutput", "ramp"]
 
@@ -123,6 +123,11 @@ class ElboLearner(Learner):
     def probabilities(self, x: Tensor) -> Tensor:
         """The model's own read-out with one draw of z."""
         return probabilities(self.net, x)
+
+    def validate(self, slices: Slices) -> tuple[float, dict[str, float]]:
+        """As of every learner; with the share of active units of each level of z."""
+        score, metrics = super().validate(slices)
+        return score, {**metrics, **active_levels(self.net, slices)}
 
     def networks(self) -> Iterable[nn.Module]:
         """Encoder, decoder, heads and classifier; not the Pyro programs."""

@@ -14,6 +14,7 @@ from pyro_stitchnet.data.datasets.batches import Batch
 from pyro_stitchnet.data.datasets.slices import Slices
 from pyro_stitchnet.training.callbacks import Callback
 from pyro_stitchnet.training.state import State
+from pyro_stitchnet.training.statistics import mode_gap, recompute_statistics
 from pyro_stitchnet.training.step import Stepper
 
 __all__ = ["train"]
@@ -26,6 +27,7 @@ def train(
     batches: Iterator[Batch],
     steps: int,
     *,
+    statistics: Sequence[Batch] = (),
     validation: Slices | None = None,
     callbacks: Sequence[Callback] = (),
     accumulate: int = 1,
@@ -39,13 +41,16 @@ def train(
     """Train the state's model up to a number of steps; it ends with its best weights.
 
     The columns of the log are ``step``, ``loss``, ``gradient_norm``, the learner's metrics, and
-    after a validation the learner's validation metrics. Only the first process keeps a log,
-    validates and runs the callbacks.
+    after a validation the learner's validation metrics and ``mode_gap``, by how much evaluation
+    mode raises the loss of a training batch. Only the first process keeps a log, validates and runs
+    the callbacks.
 
     Args:
         state: a run, new or resumed.
         batches: training batches, from number ``state.step * accumulate`` on.
         steps: optimiser steps of the whole run.
+        statistics: training batches over which batch norm's running statistics are computed anew
+            before weights are evaluated and kept.
         validation: slices by which the weights are chosen; None keeps the last weights.
         callbacks: called during the run.
         accumulate: batches whose gradients make one step.
@@ -103,7 +108,7 @@ def train(
                     with fabric.autocast():
                         row |= state.learner.metrics(parts[-1], output)
             if validation is not None and (last or (step % validate_every == 0 and not fast)):
-                row |= _validated(state, validation)
+                row |= _validated(state, validation, statistics)
             if row:
                 state.rows.append({"step": step, **row})
                 for callback in callbacks:
@@ -116,19 +121,25 @@ def train(
                 raise KeyboardInterrupt(f"stopped after step {step} of {steps}")
             if last:
                 break
+    if validation is None:
+        with fabric.autocast():
+            recompute_statistics(state.evaluated, statistics, state.step)
     state.restore_best()
 
 
-def _validated(state: State, validation: Slices) -> dict[str, float]:
+def _validated(state: State, validation: Slices, statistics: Sequence[Batch]) -> dict[str, float]:
     """Validate in the first process; all processes keep the same best weights."""
     score, metrics = 0.0, dict[str, float]()
     fabric = state.fabric
+    with fabric.autocast():
+        recompute_statistics(state.evaluated, statistics, state.step)
+        gap = mode_gap(state.evaluated, statistics[0], state.step) if statistics else 0.0
     if fabric.is_global_zero:
         with fabric.autocast():
             score, metrics = state.evaluated.validate(validation)
     score, metrics = fabric.broadcast((score, metrics))
     state.offer(score)
-    return metrics
+    return {**metrics, "mode_gap": gap}
 
 
 def _stale(state: State, patience: int | None) -> bool:

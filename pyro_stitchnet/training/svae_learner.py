@@ -12,7 +12,7 @@ from pyro_stitchnet.model.objective import Objective
 from pyro_stitchnet.model.slice_vae import SliceVAE
 from pyro_stitchnet.posterior import seeded
 from pyro_stitchnet.training.learner import Learner, LossOutput
-from pyro_stitchnet.training.validation import bits_per_dimension
+from pyro_stitchnet.training.validation import active_levels, bits_per_dimension
 
 __all__ = ["SliceVAELearner"]
 
@@ -46,7 +46,8 @@ class SliceVAELearner(Learner):
         device = next(self.parameters()).device
         with seeded(0, device):  # the same draws of z at every validation
             bits = float(bits_per_dimension(self.net, slices.images.to(device)).mean())
-        return -bits, {"validation/bits_per_dimension": bits}
+        active = active_levels(self.net, slices)
+        return -bits, {"validation/bits_per_dimension": bits, **active}
 
     def metrics(self, batch: Batch, output: LossOutput) -> Mapping[str, float]:
         """The terms of the bound in nats per pixel: log p(x | z) and the KL of each level."""

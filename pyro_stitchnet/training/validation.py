@@ -9,9 +9,9 @@ from pyro_stitchnet.data.datasets.slices import Slices
 from pyro_stitchnet.metrics.scores import slice_scores
 from pyro_stitchnet.model.slice_vae import SliceVAE
 from pyro_stitchnet.model.stitchnet import StitchNet
-from pyro_stitchnet.posterior import log_evidence, seeded
+from pyro_stitchnet.posterior import active_units, log_evidence, seeded
 
-__all__ = ["bits_per_dimension", "lesion_dice"]
+__all__ = ["active_levels", "bits_per_dimension", "lesion_dice"]
 
 
 def lesion_dice(
@@ -34,6 +34,14 @@ def lesion_dice(
         "validation/dice_consolidation": float(lesions["CON"]),
         "validation/dice": score,
     }
+
+
+def active_levels(net: StitchNet | SliceVAE, slices: Slices) -> dict[str, float]:
+    """Return the share of active units of each level, to log; nothing for a single slice."""
+    if len(slices) < 2:
+        return {}
+    shares = active_units(net, slices.images.to(next(net.parameters()).device))
+    return {f"active/z{level}": share for level, share in shares.items()}
 
 
 def bits_per_dimension(net: StitchNet | SliceVAE, x: Tensor, samples: int = 1) -> Tensor:

@@ -85,10 +85,8 @@ def test_draws_of_pixels_that_share_a_style_are_independent() -> None:
 def test_stitched_with_all_labels_allowed_is_a_mixture() -> None:
     logits, styles, x = torch.randn(2, 3, K).double(), beta_styles(2, 3), torch.rand(2, 3).double()
     mixture = torch.distributions.MixtureSameFamily(
-        torch.distributions.Categorical(logits=logits),
-        torch.distributions.Beta(styles.concentration1, styles.concentration0),
+        torch.distributions.Categorical(logits=logits), styles, validate_args=False
     )
-    x = x.clamp(0.01, 0.99)
     free = Stitched(logits, styles)
     torch.testing.assert_close(free.log_prob(x), mixture.log_prob(x))
     torch.testing.assert_close(free.mean, mixture.mean)

@@ -46,6 +46,24 @@ def test_draws_are_stitched_from_their_own_labels_and_styles(
     assert net.training  # its mode is restored
 
 
+def test_given_x_and_y_the_style_that_y_picks_is_x(net: StitchNet, x: torch.Tensor) -> None:
+    draws = sample(net, x, 3, noise=True)
+    assert torch.equal(draws.stitched, x.expand(3, -1, -1, -1))
+    others = torch.nn.functional.one_hot(draws.labels, 4).movedim(-1, 2) == 0
+    assert (draws.styles != x[None, :, None])[others].float().mean() > 0.9
+
+
+def test_drawn_labels_follow_the_posterior_given_x(tiny: StitchNet, x: torch.Tensor) -> None:
+    x = x[:1]
+    with seeded(0, CPU):
+        draws = sample(tiny, x, 200, noise=True)
+    share = torch.nn.functional.one_hot(draws.labels, 4).float().mean(0)
+    with seeded(0, CPU):
+        options = ReadOutOptions(samples=50, read_out="posterior")
+        expected = segment(tiny, x, options).probabilities.movedim(1, -1)
+    assert (share - expected).abs().mean() < 0.04
+
+
 def test_the_mean_of_drawn_labels_is_the_segmentation(guided: StitchNet, x: torch.Tensor) -> None:
     x = x[:1]
     draws = sample(guided, x, 60, noise=True)
@@ -59,7 +77,7 @@ def test_draws_follow_the_seed_alone(net: StitchNet, x: torch.Tensor) -> None:
     images = []
     for seed in (1, 1, 2):
         with seeded(seed, CPU):
-            images.append(sample(net, x[:1], 1, noise=True).stitched)
+            images.append(sample(net, x[:1], 1, noise=True).styles)
     assert torch.equal(images[0], images[1])
     assert not torch.equal(images[0], images[2])
 

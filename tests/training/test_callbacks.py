@@ -125,9 +125,9 @@ def test_the_last_states_are_kept_and_then_cleared(slices: Slices, tmp_path: Pat
 
 
 def test_an_alarm_is_printed_once_as_long_as_it_lasts(capsys: pytest.CaptureFixture[str]) -> None:
-    collapsed = {"elbo/kl": 0.0, **{f"kl/z{n}": float(n != 3) for n in range(1, 6)}}
+    collapsed = {"mode_gap": 0.0, **{f"active/z{n}": float(n != 3) for n in range(1, 6)}}
     state, alarm = State(Scale(), ADAM), Alarms()
-    for row in (collapsed, collapsed, {**collapsed, "kl/z3": 1.0}, collapsed):
+    for row in (collapsed, collapsed, {**collapsed, "active/z3": 1.0}, collapsed):
         state.rows = [row] * 10
         alarm.row(state, row)
     assert capsys.readouterr().err.count("alarm at step 0: z3 holds almost no information") == 2
@@ -175,7 +175,7 @@ def test_fast_logs_only_the_loss_and_validates_at_the_end(slices: Slices) -> Non
     assert "metric" in trained(slices, 1).log
     log = trained(slices, 4, fast=True).log
     assert log["validation/dice"].notna().tolist() == [False, False, False, True]
-    assert set(log) == {"step", "loss", "gradient_norm", "validation/dice"}
+    assert set(log) == {"step", "loss", "gradient_norm", "validation/dice", "mode_gap"}
 
 
 def test_accumulated_batches_make_the_step_of_their_mean() -> None:

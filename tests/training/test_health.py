@@ -8,7 +8,8 @@ from pyro_stitchnet.training.health import alarms
 
 HEALTHY = {
     "elbo/kl": 1.0,
-    **{f"kl/z{n}": 0.1 for n in range(1, 6)},
+    "mode_gap": 0.01,
+    **{f"active/z{n}": 0.3 for n in range(1, 6)},
     "style_gap/ggo-consolidation": 0.2,
     "unlabelled_style_gap/ggo-consolidation": 0.0,
     "labelled/ggo": 0.10,
@@ -19,7 +20,8 @@ HEALTHY = {
 @pytest.mark.parametrize(
     ("changed", "name", "message"),
     [
-        ({"kl/z2": 5e-5}, "collapse/z2", "z2 holds almost no .*8.0e-04 nats.*--free-bits"),
+        ({"active/z2": 0.002}, "collapse/z2", "z2 holds almost no .*0.2%.*--free-bits"),
+        ({"mode_gap": 1.3}, "mode_gap", "raises the loss by 1.30.*--norm group"),
         ({"style_gap/ggo-consolidation": 0.009}, "styles/ggo-consolidation", "are alike.*0.0090"),
         ({"predicted/ggo": 0.04}, "share/ggo", "ggo is predicted on 4.00%.*occurs on 10.00%"),
     ],
@@ -40,6 +42,12 @@ def test_one_bad_batch_or_a_short_log_raises_no_alarm() -> None:
 
 
 def test_the_log_of_a_model_without_labels_has_alarms_of_its_levels_only() -> None:
-    row = {"elbo/kl": 1.0, **{f"kl/z{n}": 0.1 for n in range(1, 6)}}
+    row = {"elbo/kl": 1.0, "mode_gap": 0.0, **{f"active/z{n}": 0.1 for n in range(1, 6)}}
     assert alarms([row] * 10) == {}
-    assert list(alarms([{**row, "kl/z5": 0.0}] * 10)) == ["collapse/z5"]
+    assert list(alarms([{**row, "active/z5": 0.0}] * 10)) == ["collapse/z5"]
+
+
+def test_the_last_validation_counts_without_waiting_for_ten_rows() -> None:
+    bad = {"loss": 1.0, "mode_gap": 1.0, "active/z1": 0.0}
+    assert list(alarms([bad, {"loss": 1.0}])) == ["mode_gap", "collapse/z1"]
+    assert alarms([bad, {"loss": 1.0, "mode_gap": 0.0, "active/z1": 0.5}]) == {}

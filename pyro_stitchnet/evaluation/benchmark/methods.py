@@ -31,7 +31,8 @@ class Method:
     Attributes:
         build: makes a new learner from MobileNetV2's initial weights (None: random) and options.
         unlabelled: whether it learns from unlabelled slices.
-        optimiser: fields of the optimiser's configuration that differ from the benchmark's.
+        optimiser: fields of the optimiser's configuration that differ from the benchmark's; never
+            the learning rate, which only an entry may change.
     """
 
     build: Callable[..., Learner]
@@ -72,11 +73,10 @@ def _changed(config: Any, options: dict[str, Any]) -> Any:
 
 
 def _stitchnet_method(name: str) -> Method:
-    optimiser = preset(name).optimiser
     return Method(
         partial(_stitchnet, preset_name=name),
         unlabelled=True,
-        optimiser={"learning_rate": optimiser.learning_rate, "clip_value": optimiser.clip_value},
+        optimiser={"clip_value": preset(name).optimiser.clip_value},
     )
 
 

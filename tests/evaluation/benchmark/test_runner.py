@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -13,11 +14,14 @@ from pyro_stitchnet.data.datasets.dataset import Dataset
 from pyro_stitchnet.data.datasets.partition import cut
 from pyro_stitchnet.data.datasets.slices import Slices
 from pyro_stitchnet.evaluation.benchmark import runner
+from pyro_stitchnet.evaluation.benchmark.methods import METHODS
 from pyro_stitchnet.evaluation.benchmark.results import Results
 from pyro_stitchnet.evaluation.benchmark.runner import Cell, check_options, run, train_candidate
 from pyro_stitchnet.evaluation.benchmark.spec import Budget, Entry, Spec, read_spec
 from pyro_stitchnet.posterior import ReadOutOptions
-from pyro_stitchnet.presets import preset
+from pyro_stitchnet.presets import OptimiserConfig, preset
+from pyro_stitchnet.training.config import TrainConfig
+from pyro_stitchnet.training.learner import Learner
 
 METRICS = ["dice_ggo", "dice_con", "ece_ggo", "other_hospital_infection", "validation_dice"]
 ONE_FOLD = Budget(4, folds=5, tested=1)
@@ -188,6 +192,27 @@ def test_the_best_candidate_on_validation_is_tested(
     rows = run(small(entries={"unet": entry}, budgets=[ONE_FOLD]), tmp_path).rows
     assert len(tried) == 3
     assert (rows["validation_dice"] == 3e-3).all()
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_the_learning_rate_is_the_specifications_unless_an_entry_changes_it(
+    small: Callable[..., Spec], method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = []
+
+    def fit(learner: object, slices: object, config: TrainConfig, **_: object) -> SimpleNamespace:
+        rates.append(config.optimiser.learning_rate)
+        return SimpleNamespace(rows=[])
+
+    monkeypatch.setattr(runner, "fit", fit)
+    monkeypatch.setitem(
+        METHODS, method, replace(METHODS[method], build=lambda weights, **_: Learner())
+    )
+    spec = small(entries={"one": Entry(method)}, optimiser=OptimiserConfig(learning_rate=7e-4))
+    cell = Cell("one", spec.entries["one"], Budget(4, validation=False), 0, 0)
+    for options in ({}, {"learning_rate": 1e-5}):
+        train_candidate(spec, cell, {}, options)
+    assert rates == [7e-4, 1e-5]
 
 
 def test_the_classifier_trained_on_labels_alone_is_the_unet_of_the_same_seed(

@@ -1,0 +1,76 @@
+"""Batch norm's running statistics, computed anew for weights that were never trained with them.
+
+A moving average of weights comes with a moving average of statistics, which are those of other
+weights: evaluation mode then loses what training mode has (Izmailov et al. 2018).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+
+from pyro_stitchnet.data.datasets.batches import Batch
+from pyro_stitchnet.training.learner import Learner
+
+__all__ = ["mode_gap", "recompute_statistics"]
+
+T = TypeVar("T")
+
+
+def recompute_statistics(learner: Learner, batches: Sequence[Batch], step: int) -> None:
+    """Set batch norm's running statistics to their means over some batches.
+
+    The random state and the learner's mode are restored. A learner without batch norm, and one
+    without batches, stays as it is. Gradients stay enabled, since TraceEnum_ELBO needs them.
+
+    Args:
+        learner: the networks to evaluate.
+        batches: of training; each is passed through the networks once, in training mode.
+        step: of the loss.
+    """
+    layers = [one for one in learner.modules() if isinstance(one, torch.nn.BatchNorm2d)]
+    if not layers or not batches:
+        return
+    momenta = [layer.momentum for layer in layers]
+
+    def passes() -> None:
+        for number, batch in enumerate(batches, 1):
+            for layer in layers:
+                layer.momentum = 1 / number  # a cumulative mean, which the first pass starts anew
+            learner.loss(batch, step)
+
+    try:
+        _as_if_apart(learner, passes, training=True)
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+
+
+def mode_gap(learner: Learner, batch: Batch, step: int) -> float:
+    """Return by how much evaluation mode raises the loss of a training batch.
+
+    Both modes see the same draws. Far above 0, the running statistics do not fit the weights.
+    """
+    buffers = [buffer.clone() for buffer in learner.buffers()]
+
+    def loss() -> float:
+        return float(learner.loss(batch, step).loss.detach())
+
+    trained = _as_if_apart(learner, loss, training=True)
+    with torch.no_grad():
+        for buffer, before in zip(learner.buffers(), buffers, strict=True):
+            buffer.copy_(before)
+    return _as_if_apart(learner, loss, training=False) - trained
+
+
+def _as_if_apart(learner: Learner, function: Callable[[], T], *, training: bool) -> T:
+    """Call a function in a mode, with a fixed seed; mode and random state are restored."""
+    was_training = learner.training
+    devices = [p.device for p in learner.parameters() if p.is_cuda][:1]
+    learner.train(training)
+    try:
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(0)
+            return function()
+    finally:
+        learner.train(was_training)

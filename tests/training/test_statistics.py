@@ -1,0 +1,74 @@
+"""Batch norm's statistics computed anew, and the gap between the modes."""
+
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from pyro_stitchnet.data.datasets.batches import Batch
+from pyro_stitchnet.evaluation.baselines.base import Supervised
+from pyro_stitchnet.model.nn.norm import TwoRoleBatchNorm2d
+from pyro_stitchnet.model.stitchnet import StitchNet
+from pyro_stitchnet.presets import preset
+from pyro_stitchnet.training.run import learner_of
+from pyro_stitchnet.training.statistics import mode_gap, recompute_statistics
+
+
+def batches(n: int) -> list[Batch]:
+    generator = torch.Generator().manual_seed(0)
+    made = []
+    for _ in range(n):
+        labels = torch.randint(4, (2, 64, 64), generator=generator)
+        allowed = torch.nn.functional.one_hot(labels, 4).bool()
+        made.append(Batch(torch.rand(2, 64, 64, generator=generator), allowed))
+    return made
+
+
+def buffer(norm: nn.Module, name: str) -> torch.Tensor:
+    return norm.get_buffer(name)
+
+
+def test_the_statistics_are_means_over_the_batches() -> None:
+    norm, given = nn.BatchNorm2d(1), batches(3)
+    nn.init.constant_(buffer(norm, "running_mean"), 9.0)
+    recompute_statistics(Supervised(nn.Sequential(norm, nn.Conv2d(1, 4, 1))), given, 1)
+    x = torch.stack([batch.x for batch in given])
+    torch.testing.assert_close(buffer(norm, "running_mean"), x.mean().reshape(1))
+    torch.testing.assert_close(buffer(norm, "running_var"), x.flatten(1).var(1).mean().reshape(1))
+    assert norm.momentum == 0.1
+
+
+def test_random_state_mode_and_weights_stay_and_no_gradient_is_left() -> None:
+    learner = Supervised(nn.Sequential(nn.BatchNorm2d(1), nn.Conv2d(1, 4, 1)))
+    weights = [p.clone() for p in learner.parameters()]
+    state = torch.get_rng_state()
+    for training in (True, False):
+        learner.train(training)
+        recompute_statistics(learner, batches(2), 1)
+        mode_gap(learner, batches(1)[0], 1)
+        assert learner.training is training
+    assert torch.equal(torch.get_rng_state(), state)
+    for before, after in zip(weights, learner.parameters(), strict=True):
+        assert torch.equal(before, after)
+        assert after.grad is None
+
+
+def test_wrong_statistics_show_as_a_gap_that_new_ones_close() -> None:
+    torch.manual_seed(0)
+    norm, last, given = nn.BatchNorm2d(1), nn.Conv2d(1, 4, 1), batches(4)
+    learner = Supervised(nn.Sequential(norm, last))
+    last.weight.data[1] = 5.0
+    nn.init.constant_(buffer(norm, "running_mean"), -3.0)
+    assert abs(mode_gap(learner, given[0], 1)) > 0.5
+    recompute_statistics(learner, given, 1)
+    assert abs(mode_gap(learner, given[0], 1)) < 0.1
+
+
+def test_both_roles_of_the_shared_mappings_get_their_own() -> None:
+    chosen = preset("tiny")
+    net = StitchNet(replace(chosen.model, norm="batch"))
+    recompute_statistics(learner_of(net, chosen.objective), batches(2), 1)
+    norm = next(one for one in net.svae.crush.modules() if isinstance(one, TwoRoleBatchNorm2d))
+    own, other = buffer(norm, "running_mean"), buffer(norm, "generating_mean")
+    assert not torch.equal(own, other)
+    assert (other != 0).any()
