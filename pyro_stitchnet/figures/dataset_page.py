@@ -30,8 +30,8 @@ class Inspection:
     """Summary of a dataset.
 
     Attributes:
-        counts: a row per source: slices, patients, scans, and slices labelled, with all labels told
-            apart, with infection told from the rest, with GGO and with consolidation.
+        counts: a row per source: slices, patients, scans, and slices labelled, with one label a
+            pixel, with infection separated from the rest, with GGO and with consolidation.
         shares: a row per label set ("0", "2+3"): its share of the pixels read.
         histogram: of grey values, a column per label set: share of its pixels in each bin.
         warnings: possible problems, in sentences.

@@ -47,7 +47,7 @@ def read(path: Path, device: torch.device | str = "cpu") -> Any:
 def _verified(content: bytes) -> io.BytesIO:
     """Copy the parts of a zip file, each verified, into a new one.
 
-    The rest of the file has no checksum, and torch heeds it: for a part that is marked as a folder
+    The rest of the file has no checksum, and torch uses it: for a part that is marked as a folder
     it returns memory that was never written.
 
     Raises:

@@ -56,7 +56,7 @@ def _at_validation(rows: Sequence[Mapping[str, float]]) -> dict[str, str]:
     """Problems in the last row of a validation."""
     last = next((row for row in reversed(rows) if "mode_gap" in row), {})
     problems = {}
-    if last.get("mode_gap", 0.0) > MODE_GAP:
+    if not last.get("mode_gap", 0.0) <= MODE_GAP:  # neither is a gap that is no number
         problems["mode_gap"] = (
             f"evaluation mode raises the loss by {last['mode_gap']:.2f}: batch norm's statistics "
             "do not fit the weights; train longer, or take larger batches or --norm group"

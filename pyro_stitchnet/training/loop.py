@@ -133,13 +133,15 @@ def _validated(state: State, validation: Slices, statistics: Sequence[Batch]) ->
     fabric = state.fabric
     with fabric.autocast():
         recompute_statistics(state.evaluated, statistics, state.step)
-        gap = mode_gap(state.evaluated, statistics[0], state.step) if statistics else 0.0
+        gap = {}
+        if statistics:
+            gap["mode_gap"] = mode_gap(state.evaluated, statistics[0], state.step)
     if fabric.is_global_zero:
         with fabric.autocast():
             score, metrics = state.evaluated.validate(validation)
     score, metrics = fabric.broadcast((score, metrics))
     state.offer(score)
-    return {**metrics, "mode_gap": gap}
+    return metrics | gap
 
 
 def _stale(state: State, patience: int | None) -> bool:

@@ -90,7 +90,7 @@ def run(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> Path:
         precision=config.precision,
     )
     if is_first(fabric):
-        check_free(config.out)  # before it is said what that run has written
+        check_free(config.out)  # first: its files are not a finished or stopped run's
     dataset = Dataset(config.data)
     keeper = StateKeeper(config.out / "states", _identity(config, dataset), config.keep_last)
     _check_out(config, keeper)

@@ -175,7 +175,7 @@ def test_fast_logs_only_the_loss_and_validates_at_the_end(slices: Slices) -> Non
     assert "metric" in trained(slices, 1).log
     log = trained(slices, 4, fast=True).log
     assert log["validation/dice"].notna().tolist() == [False, False, False, True]
-    assert set(log) == {"step", "loss", "gradient_norm", "validation/dice", "mode_gap"}
+    assert set(log) == {"step", "loss", "gradient_norm", "validation/dice"}
 
 
 def test_accumulated_batches_make_the_step_of_their_mean() -> None:

@@ -22,6 +22,7 @@ HEALTHY = {
     [
         ({"active/z2": 0.002}, "collapse/z2", "z2 holds almost no .*0.2%.*--free-bits"),
         ({"mode_gap": 1.3}, "mode_gap", "raises the loss by 1.30.*--norm group"),
+        ({"mode_gap": float("nan")}, "mode_gap", "raises the loss by nan"),
         ({"style_gap/ggo-consolidation": 0.009}, "styles/ggo-consolidation", "are alike.*0.0090"),
         ({"predicted/ggo": 0.04}, "share/ggo", "ggo is predicted on 4.00%.*occurs on 10.00%"),
     ],

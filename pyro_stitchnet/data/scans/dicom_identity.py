@@ -30,7 +30,7 @@ TIMES = ("SeriesTime", "AcquisitionDateTime", "AcquisitionTime", "ContentTime")
 """Tags that may be equal in all slices of an acquisition, or differ between its slices."""
 
 ACQUISITION_TAGS = [*SAME, *TIMES]
-"""The tags by which acquisitions are told apart."""
+"""The tags that distinguish acquisitions."""
 
 LEAST_SLICES = 3
 """Slices that a group needs to count as an acquisition where the tag is a weak sign."""
@@ -127,7 +127,7 @@ def without_copies(headers: Headers) -> Headers:
 def refuse_mixed(source: Path, slices: Sequence[DicomSlice], headers: Headers) -> None:
     """Refuse a series of several acquisitions that overlap in height.
 
-    Acquisitions are told apart by :data:`ACQUISITION_TAGS`, and by InstanceNumber: it repeats, or
+    Acquisitions differ in :data:`ACQUISITION_TAGS`, or in how InstanceNumber counts: it repeats, or
     counts through the heights more than once.
 
     Args:
