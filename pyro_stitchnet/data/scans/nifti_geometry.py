@@ -94,12 +94,12 @@ class NiftiGeometry:
 
     @classmethod
     def from_block(cls, block: bytes) -> "NiftiGeometry":
-        """Read :attr:`block`."""
+        """Read a ``block``."""
         return cls.of(nib.Nifti1Header(block, check=False))
 
 
 def repeat_geometry(block: bytes, header: nib.Nifti1Header) -> None:
-    """Copy the geometry of :attr:`NiftiGeometry.block` to a header: both forms, codes and unit."""
+    """Copy the geometry of a ``block`` to a header: both forms, codes and unit."""
     _copied(nib.Nifti1Header(block, check=False), header, header.get_data_shape())
 
 

@@ -144,7 +144,7 @@ class Stack:
     def full_scale(self) -> tuple[float, float]:
         """Return the grey values of black and white of a scan that is not in Hounsfield units.
 
-        They are those of its format (:attr:`scale`) or else the first of :data:`SCALES` that the
+        They are those of its format (``scale``) or else the first of :data:`SCALES` that the
         grey values span: all lie within it, or beyond by :data:`OVERSHOOT`, and they reach its
         first and last :data:`REACHED`.
 
