@@ -144,7 +144,7 @@ class Setting:
         cheap: ReadOut = "prior" if net.classifier is None else "guide"
 
         def ours(
-            read: Callable[..., object], read_out: ReadOut | None = None, samples: int = 1
+            read: Callable[..., object], read_out: ReadOut = "posterior", samples: int = 1
         ) -> Work:
             options = ReadOutOptions(read_out, samples, batch_size=len(x))
 

@@ -15,7 +15,7 @@ def export(
     model: tyro.conf.Positional[Path],
     out: Path,
     format: Literal["torch", "onnx", "bundle"] = "torch",
-    read_out: ReadOut | None = None,
+    read_out: ReadOut = "posterior",
     size: Side | None = None,
 ) -> None:
     """Write a model as a file that runs without this package; see docs/export.md.
@@ -25,8 +25,7 @@ def export(
         out: a new .pt2 file, .onnx file or, for a bundle, folder.
         format: "torch" for torch.export, "onnx" for ONNX, "bundle" for a MONAI bundle.
         read_out: "guide" is the classifier's q(y | x), "prior" is p(y | z), "posterior" is
-            p(y | x, z), with z at its mean. By default the posterior for a model with a classifier,
-            and the prior for one without.
+            p(y | x, z), with z at its mean.
         size: rows and columns of the input; by default any multiples of 32 or 64, which takes
             longer to export.
     """

@@ -130,7 +130,7 @@ def styles(
     query: Annotated[tyro.conf.OmitArgPrefixes[Query], tyro.conf.arg(name="slice")],
     draws: Few = 4,
     noise: bool = False,
-    read_out: ReadOut | None = None,
+    read_out: ReadOut = "posterior",
     seed: Seed = 0,
 ) -> None:
     """Draw the four styles of a slice from their posterior.
@@ -143,8 +143,7 @@ def styles(
         draws: draws of z, a row of the figure each.
         noise: sample the label and the styles of each pixel too; the style that the label picks is
             then the slice itself.
-        read_out: source of the labels: q(y | x), p(y | z) or p(y | x, z); by default the last for a
-            model with a classifier or with noise, the prior otherwise.
+        read_out: source of the labels: q(y | x), p(y | z) or p(y | x, z).
         seed: of the draws.
     """
     import numpy as np

@@ -7,7 +7,7 @@ from pyro_stitchnet.model.distributions import product_of_normals
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.model.svae import STRIDE, SVAE
 from pyro_stitchnet.posterior.options import ReadOut, ReadOutOptions
-from pyro_stitchnet.posterior.segmentation import choose_read_out, read
+from pyro_stitchnet.posterior.segmentation import check_read_out, read
 
 __all__ = ["TraceableModel", "mean_z1"]
 
@@ -20,20 +20,20 @@ class TraceableModel(nn.Module):
         stride: height and width must be multiples of it.
     """
 
-    def __init__(self, net: StitchNet, read_out: ReadOut | None = None) -> None:
+    def __init__(self, net: StitchNet, read_out: ReadOut = "posterior") -> None:
         """Wrap a trained model and put it into evaluation mode.
 
         Args:
             net: the model.
             read_out: ``"guide"`` is q(y | x); ``"prior"`` is p(y | z) and ``"posterior"``
-                p(y | x, z), both with z at the mean of each level. By default the posterior for a
-                model with a classifier, and the prior for one without.
+                p(y | x, z), both with z at the mean of each level.
 
         Raises:
             ValueError: the read-out is unknown, or the model does not have it.
         """
         super().__init__()
-        self.read_out = choose_read_out(net, ReadOutOptions(read_out).read_out)
+        self.read_out = ReadOutOptions(read_out).read_out
+        check_read_out(net, self.read_out)
         self.net = net.eval()
         self.stride = STRIDE if self.read_out == "guide" else STRIDE * net.config.downsampling
 

@@ -45,7 +45,7 @@ def write(
     out: str | Path,
     *,
     format: Format = "torch",
-    read_out: ReadOut | None = None,
+    read_out: ReadOut = "posterior",
     size: int | None = None,
 ) -> Exported:
     """Export a checkpoint, completely or not at all, after comparing the outputs of both.

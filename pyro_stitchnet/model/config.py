@@ -21,6 +21,7 @@ Channels = Annotated[tuple[Width, ...], Field(min_length=5, max_length=5)]
 
 Multiplier = Annotated[float, NO_BOOL, Field(gt=0, le=4)]
 Pool = Annotated[int, NO_BOOL, Field(ge=1, le=64)]
+Deviation = Annotated[float, NO_BOOL, Field(ge=0.01, le=10)]
 Exponent = Annotated[float, NO_BOOL, Field(ge=0, le=100)]
 
 
@@ -45,6 +46,10 @@ class ModelConfig:
             same factor. Slice sides must be multiples of 32 times it.
         norm: normalisation outside MobileNetV2, which keeps its batch norm: "batch" (the article)
             or "group".
+        identity_start: whether every residual block starts as the identity. With random weights the
+            chain from z5 to z1 is some 150 convolutions deep, and its gradients explode.
+        start_deviation: standard deviation near which every z_n starts, so that the chain passes a
+            signal on; None leaves it to the random weights, near 1.
         likelihood: distribution of a pixel under one style.
         style_pool: average-pool size of the features that the styles are computed from, in pixels
             of the slice; 1 does not pool. A style cannot show finer detail than this.
@@ -66,6 +71,8 @@ class ModelConfig:
     width: Multiplier = 1.0
     downsampling: Pool = 1
     norm: Literal["batch", "group"] = "batch"
+    identity_start: bool = False
+    start_deviation: Deviation | None = None
     likelihood: Likelihood = "beta"
     style_pool: Pool = 1
     classifier: bool = False

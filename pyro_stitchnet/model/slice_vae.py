@@ -7,7 +7,7 @@ from pyro_stitchnet.model.config import ModelConfig
 from pyro_stitchnet.model.label_terms import Unlabelled
 from pyro_stitchnet.model.likelihoods import FAMILIES, check_likelihood
 from pyro_stitchnet.model.memo import remembered
-from pyro_stitchnet.model.nn.blocks import Head
+from pyro_stitchnet.model.nn.blocks import Head, start_as_identity
 from pyro_stitchnet.model.nn.resize import enlarge
 from pyro_stitchnet.model.objective import Objective
 from pyro_stitchnet.model.svae import SVAE, check_size, pixel_plates
@@ -45,6 +45,8 @@ class SliceVAE(nn.Module):
         self.svae = SVAE(config)
         self.memo = self.svae.memo
         self.head = Head(config.decoder_channels, config.head_channels, 2, config.norm)
+        if config.identity_start:
+            start_as_identity(self)
 
     def model(
         self,

@@ -10,7 +10,7 @@ from pyro_stitchnet.model.config import ModelConfig
 from pyro_stitchnet.model.distributions import Stitched
 from pyro_stitchnet.model.likelihoods import FAMILIES, check_likelihood
 from pyro_stitchnet.model.memo import remembered
-from pyro_stitchnet.model.nn.blocks import Head
+from pyro_stitchnet.model.nn.blocks import Head, start_as_identity
 from pyro_stitchnet.model.nn.resize import enlarge, resize
 from pyro_stitchnet.model.nn.unet import UNet
 from pyro_stitchnet.model.objective import Objective
@@ -73,6 +73,8 @@ class StitchNet(nn.Module):
         self.heads = nn.ModuleList(
             Head(config.decoder_channels, config.head_channels, n, config.norm) for n in outputs
         )
+        if config.identity_start:
+            start_as_identity(self)
 
     def model(
         self,

@@ -67,6 +67,10 @@ class SVAE(nn.Module):
         self.prior_crush: nn.ModuleList | None = None
         if not config.shared_crush:
             self.prior_crush = nn.ModuleList(Crush(f, norm_kind) for f in channels[:-1])
+        if config.start_deviation is not None:
+            for crush in (*self.crush, *(self.prior_crush or ())):
+                assert isinstance(crush, Crush)
+                crush.start_at(config.start_deviation)
 
     def model(self, shape: tuple[int, ...], objective: Objective) -> Tensor:
         """Draw z5, ..., z1 from the prior.

@@ -26,7 +26,7 @@ from pyro_stitchnet.posterior._queries import (
     mean,
 )
 from pyro_stitchnet.posterior.options import ReadOutOptions
-from pyro_stitchnet.posterior.segmentation import choose_read_out, segment
+from pyro_stitchnet.posterior.segmentation import check_read_out, segment
 
 __all__ = ["HEALED", "Counterfactual", "Pixels", "counterfactual", "edited", "region"]
 
@@ -149,7 +149,7 @@ def counterfactual(
         ValueError: slices or labels do not fit the model, an option is unknown or out of range, or
             the model has no labels.
     """
-    choose_read_out(net, None)  # refuses a model without labels
+    check_read_out(net, "prior")  # refuses a model without labels
     if pixels not in get_args(Pixels):
         raise ValueError(f"pixels {pixels!r} is unknown; choose one of {get_args(Pixels)}")
     if rounds < 1:

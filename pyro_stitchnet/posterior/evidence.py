@@ -23,7 +23,7 @@ from pyro_stitchnet.posterior._queries import (
     trace_z,
 )
 from pyro_stitchnet.posterior.options import ReadOutOptions
-from pyro_stitchnet.posterior.segmentation import choose_read_out
+from pyro_stitchnet.posterior.segmentation import check_read_out
 from pyro_stitchnet.posterior.uncertainties import uncertainty
 
 __all__ = [
@@ -198,7 +198,7 @@ def grey_check(
         ValueError: slices or labels do not fit the model, a number is out of range, or the model
             has no labels.
     """
-    choose_read_out(net, "prior")  # refuses a model without labels
+    check_read_out(net, "prior")  # refuses a model without labels
     check_slices(net, x)
     check_labels(labels, x)
     if samples < 2 or bins < 2:

@@ -21,8 +21,7 @@ class ReadOutOptions:
 
     Attributes:
         read_out: "guide" is the classifier's q(y | x), "prior" is p(y | z), "posterior" is
-            p(y | x, z), Bayes' rule through the styles. By default the posterior for a model with a
-            classifier, and the prior for one without.
+            p(y | x, z), Bayes' rule through the styles.
         samples: draws of z to average over; 0 uses the mean of each level.
         views: flips and quarter turns of each slice to average over, 1 to 8.
         batch_size: slices per forward pass.
@@ -33,7 +32,7 @@ class ReadOutOptions:
         seed: of the draws.
     """
 
-    read_out: ReadOut | None = None
+    read_out: ReadOut = "posterior"
     samples: FewOrZero = 1
     views: Annotated[int, Field(ge=1, le=VIEWS)] = 1
     batch_size: Few = 8
@@ -43,7 +42,7 @@ class ReadOutOptions:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if self.read_out is not None and self.read_out not in get_args(ReadOut):
+        if self.read_out not in get_args(ReadOut):
             raise ValueError(
                 f"read_out {self.read_out!r} is unknown; choose one of {get_args(ReadOut)}"
             )

@@ -25,7 +25,7 @@ from pyro_stitchnet.posterior._queries import (
     trace_z,
 )
 from pyro_stitchnet.posterior.options import ReadOut
-from pyro_stitchnet.posterior.segmentation import choose_read_out, read
+from pyro_stitchnet.posterior.segmentation import check_read_out, read
 
 __all__ = ["Draws", "between", "from_prior", "level_effects", "redrawn", "sample"]
 
@@ -51,7 +51,7 @@ def sample(
     samples: int = 8,
     *,
     noise: bool = False,
-    read_out: ReadOut | None = None,
+    read_out: ReadOut = "posterior",
     batch_size: int = 8,
 ) -> Draws:
     """Draw labels, styles and reconstructions of slices from their posterior given x.
@@ -64,18 +64,17 @@ def sample(
             the styles from p(b, h, g, c | x, y, z). There the style that y picks is x itself, so
             that the stitched images equal the slice. Without noise a pixel takes its likeliest
             label and the mean of its style given z, so that the images differ by z alone.
-        read_out: of the labels, as in :class:`~pyro_stitchnet.posterior.ReadOutOptions`; with noise
-            "posterior" by default, which is p(y | x, z) for models without a classifier.
+        read_out: of the labels, as in :class:`~pyro_stitchnet.posterior.ReadOutOptions`.
         batch_size: slices per forward pass.
 
     Raises:
         ValueError: as :func:`~pyro_stitchnet.posterior.segment`.
     """
-    chosen = choose_read_out(net, read_out or ("posterior" if noise else None))
+    check_read_out(net, read_out)
 
     def draw(part: Tensor) -> Iterator[Draws]:
         for z1 in draws_of_z(net, part, samples):
-            drawn = _stitch(net.picture(z1), read(net, part, z1, chosen), noise)
+            drawn = _stitch(net.picture(z1), read(net, part, z1, read_out), noise)
             yield _given(drawn, part) if noise else drawn
 
     return _in_batches(net, x, samples, batch_size, draw)
@@ -234,7 +233,7 @@ def _draw_prior(
     noise: bool,
 ) -> Draws:
     """Draw one image per slice from p(z | the levels given)."""
-    choose_read_out(net, "prior")  # refuses a model without labels
+    check_read_out(net, "prior")  # refuses a model without labels
     program = poutine.condition(net.svae.model, data=given)
     with Tempered(temperature), pyro.plate("slices", shape[0], dim=-3):
         picture = net.picture(program(shape, net.objective))

@@ -11,7 +11,7 @@ from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.posterior._queries import draws_of_z, in_batches, mean
 from pyro_stitchnet.posterior.options import ReadOut, ReadOutOptions
 
-__all__ = ["Answer", "choose_read_out", "probabilities", "read", "segment", "style_gaps"]
+__all__ = ["Answer", "check_read_out", "probabilities", "read", "segment", "style_gaps"]
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ def segment(net: StitchNet, x: Tensor, options: ReadOutOptions | None = None) ->
             ``downsampling``), or the model lacks the read-out.
     """
     options = options or ReadOutOptions()
-    read_out = choose_read_out(net, options.read_out)
+    check_read_out(net, options.read_out)
 
     def query(view: Tensor) -> Tensor:
         return mean(
-            torch.stack([read(net, view, z1, read_out), net.picture(z1).styles.mean], 1)
+            torch.stack([read(net, view, z1, options.read_out), net.picture(z1).styles.mean], 1)
             for z1 in draws_of_z(net, view, options.samples)
         ).movedim(-1, 2)
 
@@ -83,7 +83,7 @@ def probabilities(net: StitchNet, x: Tensor, options: ReadOutOptions | None = No
         ValueError: as :func:`segment`.
     """
     options = options or ReadOutOptions()
-    read_out = choose_read_out(net, options.read_out)
+    check_read_out(net, read_out := options.read_out)
 
     def query(view: Tensor) -> Tensor:
         if read_out == "guide":
@@ -107,11 +107,11 @@ def style_gaps(styles: Tensor) -> dict[str, float]:
     }
 
 
-def choose_read_out(net: StitchNet, read_out: ReadOut | None) -> ReadOut:
-    """Return the read-out, the model's own by default.
+def check_read_out(net: StitchNet, read_out: ReadOut) -> None:
+    """Refuse a read-out that the model does not have.
 
     Raises:
-        ValueError: the model does not have it.
+        ValueError: the model has no labels, or no classifier for "guide".
     """
     if not net.config.stitched:
         raise ValueError(
@@ -119,7 +119,6 @@ def choose_read_out(net: StitchNet, read_out: ReadOut | None) -> ReadOut:
         )
     if read_out == "guide" and net.classifier is None:
         raise ValueError("this model has no q(y | x) to read; choose 'prior' or 'posterior'")
-    return read_out or ("posterior" if net.classifier else "prior")
 
 
 def read(net: StitchNet, x: Tensor, z1: Tensor, read_out: ReadOut) -> Tensor:

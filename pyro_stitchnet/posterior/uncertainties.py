@@ -10,7 +10,7 @@ from pyro_stitchnet.labels import LABELS
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.posterior._queries import draws_of_z, in_batches, mean
 from pyro_stitchnet.posterior.options import ReadOut, ReadOutOptions
-from pyro_stitchnet.posterior.segmentation import choose_read_out, read
+from pyro_stitchnet.posterior.segmentation import check_read_out, read
 
 __all__ = ["Uncertainty", "entropy", "uncertainty"]
 
@@ -60,7 +60,7 @@ def uncertainty(net: StitchNet, x: Tensor, options: ReadOutOptions | None = None
         ValueError: as :func:`~pyro_stitchnet.posterior.segment`, or ``samples`` is 0.
     """
     options = options or ReadOutOptions(samples=8)
-    chosen = choose_read_out(net, options.read_out)
+    check_read_out(net, options.read_out)
     read_outs: list[ReadOut] = ["prior", "posterior"]
     if net.classifier is not None:
         read_outs.append("guide")
@@ -71,13 +71,13 @@ def uncertainty(net: StitchNet, x: Tensor, options: ReadOutOptions | None = None
         def one_draw(z1: Tensor) -> Tensor:
             """Each read-out's probabilities, and the entropy of the chosen one."""
             p = {out: read(net, view, z1, out).movedim(-1, 1) for out in read_outs}
-            return torch.cat([*p.values(), entropy(p[chosen]).unsqueeze(1)], 1)
+            return torch.cat([*p.values(), entropy(p[options.read_out]).unsqueeze(1)], 1)
 
         return mean(one_draw(z1) for z1 in draws_of_z(net, view, options.samples))
 
     maps = in_batches(net, x, query, views=options.views, batch_size=options.batch_size)
     *by_read_out, expected = maps.split([len(LABELS)] * len(read_outs) + [1], 1)
-    p, expected = by_read_out[read_outs.index(chosen)], expected.squeeze(1)
+    p, expected = by_read_out[read_outs.index(options.read_out)], expected.squeeze(1)
     total = entropy(p)
     pairs = [(a - b).abs().sum(1) / 2 for a, b in itertools.combinations(by_read_out, 2)]
     return Uncertainty(

@@ -20,7 +20,7 @@ from pyro_stitchnet.data.preprocessing.steps import (
 from pyro_stitchnet.data.scans.stack import Stack
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.posterior import ReadOutOptions, probabilities, seeded, segment
-from pyro_stitchnet.posterior.segmentation import choose_read_out
+from pyro_stitchnet.posterior.segmentation import check_read_out
 from pyro_stitchnet.runtime.devices import choose_device
 from pyro_stitchnet.training import checkpoint
 from pyro_stitchnet.training.config import validated
@@ -82,7 +82,7 @@ class SliceSegmenter:
             ValueError: the model does not have the read-out.
         """
         options = options or ReadOutOptions()
-        choose_read_out(net, options.read_out)
+        check_read_out(net, options.read_out)
         self.net, self.preprocessing = net, preprocessing
         self.name, self.digest, self.info, self.options = name, digest, info or {}, options
 

@@ -4,7 +4,8 @@ A moving average of weights comes with a moving average of statistics, which are
 weights: evaluation mode then loses what training mode has (Izmailov et al. 2018).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -12,7 +13,7 @@ import torch
 from pyro_stitchnet.data.datasets.batches import Batch
 from pyro_stitchnet.training.learner import Learner
 
-__all__ = ["mode_gap", "recompute_statistics"]
+__all__ = ["batch_statistics", "mode_gap", "recompute_statistics"]
 
 T = TypeVar("T")
 
@@ -61,6 +62,29 @@ def mode_gap(learner: Learner, batch: Batch, step: int) -> float:
         for buffer, before in zip(learner.buffers(), buffers, strict=True):
             buffer.copy_(before)
     return _as_if_apart(learner, loss, training=False) - trained
+
+
+@contextmanager
+def batch_statistics(network: torch.nn.Module) -> Iterator[None]:
+    """Normalise by the statistics of each batch within, also in evaluation mode.
+
+    The running statistics stay as they are.
+    """
+    layers = [one for one in network.modules() if isinstance(one, torch.nn.BatchNorm2d)]
+    momenta = [layer.momentum for layer in layers]
+
+    def to_training(layer: torch.nn.Module, _: object) -> None:
+        layer.train()
+
+    hooks = [layer.register_forward_pre_hook(to_training) for layer in layers]
+    for layer in layers:
+        layer.momentum = 0.0
+    try:
+        yield
+    finally:
+        for layer, momentum, hook in zip(layers, momenta, hooks, strict=True):
+            hook.remove()
+            layer.momentum = momentum
 
 
 def _as_if_apart(learner: Learner, function: Callable[[], T], *, training: bool) -> T:

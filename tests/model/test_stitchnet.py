@@ -11,6 +11,7 @@ import torch
 from pyro import poutine
 from pyro.infer import Trace_ELBO
 from torch import Tensor
+from torch.nn import functional
 
 from pyro_stitchnet.labels import LABELS
 from pyro_stitchnet.model.bound import bound
@@ -305,3 +306,16 @@ def test_stays_on_its_device() -> None:
                 with poutine.block():
                     term.infer(x, picture, allowed, picture.log_pi)
                     term.observe(x, picture, allowed)
+
+
+def test_the_article_starts_with_gradients_a_hundredth_of_those_of_random_weights() -> None:
+    def norm(config: ModelConfig) -> float:
+        torch.manual_seed(0)
+        net = StitchNet(config)
+        x = torch.rand(2, 64, 64)
+        allowed = functional.one_hot(torch.randint(0, 4, x.shape), 4).bool()
+        bound(net, x, allowed).loss.backward()
+        gradients = [p.grad.norm() for p in net.svae.encoder.parameters() if p.grad is not None]
+        return float(torch.stack(gradients).norm())
+
+    assert norm(preset("article").model) < norm(ModelConfig()) / 100

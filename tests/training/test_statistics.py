@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 from torch import nn
 
@@ -11,7 +12,7 @@ from pyro_stitchnet.model.nn.norm import TwoRoleBatchNorm2d
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.presets import preset
 from pyro_stitchnet.training.run import learner_of
-from pyro_stitchnet.training.statistics import mode_gap, recompute_statistics
+from pyro_stitchnet.training.statistics import batch_statistics, mode_gap, recompute_statistics
 
 
 def batches(n: int) -> list[Batch]:
@@ -72,3 +73,15 @@ def test_both_roles_of_the_shared_mappings_get_their_own() -> None:
     own, other = buffer(norm, "running_mean"), buffer(norm, "generating_mean")
     assert not torch.equal(own, other)
     assert (other != 0).any()
+
+
+def test_within_batch_statistics_a_batch_is_normalised_by_its_own_in_evaluation_mode() -> None:
+    norm = TwoRoleBatchNorm2d(1)
+    x = 5 + 3 * torch.rand(2, 1, 64, 64)
+    with batch_statistics(nn.Sequential(norm)):
+        norm.eval()
+        within = norm(x)
+    assert abs(float(within.mean())) < 1e-3
+    assert float(within.std()) == pytest.approx(1, abs=1e-2)
+    torch.testing.assert_close(norm.eval()(x), x, rtol=1e-4, atol=1e-4)  # mean 0, variance 1
+    assert norm.momentum == 0.1

@@ -34,6 +34,8 @@ from pyro_stitchnet.runtime.provenance import provenance
 from pyro_stitchnet.training.config import TrainConfig
 from pyro_stitchnet.training.fit import fit
 from pyro_stitchnet.training.learner import ElboLearner, Learner
+from pyro_stitchnet.training.pretraining import pretrain
+from pyro_stitchnet.training.statistics import batch_statistics
 
 __all__ = ["Cell", "check_options", "run", "train_candidate"]
 
@@ -149,10 +151,9 @@ def _train_and_test(
     seconds = (time.monotonic() - begun) / len(tried)
     options, test = spec.read_out, slices["test"]
     device = next(learner.parameters()).device
-    style_columns: dict[str, float] = {}
+    generative: dict[str, float] = {}
     if isinstance(learner, ElboLearner):
-        with seeded(options.seed, device):
-            style_columns = style_metrics(learner.net, test, replace(options, views=1))
+        generative = _generative_columns(learner, test, device, options)
     columns = {
         **cell.key,
         "method": cell.entry.method,
@@ -164,7 +165,7 @@ def _train_and_test(
         "tried": json.dumps(tried),
         "seconds_training": seconds,
         "peak_gb": _peak_memory(device),
-        **style_columns,
+        **generative,
         **provenance(),
     }
     rows, scores = [], []
@@ -233,7 +234,7 @@ def train_candidate(
     if "learning_rate" in options:
         optimiser = replace(optimiser, learning_rate=options.pop("learning_rate"))
     torch.manual_seed(cell.seed)
-    learner = method.build(spec.weights, **options)
+    learner = method.build(None if cell.entry.random_start else spec.weights, **options)
     config = TrainConfig(
         data=spec.data,
         out=Path(),
@@ -250,6 +251,9 @@ def train_candidate(
         precision=spec.precision,
     )
     validation = slices["validation"] if cell.budget.validation else None
+    if cell.entry.pretrain_steps:
+        assert isinstance(learner, ElboLearner)
+        pretrain(learner.net, slices, replace(config, steps=cell.entry.pretrain_steps))
     state = fit(learner, slices, config, validation=validation)
     dice = [row["validation/dice"] for row in state.rows if "validation/dice" in row]
     return learner, max(dice, default=math.nan)
@@ -274,6 +278,27 @@ def _predictors(
 
     default = predictor("guide" if net.classifier else "prior")
     return {"": default, "posterior": predictor("posterior")}
+
+
+def _generative_columns(
+    learner: ElboLearner, test: Slices, device: torch.device, options: ReadOutOptions
+) -> dict[str, float]:
+    """Return the metrics of the styles, and the lesion Dice with the statistics of test batches.
+
+    Where that Dice differs from the posterior's, the running statistics do not fit the weights.
+    """
+    with seeded(options.seed, device):
+        columns = style_metrics(learner.net, test, replace(options, views=1))
+    posterior = _predictors(learner, test, options)["posterior"]
+    with batch_statistics(learner.net):
+        p = _predict(posterior, test, device, options)
+    scores = _scores(_decide(p, "likeliest", options), test)
+    dice = scores.groupby("lesion")["f1"].mean()
+    return {
+        **columns,
+        "dice_ggo_batch_statistics": dice["GGO"],
+        "dice_con_batch_statistics": dice["CON"],
+    }
 
 
 def _predict(

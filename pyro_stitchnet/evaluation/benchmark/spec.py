@@ -14,7 +14,7 @@ from pyro_stitchnet.posterior import ReadOutOptions
 from pyro_stitchnet.posterior.decision import Decision
 from pyro_stitchnet.presets import OptimiserConfig
 from pyro_stitchnet.runtime.devices import Precision
-from pyro_stitchnet.runtime.ranges import Count, Few, Seed, Share, check_ranges
+from pyro_stitchnet.runtime.ranges import Count, CountOrZero, Few, Seed, Share, check_ranges
 from pyro_stitchnet.training.config import check_keys, read_mapping, validated
 
 __all__ = ["Budget", "Entry", "Spec", "read_spec"]
@@ -32,6 +32,9 @@ class Entry:
         method: a key of :data:`~pyro_stitchnet.evaluation.benchmark.methods.METHODS`.
         unlabelled: whether it is trained on unlabelled slices too; by default if the method uses
             them.
+        random_start: whether MobileNetV2 starts with random weights, whatever the specification's.
+        pretrain_steps: steps in which the SVAE of a StitchNet learns the training slices without
+            labels, before the steps of every method.
         options: of the method. A list holds values to choose from on the validation fold.
     """
 
@@ -39,10 +42,13 @@ class Entry:
 
     method: str
     unlabelled: bool | None = None
+    random_start: bool = False
+    pretrain_steps: CountOrZero = 0
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse more combinations than anybody could train."""
+        """Check the ranges, and refuse more combinations than anybody could train."""
+        check_ranges(self)
         number = math.prod(len(v) for v in self.options.values() if isinstance(v, list))
         if not 1 <= number <= MOST_CANDIDATES:
             raise ValueError(
@@ -148,6 +154,10 @@ class Spec:
                     f"entries.{name}: {entry.method} does not use unlabelled slices; leave out "
                     "`unlabelled`"
                 )
+            if entry.pretrain_steps and not entry.method.startswith("stitchnet-"):
+                raise ValueError(
+                    f"entries.{name}: {entry.method} has no SVAE; leave out `pretrain_steps`"
+                )
             if len(entry.candidates()) > 1 and not all(b.validation for b in self.budgets):
                 raise ValueError(
                     f"entries.{name}: options cannot be chosen where a budget has no validation; "
@@ -159,7 +169,7 @@ class Spec:
                 raise ValueError(f"{name} must name at least one")
             if len(values) > len(set(values)):  # it would count twice
                 raise ValueError(f"{name} name one twice; leave out the second")
-        if self.read_out.read_out is not None or self.read_out.decision != "likeliest":
+        if self.read_out.read_out != "posterior" or self.read_out.decision != "likeliest":
             raise ValueError(
                 "read_out: leave out `read_out` and `decision`; several read-outs are tested, and "
                 "decisions are listed under `decisions`"

@@ -5,6 +5,8 @@ double H and W. Above 64 channels 3x3 convolutions become linear bottlenecks: 1x
 1x1 back to f.
 """
 
+import math
+
 from torch import Tensor, nn
 
 from pyro_stitchnet.model.nn.norm import norm, set_role
@@ -20,9 +22,12 @@ __all__ = [
     "Transpose",
     "Up",
     "UpStep",
+    "start_as_identity",
 ]
 
 BOTTLENECK_ABOVE = 64
+START_SCALE = 0.3
+"""Factor on the last weights of a :class:`Crush` that starts at a given deviation."""
 
 
 class ConvNormAct(nn.Sequential):
@@ -160,6 +165,15 @@ class Crush(nn.Module):
         trunk = self.trunk(d)
         return self.mean(trunk), self.log_variance(trunk)
 
+    def start_at(self, deviation: float) -> None:
+        """Start with means near 0 and standard deviations near ``deviation``."""
+        for branch, bias in ((self.mean, 0.0), (self.log_variance, 2 * math.log(deviation))):
+            last = branch[-1]
+            assert isinstance(last, nn.Conv2d)
+            assert last.bias is not None
+            last.weight.data.mul_(START_SCALE)
+            nn.init.constant_(last.bias, bias)
+
 
 class Expand(nn.Sequential):
     """Fig. 5c: z_i (N, 1, H, W) to d_i (N, f, H, W)."""
@@ -193,3 +207,18 @@ class Head(nn.Sequential):
         assert last.bias is not None
         hidden = smooth(down(features))
         return nn.functional.conv2d(hidden, last.weight[:first], last.bias[:first], padding=3)
+
+
+def start_as_identity(network: nn.Module) -> None:
+    """Set the last convolution of every :class:`ResBlock` to 0: the block starts as the identity.
+
+    Networks of many blocks are then as deep at the start as without them, and their gradients are
+    of the size of the loss (Goyal et al. 2017; Bachlechner et al., UAI 2021).
+    """
+    for block in network.modules():
+        if isinstance(block, ResBlock):
+            last = block.residual[-1]
+            assert isinstance(last, nn.Conv2d)
+            assert last.bias is not None
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)

@@ -236,3 +236,49 @@ def test_the_classifier_trained_on_labels_alone_is_the_unet_of_the_same_seed(
     assert unet.keys() == classifier.keys()
     for key, value in unet.items():
         torch.testing.assert_close(classifier[key], value, rtol=0, atol=0)
+
+
+def test_an_entry_may_start_from_random_weights(small: Callable[..., Spec]) -> None:
+    given, unet = [], METHODS["unet"]
+
+    def build(weights: str | None, **_: object) -> Learner:
+        given.append(weights)
+        return unet.build(None)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(METHODS, "unet", replace(unet, build=build))
+        for entry in (Entry("unet"), Entry("unet", random_start=True)):
+            spec = small(weights="some.pt", entries={"unet": entry})
+            cell = Cell("unet", entry, spec.budgets[0], fold=0, seed=0)
+            train_candidate(spec, cell, training_slices(spec), {})
+    assert given == ["some.pt", None]
+
+
+def test_the_svae_is_pretrained_and_then_the_stitchnet_trained(small: Callable[..., Spec]) -> None:
+    entry = Entry("stitchnet-tiny", pretrain_steps=2)
+    spec = small(entries={"tiny": entry}, steps=1, optimiser=OptimiserConfig(1e-3))
+    trained = {}
+    for name, pretrain_steps in (("new", 0), ("pretrained", 2)):
+        cell = Cell(
+            "tiny", replace(entry, pretrain_steps=pretrain_steps), spec.budgets[0], fold=0, seed=0
+        )
+        trained[name], _ = train_candidate(spec, cell, training_slices(spec), {})
+    nets = {name: learner.net for name, learner in trained.items()}
+    moved = {
+        part: max(
+            float((a - b).abs().max())
+            for a, b in zip(
+                getattr(nets["new"], part).parameters(),
+                getattr(nets["pretrained"], part).parameters(),
+                strict=True,
+            )
+        )
+        for part in ("svae", "heads")
+    }
+    # One step of Adam moves a weight by the rate at most: two such models differ by twice that.
+    assert moved["heads"] <= 2.1e-3 < moved["svae"]
+
+
+def test_a_network_without_svae_is_not_pretrained(small: Callable[..., Spec]) -> None:
+    with pytest.raises(ValueError, match="unet has no SVAE"):
+        small(entries={"unet": Entry("unet", pretrain_steps=2)})

@@ -18,6 +18,7 @@ from pyro_stitchnet.model.nn.blocks import (
     Transpose,
     Up,
     UpStep,
+    start_as_identity,
 )
 from pyro_stitchnet.model.nn.norm import TwoRoleBatchNorm2d, norm, set_role
 
@@ -102,6 +103,29 @@ def test_a_res_block_with_a_zero_last_convolution_is_the_identity(f: int) -> Non
     nn.init.zeros_(last.bias)
     assert torch.equal(block(x), before)
     assert torch.equal(x, before), "the block changed its input in place"
+
+
+@pytest.mark.parametrize("f", [16, 128])
+def test_every_res_block_of_a_network_starts_as_the_identity(f: int) -> None:
+    network = Expand(f)
+    start_as_identity(network)
+    blocks = [block for block in network.modules() if isinstance(block, ResBlock)]
+    assert len(blocks) == 5
+    for block in blocks:
+        channels = block.residual[0].num_features
+        x = torch.randn(2, channels, 6, 10)
+        assert block(x).equal(x)
+
+
+@pytest.mark.parametrize("deviation", [0.135, 0.5])
+def test_a_crush_starts_at_a_deviation(deviation: float) -> None:
+    torch.manual_seed(0)
+    crush = Crush(32)
+    crush.start_at(deviation)
+    with torch.no_grad():
+        mean, log_variance = crush(torch.randn(4, 32, 12, 12), generating=False)
+    assert mean.abs().mean() < 0.3
+    assert (log_variance / 2).exp().mean() == pytest.approx(deviation, rel=0.2)
 
 
 @pytest.mark.parametrize("block", [Smooth, LightSmooth, Transpose])
