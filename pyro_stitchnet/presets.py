@@ -97,7 +97,6 @@ PRESETS: Mapping[str, Preset] = {
             style_pool=16,
             classifier=True,
             anchored=True,
-            tempering=4.0,
         ),
         Objective(
             Guided(guide_weight=0, posterior_weight=0.05, posterior_warmup=200),

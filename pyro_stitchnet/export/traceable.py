@@ -7,7 +7,7 @@ from pyro_stitchnet.model.distributions import product_of_normals
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.model.svae import STRIDE, SVAE
 from pyro_stitchnet.posterior.options import ReadOut, ReadOutOptions
-from pyro_stitchnet.posterior.segmentation import check_read_out, read
+from pyro_stitchnet.posterior.segmentation import check_read_out, needs_z, read
 
 __all__ = ["TraceableModel", "mean_z1"]
 
@@ -35,13 +35,14 @@ class TraceableModel(nn.Module):
         self.read_out = ReadOutOptions(read_out).read_out
         check_read_out(net, self.read_out)
         self.net = net.eval()
-        self.stride = STRIDE if self.read_out == "guide" else STRIDE * net.config.downsampling
+        self.needs_z = needs_z(net, self.read_out)
+        self.stride = STRIDE * (net.config.downsampling if self.needs_z else 1)
 
     def forward(self, image: Tensor) -> Tensor:
         """Map slices (N, 1, H, W) in [0, 1] to label probabilities (N, K, H, W)."""
         x = image[:, 0]
-        if self.read_out == "guide":
-            return self.net.log_q(x).exp().movedim(-1, 1)
+        if not self.needs_z:
+            return read(self.net, x, None, self.read_out).movedim(-1, 1)
         z1 = mean_z1(self.net.svae, x)
         if self.read_out == "prior":
             return self.net.log_pi(z1).exp().movedim(-1, 1)

@@ -22,7 +22,6 @@ Channels = Annotated[tuple[Width, ...], Field(min_length=5, max_length=5)]
 Multiplier = Annotated[float, NO_BOOL, Field(gt=0, le=4)]
 Pool = Annotated[int, NO_BOOL, Field(ge=1, le=64)]
 Deviation = Annotated[float, NO_BOOL, Field(ge=0.01, le=10)]
-Exponent = Annotated[float, NO_BOOL, Field(ge=0, le=100)]
 
 
 @dataclass(frozen=True)
@@ -56,8 +55,6 @@ class ModelConfig:
         classifier: whether the guide has q(y | x), a U-Net over a MobileNetV2 of its own.
         anchored: whether the styles start at the grey values of their labels in the labelled
             slices; see `StitchNet.anchor`.
-        tempering: exponent of p(x | y, z) beside q(y | x) where the posterior separates GGO from
-            consolidation.
     """
 
     stitched: bool = True
@@ -77,7 +74,6 @@ class ModelConfig:
     style_pool: Pool = 1
     classifier: bool = False
     anchored: bool = False
-    tempering: Exponent = 1.0
 
     def __post_init__(self) -> None:
         """Check the ranges, and refuse options of labels in a model without labels."""

@@ -8,6 +8,7 @@ from pyro_stitchnet.labels import CONSOLIDATION, GGO, LABELS
 from pyro_stitchnet.model.anchoring import anchor_styles
 from pyro_stitchnet.model.config import ModelConfig
 from pyro_stitchnet.model.distributions import Stitched
+from pyro_stitchnet.model.levels import TissueLevels
 from pyro_stitchnet.model.likelihoods import FAMILIES, check_likelihood
 from pyro_stitchnet.model.memo import remembered
 from pyro_stitchnet.model.nn.blocks import Head, start_as_identity
@@ -38,6 +39,7 @@ class StitchNet(nn.Module):
         config: the :class:`~pyro_stitchnet.model.config.ModelConfig` that it was built from.
         svae: the hierarchy of z.
         classifier: the network of q(y | x), or None.
+        levels: what separates GGO from consolidation in a model with a classifier, or None.
         memo: keeps results within one pass; see :class:`~pyro_stitchnet.model.memo.Memo`.
     """
 
@@ -61,6 +63,7 @@ class StitchNet(nn.Module):
         check_likelihood(config.likelihood)
         # Before the SVAE: from one seed, q(y | x) starts with the weights of the baselines' U-Net.
         self.classifier = UNet(config.weights) if config.classifier else None
+        self.levels = TissueLevels() if config.classifier else None
         self.svae = SVAE(config)
         self.memo = self.svae.memo
         # The maps of p(y | z), then the first and the second parameter of each style. Pooled styles
@@ -188,25 +191,35 @@ class StitchNet(nn.Module):
     def log_posterior(self, z1: Tensor, x: Tensor, log_q: Tensor | None = None) -> Tensor:
         """log p(y | x, z) up to a constant, (N, H, W, K), by Bayes' rule through the styles.
 
-        With a classifier, q(y | x) decides where there is a lesion and Bayes' rule which one: a
-        product of q and p(x | y, z) to the power of the model's ``tempering``. Vessels are as
-        bright as lesions, so single pixels do not separate lesions from healthy lung.
+        With a classifier, q(y | x) decides where there is a lesion, and Bayes' rule which one; see
+        :meth:`log_separated`. Vessels are as bright as lesions, so that grey does not separate
+        lesions from healthy lung.
 
         Args:
             z1: the value of site z1.
             x: slices (N, H, W).
             log_q: log q(y | x), (N, H, W, K); the classifier's by default.
         """
-        picture = self.picture(z1)
-        if self.classifier is None:
-            return picture.joint(x)
+        return self.picture(z1).joint(x) if self.levels is None else self.log_separated(x, log_q)
+
+    def log_separated(self, x: Tensor, log_q: Tensor | None = None) -> Tensor:
+        """log q(y | x) with its infection divided into GGO and consolidation by Bayes' rule.
+
+        The evidence is the grey relative to the slice's tissue levels. Returns (N, H, W, K).
+
+        Args:
+            x: slices (N, H, W).
+            log_q: log q(y | x), (N, H, W, K); the classifier's by default.
+
+        Raises:
+            ValueError: the model has no classifier.
+        """
         log_q = self.log_q(x) if log_q is None else log_q
-        lesions = slice(GGO, CONSOLIDATION + 1)
-        scores = picture.styles.select(lesions).log_prob(x.unsqueeze(-1))
+        assert self.levels is not None  # there is a classifier
         infected = torch.logaddexp(log_q[..., GGO], log_q[..., CONSOLIDATION]).unsqueeze(-1)
-        weights = log_q[..., lesions] + self.config.tempering * scores
+        scores = self.levels(x, log_q.exp())
         # A log-softmax over a last axis of two is many times slower on CPUs.
-        denser = weights[..., 1:] - weights[..., :1]
+        denser = scores[..., 1:] - scores[..., :1]
         shares = [functional.logsigmoid(-denser), functional.logsigmoid(denser)]
         return torch.cat([log_q[..., :GGO], *(infected + share for share in shares)], -1)
 

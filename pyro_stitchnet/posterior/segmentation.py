@@ -11,7 +11,7 @@ from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.posterior._queries import draws_of_z, in_batches, mean
 from pyro_stitchnet.posterior.options import ReadOut, ReadOutOptions
 
-__all__ = ["Answer", "check_read_out", "probabilities", "read", "segment", "style_gaps"]
+__all__ = ["Answer", "check_read_out", "needs_z", "probabilities", "read", "segment", "style_gaps"]
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ def probabilities(net: StitchNet, x: Tensor, options: ReadOutOptions | None = No
     check_read_out(net, read_out := options.read_out)
 
     def query(view: Tensor) -> Tensor:
-        if read_out == "guide":
-            return net.log_q(view).exp().movedim(-1, 1)
+        if not needs_z(net, read_out):
+            return read(net, view, None, read_out).movedim(-1, 1)
         draws = draws_of_z(net, view, options.samples)
         if read_out == "prior":
             return mean(net.log_pi(z1).exp() for z1 in draws).movedim(-1, 1)
@@ -121,13 +121,22 @@ def check_read_out(net: StitchNet, read_out: ReadOut) -> None:
         raise ValueError("this model has no q(y | x) to read; choose 'prior' or 'posterior'")
 
 
-def read(net: StitchNet, x: Tensor, z1: Tensor, read_out: ReadOut) -> Tensor:
-    """The label probabilities of slices (N, H, W) given one draw of z: (N, H, W, K)."""
+def needs_z(net: StitchNet, read_out: ReadOut) -> bool:
+    """Whether a read-out depends on z."""
+    return read_out == "prior" or net.classifier is None
+
+
+def read(net: StitchNet, x: Tensor, z1: Tensor | None, read_out: ReadOut) -> Tensor:
+    """The label probabilities of slices (N, H, W) given one draw of z: (N, H, W, K).
+
+    ``z1`` may be None for a read-out that does not need z.
+    """
     if read_out == "guide":
         return net.log_q(x).exp()
+    if not needs_z(net, read_out):
+        return net.log_separated(x).exp()
+    assert z1 is not None
     if read_out == "prior":
         return net.picture(z1).log_pi.exp()
     log_p = net.log_posterior(z1, x)
-    if net.classifier is not None:
-        return log_p.exp()  # normalised already
     return log_p.movedim(-1, 0).softmax(0).movedim(0, -1)  # faster than over a short last axis

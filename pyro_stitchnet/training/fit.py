@@ -64,8 +64,8 @@ def fit(
         rank=fabric.global_rank,
         processes=fabric.world_size,
     )
-    if resume is None and config.start is None:
-        learner.begin(slices["labelled"])
+    if resume is None:
+        learner.begin(slices["labelled"], new=config.start is None)
     learner.to(fabric.device)
     state = State(learner, config.optimiser, fabric)
     if resume is not None:

@@ -20,7 +20,7 @@ from pyro_stitchnet.training.validation import active_levels, lesion_dice
 
 __all__ = ["ElboLearner", "Learner", "LossOutput", "ramp"]
 
-ANCHORS = 200  # slices
+MOST_SLICES = 200  # that grey values are learnt from
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,13 @@ class Learner(nn.Module):
     strong_views = 0
     uses_labels = True
 
-    def begin(self, labelled: SliceSet) -> None:
-        """Prepare new weights for training on these labelled slices."""
+    def begin(self, labelled: SliceSet, *, new: bool = True) -> None:
+        """Prepare for training on these labelled slices.
+
+        Args:
+            labelled: the slices.
+            new: whether the weights are new; else they are those of another model.
+        """
 
     def loss(self, batch: Batch, step: int) -> LossOutput:
         """Compute the loss of a batch.
@@ -101,13 +106,21 @@ class ElboLearner(Learner):
             return None
         return ClassifierLoss(labels.label_weight, labels.dice_weight)
 
-    def begin(self, labelled: SliceSet) -> None:
-        """Anchor the styles on up to some hundred slices, if the model's configuration has it."""
-        if not self.net.config.anchored:
+    def begin(self, labelled: SliceSet, *, new: bool = True) -> None:
+        """Learn the grey values of tissues from up to some hundred slices.
+
+        They are the levels of lesions, where the model has these, and the start of anchored styles.
+        """
+        net = self.net
+        if net.levels is None and not net.config.anchored:
             return
-        every = max(1, len(labelled) // ANCHORS)
+        every = max(1, len(labelled) // MOST_SLICES)
         images, sets = zip(*(labelled[i] for i in range(0, len(labelled), every)), strict=True)
-        self.net.anchor(torch.stack(images), allowed_sets(torch.stack(sets)))
+        x, allowed = torch.stack(images), allowed_sets(torch.stack(sets))
+        if net.levels is not None:
+            net.levels.fit(x, allowed)
+        if net.config.anchored and new:
+            net.anchor(x, allowed)
 
     def loss(self, batch: Batch, step: int) -> LossOutput:
         """The negative bound in nats per pixel, and the classifier's loss."""

@@ -71,7 +71,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     "option",
     [
-        "train --tempering", "train --steps", "train --minutes", "train --learning-rate",
+        "train --start-deviation", "train --steps", "train --minutes", "train --learning-rate",
         "train --width", "train --kl-weight", "train --paste", "train --processes",
         "train --label-weight", "train --seed", "sample --number", "sample --size",
         "sample --temperature", "styles --draws", "explain --draws", "evaluate --batch-size",

@@ -134,7 +134,7 @@ def test_a_checkpoint_without_a_part_is_refused(
         ("channels", "wide", "channels: "),
         ("width", 1e9, "width must be at most 4"),
         ("downsampling", 10**9, "downsampling must be at most"),
-        ("tempering", float("nan"), "tempering must be at least 0"),
+        ("start_deviation", float("nan"), "start_deviation must be"),
         ("norm", 3, "norm: "),
     ],
 )

@@ -1,15 +1,17 @@
-"""GGO and consolidation separated by brightness, inside a network's own infection mask."""
+"""GGO and consolidation separated by grey value, inside a network's own infection mask."""
 
 from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from pyro_stitchnet.data.datasets.slices import Slices
 from pyro_stitchnet.evaluation.baselines.base import Predictor, Supervised
-from pyro_stitchnet.labels import CONSOLIDATION, GGO, LESIONS
+from pyro_stitchnet.labels import CONSOLIDATION, GGO, LABELS, LESIONS
+from pyro_stitchnet.model.levels import TissueLevels
 
 __all__ = ["SplitByBrightness"]
 
@@ -18,23 +20,27 @@ TEMPER = 0.5  # exponent of the network's probability beside the Gaussians
 
 
 class SplitByBrightness(Supervised):
-    """A supervised network, with two more predictors that use the brightness of lesions.
+    """A supervised network, with three more predictors that use the grey values of lesions.
 
     ``threshold``: pixels that the network labels GGO or consolidation are consolidation if brighter
     than the threshold that best separates the two on the labelled slices (mean of both recalls).
     ``gaussian``: there, the network's probability to the power 1/2 times a Gaussian of brightness
     per lesion, with mean and deviation of the labelled slices. Brightness is blurred by .8 pixel.
-    The project's own: a simple alternative to a generative likelihood.
+    ``levels``: there, Gaussians of grey relative to the slice's tissue levels, see
+    :class:`~pyro_stitchnet.model.levels.TissueLevels`. The project's own: what a generative
+    likelihood must beat.
     """
 
     def predictors(self, labelled: Slices) -> Mapping[str, Predictor]:
-        """Return the network itself, ``threshold`` and ``gaussian``."""
+        """Return the network itself, ``threshold``, ``gaussian`` and ``levels``."""
         complete = labelled.take(np.flatnonzero(labelled.complete))
         truth, grey = complete.labels(), _blurred(complete.images)
         lesions = [grey[truth == label] for label in LESIONS]
         if min(map(len, lesions)) < 2:
             return {"": self.probabilities}
         cut = _best_cut(*lesions)
+        relative = TissueLevels().to(complete.images.device)
+        relative.fit(complete.images, one_hot(truth, len(LABELS)).bool())
         moments = [(float(g.mean()), float(g.std()) + 1e-3) for g in lesions]
 
         def threshold(x: Tensor) -> Tensor:
@@ -51,7 +57,17 @@ class SplitByBrightness(Supervised):
             ]
             return _split(p, torch.stack(scores, 1).softmax(1))
 
-        return {"": self.probabilities, "threshold": threshold, "gaussian": gaussian}
+        def levels(x: Tensor) -> Tensor:
+            p = self.probabilities(x)
+            scores = relative.to(x.device)(x, p.movedim(1, -1)).movedim(-1, 1)
+            return _split(p, scores.softmax(1))
+
+        return {
+            "": self.probabilities,
+            "threshold": threshold,
+            "gaussian": gaussian,
+            "levels": levels,
+        }
 
 
 def _blurred(x: Tensor) -> Tensor:

@@ -26,10 +26,10 @@ def test_lesions_are_separated_and_the_infection_mask_is_unchanged() -> None:
     labelled = slices()
     truth = labelled.labels()
     predictors = SplitByBrightness(OnlyGGO()).predictors(labelled)
-    assert list(predictors) == ["", "threshold", "gaussian"]
+    assert list(predictors) == ["", "threshold", "gaussian", "levels"]
     labels = {name: predict(labelled.images).argmax(1) for name, predict in predictors.items()}
     assert not (labels[""] == 3).any()
-    for name in ("threshold", "gaussian"):
+    for name in ("threshold", "gaussian", "levels"):
         inner = (slice(None), slice(20, 26), slice(20, 26))  # away from the blurred edge
         assert (labels[name][inner] == 3).all()
         assert torch.equal(labels[name] >= 2, labels[""] >= 2)

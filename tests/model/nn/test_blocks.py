@@ -112,8 +112,9 @@ def test_every_res_block_of_a_network_starts_as_the_identity(f: int) -> None:
     blocks = [block for block in network.modules() if isinstance(block, ResBlock)]
     assert len(blocks) == 5
     for block in blocks:
-        channels = block.residual[0].num_features
-        x = torch.randn(2, channels, 6, 10)
+        first = block.residual[0]
+        assert isinstance(first, TwoRoleBatchNorm2d)
+        x = torch.randn(2, first.num_features, 6, 10)
         assert block(x).equal(x)
 
 

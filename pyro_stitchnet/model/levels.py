@@ -1,0 +1,131 @@
+"""GGO or consolidation by grey relative to the slice's own lung and soft tissue.
+
+Pictures come with unknown windows, so that an absolute grey value tells little. As in unified
+segmentation (Ashburner & Friston, NeuroImage 2005) a slice has tissue levels of its own: l, that of
+its healthy lung, and t, that of its soft tissue. A lesion k has the grey value ::
+
+    x = l + r (t - l),    r ~ Normal(mean_k, deviation_k)
+
+where x is the slice smoothed inside the infection.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pyro_stitchnet.labels import BACKGROUND, HEALTHY, LESIONS
+
+__all__ = ["TissueLevels"]
+
+SOFT_TISSUE = 0.5
+"""Background is soft tissue where it is brighter, else air."""
+
+FEWEST = 50
+"""Pixels of a tissue from which its level in a slice is estimated."""
+
+LEAST_CONTRAST = 0.1
+"""The least difference of soft tissue from lung, in grey units."""
+
+SMOOTHING = 1 / 128
+"""Standard deviation of the smoothing, as a share of the slice's width."""
+
+RADIUS = 8
+"""Half-width of the kernel of the smoothing, in pixels."""
+
+
+class TissueLevels(nn.Module):
+    """The likelihood of GGO and consolidation given the slice's tissue levels.
+
+    Attributes:
+        mean: of r for GGO and consolidation, (2,).
+        deviation: of r, (2,).
+        usual: l and t of a slice that does not show enough of a tissue, (2,).
+        kernel: of the smoothing, (2 RADIUS + 1,).
+    """
+
+    mean: Tensor
+    deviation: Tensor
+    usual: Tensor
+    kernel: Tensor
+
+    def __init__(self) -> None:
+        """Start between the two tissues; :meth:`fit` learns from labelled slices."""
+        super().__init__()
+        self.register_buffer("mean", torch.tensor([0.25, 0.75]))
+        self.register_buffer("deviation", torch.tensor([0.2, 0.2]))
+        self.register_buffer("usual", torch.tensor([0.2, 0.8]))
+        self.register_buffer("kernel", _gaussian(1.0))
+
+    @torch.no_grad()
+    def fit(self, x: Tensor, allowed: Tensor) -> None:
+        """Learn the levels of lesions from the pixels that have one label.
+
+        A lesion of which fewer than two pixels are labelled keeps its numbers.
+
+        Args:
+            x: labelled slices (N, H, W) in [0, 1], of the size of those to segment.
+            allowed: labels that each pixel may have, bool (N, H, W, K).
+        """
+        self.kernel.copy_(_gaussian(SMOOTHING * x.shape[-1]))
+        p = (allowed & (allowed.sum(-1, keepdim=True) == 1)).float()
+        levels, seen = self._levels(x, p)
+        if seen.all(-1).any():
+            self.usual.copy_(levels[seen.all(-1)].mean(0))
+        r = self._relative(x, p)
+        for number, lesion in enumerate(LESIONS):
+            values = r[p[..., lesion] > 0]
+            if len(values) > 1:
+                self.mean[number] = values.mean()
+                self.deviation[number] = values.std().clamp_min(1e-2)
+
+    def forward(self, x: Tensor, p: Tensor) -> Tensor:
+        """Return the log-likelihood of both lesions, (N, H, W, 2).
+
+        Args:
+            x: slices (N, H, W) in [0, 1].
+            p: label probabilities (N, H, W, K); they say where the tissues and the infection are.
+        """
+        distance = (self._relative(x, p).unsqueeze(-1) - self.mean) / self.deviation
+        return -distance.square() / 2 - self.deviation.log()
+
+    def _relative(self, x: Tensor, p: Tensor) -> Tensor:
+        """Return r of every pixel, (N, H, W), as if it were a lesion's."""
+        lung, tissue = self._levels(x, p)[0].unbind(-1)
+        inside = p[..., list(LESIONS)].sum(-1).clamp_min(1e-6)
+        smooth = self._smoothed(x * inside) / self._smoothed(inside)
+        contrast = (tissue - lung).clamp_min(LEAST_CONTRAST)
+        return (smooth - lung[:, None, None]) / contrast[:, None, None]
+
+    def _levels(self, x: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+        """Return l and t of every slice, (N, 2), and whether the slice shows enough of each."""
+        likeliest = p == p.amax(-1, keepdim=True)
+        lung = likeliest[..., HEALTHY] & (p[..., HEALTHY] > 0)
+        tissue = likeliest[..., BACKGROUND] & (p[..., BACKGROUND] > 0) & (x > SOFT_TISSUE)
+        masks = torch.stack([lung, tissue], 1).flatten(2).float()  # (N, 2, pixels)
+        seen = masks.sum(-1) >= FEWEST
+        return torch.where(seen, _median(x.flatten(1).unsqueeze(1), masks), self.usual), seen
+
+    def _smoothed(self, x: Tensor) -> Tensor:
+        """Smooth slices (N, H, W); what lies outside counts as 0."""
+        x = functional.conv2d(x.unsqueeze(1), self.kernel[None, None, :, None], padding="same")
+        return functional.conv2d(x, self.kernel[None, None, None], padding="same").squeeze(1)
+
+
+def _median(x: Tensor, weights: Tensor) -> Tensor:
+    """Return the weighted median of values in [0, 1] over the last axis, to 1/4096.
+
+    By bisection, which exports to ONNX and needs no sorting; 0 where all weights are 0.
+    """
+    half = weights.sum(-1) / 2
+    low, high = torch.zeros_like(half), torch.ones_like(half)
+    for _ in range(12):
+        middle = (low + high) / 2
+        reached = (weights * (x <= middle.unsqueeze(-1))).sum(-1) >= half
+        low, high = torch.where(reached, low, middle), torch.where(reached, middle, high)
+    return (low + high) / 2
+
+
+def _gaussian(deviation: float) -> Tensor:
+    distance = torch.arange(-RADIUS, RADIUS + 1.0)
+    kernel = (-(distance.square()) / (2 * deviation**2)).exp()
+    return kernel / kernel.sum()

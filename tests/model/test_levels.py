@@ -1,0 +1,100 @@
+"""GGO and consolidation by grey relative to the slice's tissue levels."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from pyro_stitchnet.labels import CONSOLIDATION, GGO, HEALTHY
+from pyro_stitchnet.model.levels import FEWEST, TissueLevels, _median
+
+LUNG, TISSUE = 0.2, 0.8
+MEANS, SPREAD = (0.3, 0.7), 0.02  # of r
+
+
+@pytest.fixture
+def y() -> Tensor:
+    """Labels (2, 64, 64): soft tissue around a lung that holds a square of each lesion."""
+    y = torch.zeros(2, 64, 64, dtype=torch.long)
+    y[:, 8:56, 8:56] = HEALTHY
+    y[:, 16:28, 16:28] = GGO
+    y[:, 16:28, 36:48] = CONSOLIDATION
+    return y
+
+
+def picture(y: Tensor, gain: float = 1.0, offset: float = 0.0) -> Tensor:
+    torch.manual_seed(0)
+    r = torch.tensor([1.0, 0.0, *MEANS])[y] + SPREAD * torch.randn(y.shape)
+    return (gain * (LUNG + (TISSUE - LUNG) * r) + offset).clamp(0, 1)
+
+
+@pytest.fixture
+def levels(y: Tensor, one_hot: Callable[[Tensor], Tensor]) -> TissueLevels:
+    levels = TissueLevels()
+    levels.fit(picture(y), one_hot(y))
+    return levels
+
+
+def denser(scores: Tensor) -> Tensor:
+    return scores[..., 1] > scores[..., 0]
+
+
+def test_lesions_are_learnt_relative_to_the_slice(levels: TissueLevels) -> None:
+    assert levels.mean.tolist() == pytest.approx(MEANS, abs=0.02)
+    assert levels.usual.tolist() == pytest.approx([LUNG, TISSUE], abs=0.01)
+    assert (levels.deviation < 2 * SPREAD).all()
+
+
+def test_another_window_changes_nothing(
+    levels: TissueLevels, y: Tensor, one_hot: Callable[[Tensor], Tensor]
+) -> None:
+    """In the darker window consolidation is as bright as GGO in the other."""
+    p = one_hot(y).float()
+    lesion = y >= GGO
+    for gain, offset in ((1.0, 0.0), (0.7, 0.0), (0.7, 0.25)):
+        x = picture(y, gain, offset)
+        assert denser(levels(x, p))[lesion].equal(y[lesion] == CONSOLIDATION)
+
+
+def test_a_label_set_says_nothing_about_lesions(y: Tensor) -> None:
+    levels, before = TissueLevels(), TissueLevels()
+    allowed = torch.nn.functional.one_hot(y, 4).bool()
+    allowed[y >= GGO] = torch.tensor([False, False, True, True])
+    levels.fit(picture(y), allowed)
+    assert levels.mean.equal(before.mean)
+    assert levels.deviation.equal(before.deviation)
+    assert not levels.usual.equal(before.usual)
+
+
+def test_a_tissue_that_is_not_seen_has_its_usual_level(levels: TissueLevels, y: Tensor) -> None:
+    p = torch.nn.functional.one_hot(torch.full_like(y, CONSOLIDATION), 4).float()
+    x = picture(y)
+    found, seen = levels._levels(x, p)
+    assert not seen.any()
+    assert found.equal(levels.usual.expand(2, 2))
+    few = p.clone()
+    few.view(2, -1, 4)[:, : FEWEST - 1] = torch.tensor([0.0, 1, 0, 0])
+    assert not levels._levels(x, few)[1].any()
+
+
+def test_what_lies_outside_the_infection_does_not_count(
+    levels: TissueLevels, y: Tensor, one_hot: Callable[[Tensor], Tensor]
+) -> None:
+    p, x = one_hot(y).float(), picture(y)
+    other = torch.where(y == HEALTHY, x.clamp_max(LUNG), x)  # half of the lung darker, same median
+    scores, changed = levels(x, p), levels(other, p)
+    lesion = y >= GGO
+    torch.testing.assert_close(scores[lesion], changed[lesion], rtol=0.2, atol=0.2)
+
+
+def test_the_median_is_torchs() -> None:
+    torch.manual_seed(0)
+    x, inside = torch.rand(3, 1, 501), torch.rand(3, 2, 501) > 0.5
+    expected = torch.stack(
+        [
+            torch.stack([one[0][mask].median() for mask in two])
+            for one, two in zip(x, inside, strict=True)
+        ]
+    )
+    torch.testing.assert_close(_median(x, inside.float()), expected, rtol=0, atol=1e-3)
