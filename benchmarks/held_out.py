@@ -29,8 +29,9 @@ from pyro_stitchnet.evaluation.benchmark.report import lesion_dice
 from pyro_stitchnet.evaluation.tables import table_one
 from pyro_stitchnet.metrics.scores import slice_scores
 from pyro_stitchnet.metrics.statistics import paired
-from pyro_stitchnet.posterior.decision import Decision, decide, without_specks
-from pyro_stitchnet.posterior.views import VIEWS, average_views
+from pyro_stitchnet.posterior.decision import decide, without_specks
+from pyro_stitchnet.posterior.options import VIEWS, Decision
+from pyro_stitchnet.posterior.views import average_views
 from pyro_stitchnet.runtime.devices import choose_device
 from pyro_stitchnet.training import checkpoint
 

@@ -14,11 +14,14 @@ dark as air is left as it is.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pyro_stitchnet.data.scans.common import AIR
-from pyro_stitchnet.data.scans.stack import Stack
+
+if TYPE_CHECKING:
+    from pyro_stitchnet.data.scans.stack import Stack
 
 __all__ = ["without_fill"]
 
@@ -38,7 +41,7 @@ OUTSIDE_IF_CLIPPED = 0.95
 """The same for the largest value of the scan, which clipped tissue has too."""
 
 
-def without_fill(stack: Stack, limits: tuple[float, float]) -> Stack:
+def without_fill(stack: "Stack", limits: tuple[float, float]) -> "Stack":
     """Return a scan with air where its slices are filled outside the field of view.
 
     In Hounsfield units air is -1024, in other units black.
