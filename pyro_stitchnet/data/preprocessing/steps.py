@@ -321,8 +321,9 @@ class Preprocessing:
         from pyro_stitchnet.data.preprocessing.lungs import LUNG_METHODS  # imports scipy
 
         if self.lungs == "none":
-            for one in stack.slices:
-                yield np.ones(one.shape, bool)
+            shape = stack.slices[0].shape
+            for _ in range(len(stack)):
+                yield np.ones(shape, bool)
             return
         grey: Sequence[np.ndarray] | np.ndarray = stack.slices
         if not stack.hounsfield:
