@@ -108,9 +108,10 @@ def _shrunk(grey: np.ndarray, factor: int) -> np.ndarray:
 
 def _enlarged(mask: np.ndarray, factor: int, shape: tuple[int, ...]) -> np.ndarray:
     """Return a mask of :func:`_shrunk` on the slice's grid, its edge linearly interpolated."""
-    box = (0, 0, shape[1] / factor, shape[0] / factor)
+    rows, columns = shape
+    box = (0, 0, columns / factor, rows / factor)
     image = Image.fromarray(mask.view(np.uint8) * np.uint8(255))
-    return np.asarray(image.resize(shape[::-1], Image.Resampling.BILINEAR, box)) > 127
+    return np.asarray(image.resize((columns, rows), Image.Resampling.BILINEAR, box)) > 127
 
 
 def _large(masks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
