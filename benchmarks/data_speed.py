@@ -24,7 +24,7 @@ from monai.transforms import Transform
 from pyro_stitchnet.data.datasets.dataset import Dataset
 from pyro_stitchnet.data.datasets.prepare import prepare
 from pyro_stitchnet.data.phantoms.phantom import phantom_slices
-from pyro_stitchnet.data.preprocessing.steps import Preprocessing
+from pyro_stitchnet.data.preprocessing.steps import LungMethod, Preprocessing
 from pyro_stitchnet.data.scans.volume import axial_affine
 
 ARTICLE = 444_034
@@ -36,7 +36,7 @@ class Config:
     slices: int = 16  # of a volume
     side: int = 256  # of a slice before
     size: int = 352  # and after
-    lungs: str = "classical"
+    lungs: LungMethod = "classical"
     workers: int = 2
     rounds: int = 3
 

@@ -29,8 +29,9 @@ from pyro_stitchnet.evaluation.benchmark.report import lesion_dice
 from pyro_stitchnet.evaluation.tables import table_one
 from pyro_stitchnet.metrics.scores import slice_scores
 from pyro_stitchnet.metrics.statistics import paired
-from pyro_stitchnet.posterior.decision import Decision, decide, without_specks
-from pyro_stitchnet.posterior.views import VIEWS, average_views
+from pyro_stitchnet.posterior.decision import decide, without_specks
+from pyro_stitchnet.posterior.options import VIEWS, Decision
+from pyro_stitchnet.posterior.views import average_views
 from pyro_stitchnet.runtime.devices import choose_device
 from pyro_stitchnet.training import checkpoint
 
@@ -61,6 +62,8 @@ class Config:
     runs: tuple[Literal["labels", "guided"], ...] = ("labels", "guided")
     size: int = 192
     steps: int = 4000
+    samples: int = 8
+    views: int = VIEWS
     seed: int = 0
 
 
@@ -125,8 +128,9 @@ def scored(config: Config, fold: int) -> pd.DataFrame:
             read_out = READ_OUTS[line]
             tables = run / f"{test}-{read_out}-{decision}"
             if not (tables / "table.csv").exists():
-                options = ["--read-out", read_out, "--decision", rule, "--views", VIEWS]
-                options += ["--samples", 8, "--least-patch", patches * least_patch(config)]
+                options = ["--read-out", read_out, "--decision", rule, "--views", config.views]
+                options += ["--samples", config.samples]
+                options += ["--least-patch", patches * least_patch(config)]
                 data = folder / f"{test}.data"
                 stitchnet("evaluate", run / "model.pt", data, "--out", tables, *options)
             rows = pd.read_csv(tables / "scores.csv", dtype={"patient": str})
@@ -151,7 +155,7 @@ def split_by_brightness(config: Config, folder: Path, run: Path) -> list[pd.Data
     scores = []
     for name, predictor in SplitByBrightness(net.classifier).predictors(labelled).items():
         if name:
-            p = average_views(predictor, images, VIEWS).cpu()
+            p = average_views(predictor, images, config.views).cpu()
             for decision, (rule, patches) in DECISIONS.items():
                 labels = decide(without_specks(p, rule, patches * least_patch(config)), rule)
                 rows = slice_scores(test.labels(), labels, test.names, test.patients)

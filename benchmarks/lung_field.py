@@ -19,11 +19,13 @@ import pandas as pd
 import SimpleITK as sitk
 import tyro
 from PIL import Image
+from scipy import ndimage
 
 from pyro_stitchnet.data.phantoms.phantom import phantoms
 from pyro_stitchnet.data.preprocessing.lungs import LUNG_METHODS
 
 UNKNOWN = (1.0, 1.0, 1.0)
+ENLARGED = 8  # times, to the size of a clinical scan
 
 
 @dataclass
@@ -56,13 +58,19 @@ def volume_cases(folder: Path) -> Iterator[Case]:
         return
     image = sitk.ReadImage(folder / "ct-64.nrrd")
     regions = sitk.GetArrayFromImage(sitk.ReadImage(folder / "lm-64.nrrd")) & 255
-    yield Case(
-        "CIP volume, looked at",
-        sitk.GetArrayFromImage(image).astype(np.float32),
-        (regions > 0).astype(np.uint8),
-        image.GetSpacing()[::-1],
-        hounsfield=True,
-    )
+    slices, labels = sitk.GetArrayFromImage(image).astype(np.float32), (regions > 0).astype(float)
+    between, row, column = image.GetSpacing()[::-1]
+    name = "CIP volume, looked at"
+    yield Case(name, slices, labels, (between, row, column), hounsfield=True)
+    fine = (between, row / ENLARGED, column / ENLARGED)
+    noise = np.random.default_rng(0).normal(0, 30, (*enlarged(labels).shape,))
+    large = (enlarged(slices) + noise).astype(np.float32)
+    yield Case(f"{name}, {ENLARGED} times as fine", large, enlarged(labels) > 0.5, fine, True)
+
+
+def enlarged(slices: np.ndarray) -> np.ndarray:
+    zoom = (1, ENLARGED, ENLARGED)
+    return ndimage.zoom(slices, zoom, order=1, grid_mode=True, mode="nearest")
 
 
 def image_cases(folder: Path) -> Iterator[Case]:

@@ -19,7 +19,7 @@ from pyro_stitchnet.model.config import Likelihood
 from pyro_stitchnet.model.distributions import Stitched
 from pyro_stitchnet.model.likelihoods import FAMILIES
 from pyro_stitchnet.presets import preset
-from pyro_stitchnet.runtime.devices import make_fabric
+from pyro_stitchnet.runtime.fabric import make_fabric
 
 
 def growth(config: Config) -> None:

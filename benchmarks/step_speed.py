@@ -40,7 +40,8 @@ from pyro_stitchnet.model.label_terms import Enumerated, Marginal
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.posterior import ReadOut, ReadOutOptions, probabilities, segment
 from pyro_stitchnet.presets import preset
-from pyro_stitchnet.runtime.devices import Precision, make_fabric
+from pyro_stitchnet.runtime.devices import Precision
+from pyro_stitchnet.runtime.fabric import make_fabric
 from pyro_stitchnet.runtime.provenance import provenance
 from pyro_stitchnet.training.run import learner_of
 from pyro_stitchnet.training.state import State

@@ -18,7 +18,7 @@ from pyro_stitchnet.data.datasets.batches import TwoStreams
 from pyro_stitchnet.data.datasets.dataset import Dataset
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.presets import preset
-from pyro_stitchnet.runtime.devices import make_fabric
+from pyro_stitchnet.runtime.fabric import make_fabric
 from pyro_stitchnet.training import checkpoint
 from pyro_stitchnet.training.config import Precision
 from pyro_stitchnet.training.learner import ElboLearner

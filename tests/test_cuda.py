@@ -12,7 +12,7 @@ from pyro_stitchnet.model.bound import bound
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.posterior import AtMean, segment
 from pyro_stitchnet.presets import PRESETS, preset
-from pyro_stitchnet.runtime.devices import make_fabric
+from pyro_stitchnet.runtime.fabric import make_fabric
 from pyro_stitchnet.training import checkpoint
 from pyro_stitchnet.training.diagnostics import diagnose
 from pyro_stitchnet.training.learner import ElboLearner

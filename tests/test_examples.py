@@ -54,7 +54,8 @@ RUNS = {
     ),
     # The same fold twice is trained once.
     "benchmarks/held_out.py": (
-        ". --out h --weights None --size 64 --steps 1 --folds 0 0 --runs labels",
+        ". --out h --weights None --size 64 --steps 1 --folds 0 0 --runs labels --samples 1"
+        " --views 2",
         r"Dice",
     ),
     "benchmarks/lung_field.py": ("--patients 2 --shared nowhere", r"Dice"),
@@ -63,6 +64,7 @@ RUNS = {
         r"draws / one",
     ),
     "benchmarks/predict_speed.py": ("--slices 2 --size 64 --preset tiny", r"a slice|per slice"),
+    "benchmarks/prepare_speed.py": ("labelled --size 64", r"classical"),
     "benchmarks/processes.py": ("--size 64 --steps 1 --rounds 1 --per-process 1", r"slices/s"),
     "benchmarks/profile_step.py": (
         "--preset tiny --size 64 --batch 2 --steps 1 --device cpu",

@@ -1,6 +1,7 @@
 """The command line `stitchnet`: overview of the commands, dispatch and error messages.
 
-Only the module of the command that runs is imported. The overview imports neither torch nor Pyro.
+Only the module of the command that runs is imported. The overview and the help of a command import
+neither torch nor Pyro, except the help of `train`.
 """
 
 import difflib
@@ -48,12 +49,12 @@ COMMANDS: Mapping[str, Command] = {
         "datasets", "Summarise a dataset: counts, label shares, grey values, warnings, slices."
     ),
     "train": Command(
-        "models", "Train a model on a dataset and evaluate it on unseen patients.", True
+        "training", "Train a model on a dataset and evaluate it on unseen patients.", True
     ),
     "evaluate": Command(
-        "models", "Score a trained model on the labelled slices of a dataset.", True
+        "scores", "Score a trained model on the labelled slices of a dataset.", True
     ),
-    "benchmark": Command("models", "Train and test StitchNet and other methods alike.", True),
+    "benchmark": Command("scores", "Train and test StitchNet and other methods alike.", True),
     "sample": Command(
         "questions", "Sample slices, with labels and styles, from a trained model.", True
     ),

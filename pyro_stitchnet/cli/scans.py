@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from pyro_stitchnet.data.preprocessing.steps import LungMethod
 from pyro_stitchnet.posterior.options import ReadOutOptions
 from pyro_stitchnet.runtime.ranges import Count, Positive, Side, Weight, Workers
 
@@ -23,7 +24,7 @@ def predict(
     ],
     model: Path,
     out: Path,
-    lungs: Literal["classical", "lungmask", "none"] | None = None,
+    lungs: LungMethod | None = None,
     size: Side | None = None,
     options: Annotated[
         tyro.conf.OmitArgPrefixes[ReadOutOptions], tyro.conf.arg(name="read-out")

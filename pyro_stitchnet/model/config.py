@@ -5,13 +5,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pyro_stitchnet.model.nn.encoder import Wiring
 from pyro_stitchnet.runtime.ranges import NO_BOOL, check_ranges
 
-__all__ = ["Likelihood", "ModelConfig"]
+__all__ = ["Likelihood", "ModelConfig", "Wiring"]
 
 Likelihood = Literal["beta", "floored-beta", "bounded-beta", "discretised-logistic"]
 """Distribution of a pixel's grey value under one style."""
+
+Wiring = Literal["projected", "in-chain"]
+"""How the features are taken from MobileNetV2."""
 
 Width = Annotated[int, NO_BOOL, Field(ge=1, le=2048)]
 """Channels of a layer: two of 4096 have more weights than memory has room for."""

@@ -1,19 +1,14 @@
 """Labels from label probabilities."""
 
-import math
-from typing import Literal, get_args
-
 import numpy as np
 import torch
 from scipy import ndimage
 from torch import Tensor
 
 from pyro_stitchnet.labels import CONSOLIDATION, GGO
+from pyro_stitchnet.posterior.options import Decision, check_decision
 
-__all__ = ["LEAST_CUT", "Decision", "best_cut", "check_decision", "decide", "without_specks"]
-
-Decision = Literal["likeliest", "dice"]
-"""The likeliest label of each pixel, or the infection of greatest expected Dice."""
+__all__ = ["LEAST_CUT", "best_cut", "decide", "without_specks"]
 
 LEAST_CUT = 0.25
 """Lower bound of :func:`best_cut`; without it every slice would have some infection."""
@@ -76,18 +71,6 @@ def without_specks(p: Tensor, decision: Decision, least_patch: float) -> Tensor:
     new[:, GGO] += p[:, CONSOLIDATION] * specks
     new[:, CONSOLIDATION] *= ~specks
     return new
-
-
-def check_decision(decision: str, least_patch: float = 0) -> None:
-    """Check the options of :func:`decide` and :func:`without_specks`.
-
-    Raises:
-        ValueError: the decision is unknown, or ``least_patch`` is below 0 or not finite.
-    """
-    if decision not in get_args(Decision):
-        raise ValueError(f"decision {decision!r} is unknown; choose one of {get_args(Decision)}")
-    if not 0 <= least_patch < math.inf:
-        raise ValueError(f"least_patch must be a number of pixels, at least 0, got {least_patch}")
 
 
 def best_cut(p: Tensor) -> Tensor:

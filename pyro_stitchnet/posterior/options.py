@@ -1,18 +1,23 @@
 """How labels are read out of a model: the options shared by every command and function."""
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from pyro_stitchnet.posterior.decision import Decision, check_decision
-from pyro_stitchnet.posterior.views import VIEWS
 from pyro_stitchnet.runtime.ranges import Few, FewOrZero, Seed, Weight, check_ranges
 
-__all__ = ["ReadOut", "ReadOutOptions"]
+__all__ = ["VIEWS", "Decision", "ReadOut", "ReadOutOptions", "check_decision"]
 
 ReadOut = Literal["guide", "prior", "posterior"]
 """The source of label probabilities: q(y | x), p(y | z) or p(y | x, z)."""
+
+Decision = Literal["likeliest", "dice"]
+"""The likeliest label of each pixel, or the infection of greatest expected Dice."""
+
+VIEWS = 8
+"""Flips and quarter turns of a square."""
 
 
 @dataclass(frozen=True)
@@ -48,3 +53,15 @@ class ReadOutOptions:
             )
         check_ranges(self)
         check_decision(self.decision, self.least_patch)
+
+
+def check_decision(decision: str, least_patch: float = 0) -> None:
+    """Check the options of a decision, see :mod:`~pyro_stitchnet.posterior.decision`.
+
+    Raises:
+        ValueError: the decision is unknown, or ``least_patch`` is below 0 or not finite.
+    """
+    if decision not in get_args(Decision):
+        raise ValueError(f"decision {decision!r} is unknown; choose one of {get_args(Decision)}")
+    if not 0 <= least_patch < math.inf:
+        raise ValueError(f"least_patch must be a number of pixels, at least 0, got {least_patch}")

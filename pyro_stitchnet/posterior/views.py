@@ -5,10 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["VIEWS", "average_views"]
+from pyro_stitchnet.posterior.options import VIEWS
 
-VIEWS = 8
-"""Flips and quarter turns of a square."""
+__all__ = ["average_views"]
 
 
 def average_views(function: Callable[[Tensor], Tensor], x: Tensor, views: int) -> Tensor:

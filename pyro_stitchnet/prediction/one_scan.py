@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pyro_stitchnet.data.preprocessing.steps import LungMethod
 from pyro_stitchnet.data.scans.nifti import write_nifti
 from pyro_stitchnet.data.scans.not_scans import refuse_label_map, refuse_result
 from pyro_stitchnet.data.scans.privacy import identifiers, without_identifiers, without_paths
@@ -58,7 +59,7 @@ class ModelSource:
     path: Path
     device: str = "auto"
     options: ReadOutOptions | None = None
-    lungs: str | None = None
+    lungs: LungMethod | None = None
     size: int | None = None
     digest: str = ""
 

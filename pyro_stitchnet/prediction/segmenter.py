@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pyro_stitchnet.data.preprocessing.steps import LungMethod
 from pyro_stitchnet.data.scans.volume import Volume
 from pyro_stitchnet.posterior import ReadOutOptions
 from pyro_stitchnet.prediction.segmentation import Segmentation, segment_scan
@@ -43,7 +44,7 @@ def load(
     *,
     device: str = "auto",
     options: ReadOutOptions | None = None,
-    lungs: str | None = None,
+    lungs: LungMethod | None = None,
     size: int | None = None,
 ) -> Segmenter:
     """Read a trained model, ready to segment scans.

@@ -12,6 +12,7 @@ import torch
 
 from pyro_stitchnet.data.datasets.slices import from_bytes
 from pyro_stitchnet.data.preprocessing.steps import (
+    LungMethod,
     Placement,
     PreparedSlice,
     Preprocessing,
@@ -93,7 +94,7 @@ class SliceSegmenter:
         *,
         device: str = "auto",
         options: ReadOutOptions | None = None,
-        lungs: str | None = None,
+        lungs: LungMethod | None = None,
         size: int | None = None,
     ) -> Self:
         """Read a trained model and its preprocessing.
@@ -158,7 +159,7 @@ class SliceSegmenter:
 
 
 def trained_preprocessing(
-    path: Path, info: Mapping[str, Any], *, lungs: str | None, size: int | None
+    path: Path, info: Mapping[str, Any], *, lungs: LungMethod | None, size: int | None
 ) -> Preprocessing:
     """The preprocessing of a checkpoint's training data.
 

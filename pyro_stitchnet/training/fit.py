@@ -6,7 +6,7 @@ from lightning_fabric import Fabric
 
 from pyro_stitchnet.data.datasets.batches import TwoStreams
 from pyro_stitchnet.data.datasets.slices import Slices, SliceSet
-from pyro_stitchnet.runtime.devices import make_fabric
+from pyro_stitchnet.runtime.fabric import make_fabric
 from pyro_stitchnet.training.callbacks import Callback, StateKeeper
 from pyro_stitchnet.training.config import TrainConfig
 from pyro_stitchnet.training.learner import Learner

@@ -20,7 +20,7 @@ from pyro_stitchnet.model.objective import Objective
 from pyro_stitchnet.model.slice_vae import SliceVAE
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.runtime.checksums import sha256, write_json
-from pyro_stitchnet.runtime.devices import is_first, make_fabric
+from pyro_stitchnet.runtime.fabric import is_first, make_fabric
 from pyro_stitchnet.runtime.files import refuse_others, remove_unfinished, write_atomically
 from pyro_stitchnet.runtime.locks import check_free, only_run
 from pyro_stitchnet.runtime.provenance import provenance

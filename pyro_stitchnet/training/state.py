@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyro_stitchnet.presets import OptimiserConfig
 from pyro_stitchnet.runtime import torch_files
-from pyro_stitchnet.runtime.devices import make_fabric
+from pyro_stitchnet.runtime.fabric import make_fabric
 from pyro_stitchnet.runtime.threads import chosen_by_user
 from pyro_stitchnet.training import checkpoint
 from pyro_stitchnet.training.average import Average

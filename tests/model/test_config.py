@@ -4,9 +4,9 @@ from typing import Any, get_args
 
 import pytest
 
-from pyro_stitchnet.model.config import Likelihood, ModelConfig
+from pyro_stitchnet.model.config import Likelihood, ModelConfig, Wiring
 from pyro_stitchnet.model.likelihoods import FAMILIES
-from pyro_stitchnet.model.nn.encoder import MobileNetPyramid, Wiring
+from pyro_stitchnet.model.nn.encoder import MobileNetPyramid
 
 
 @pytest.mark.parametrize("labels", [{"classifier": True}, {"anchored": True}, {"style_pool": 16}])

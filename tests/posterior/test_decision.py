@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from pyro_stitchnet.labels import CONSOLIDATION, GGO, HEALTHY
-from pyro_stitchnet.posterior.decision import LEAST_CUT, Decision, best_cut, decide, without_specks
+from pyro_stitchnet.posterior.decision import LEAST_CUT, best_cut, decide, without_specks
+from pyro_stitchnet.posterior.options import Decision
 
 
 def of(infected: torch.Tensor, consolidated: float | torch.Tensor = 0.25) -> torch.Tensor:

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyro_stitchnet.posterior.views import VIEWS, _back, _view, average_views
+from pyro_stitchnet.posterior.options import VIEWS
+from pyro_stitchnet.posterior.views import _back, _view, average_views
 
 
 def test_the_eight_views_differ_and_have_an_inverse() -> None:

@@ -13,7 +13,8 @@ from pyro_stitchnet.data.scans.volume import Volume
 from pyro_stitchnet.labels import CONSOLIDATION
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.posterior import ReadOutOptions
-from pyro_stitchnet.posterior.decision import Decision, decide, without_specks
+from pyro_stitchnet.posterior.decision import decide, without_specks
+from pyro_stitchnet.posterior.options import Decision
 from pyro_stitchnet.prediction.maps import slice_maps
 from pyro_stitchnet.prediction.slice_segmenter import SliceResult, SliceSegmenter
 

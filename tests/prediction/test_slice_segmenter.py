@@ -75,6 +75,6 @@ def test_options_that_do_not_fit_the_model_are_refused(model: Path) -> None:
     with pytest.raises(ValueError, match="no q"):
         load(model, options=ReadOutOptions(read_out="guide"))
     with pytest.raises(ValueError, match="lungs 'x' is unknown"):
-        load(model, lungs="x")
+        load(model, lungs="x")  # type: ignore[arg-type]
     assert load(model).preprocessing.window == (-1250.0, 250.0)
     assert load(model, lungs="none").preprocessing.lungs == "none"

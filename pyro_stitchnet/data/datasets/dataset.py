@@ -7,17 +7,17 @@
     DIR/manifest.csv     a row for each slice, see pyro_stitchnet.data.datasets.shards.MANIFEST
     DIR/skipped.csv      scans left out, and the reason
     DIR/shards/00000/    see pyro_stitchnet.data.datasets.shards
+
+torch is imported when slices are read: `prepare` makes datasets without it.
 """
 
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
 
 from pyro_stitchnet.data.datasets.shards import (
     ROWS,
@@ -26,8 +26,12 @@ from pyro_stitchnet.data.datasets.shards import (
     check_tables,
     read_table,
 )
-from pyro_stitchnet.data.datasets.slices import Slices, from_bytes
 from pyro_stitchnet.runtime.checksums import read_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pyro_stitchnet.data.datasets.slices import Slices
 
 __all__ = ["FORMAT", "ROWS", "SKIPPED", "Dataset"]
 
@@ -104,12 +108,16 @@ class Dataset:
         """Return the number of slices."""
         return len(self.manifest)
 
-    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, i: int) -> "tuple[Tensor, Tensor]":
         """Return grey values in [0, 1], float32 (S, S), and label sets as bits, uint8 (S, S).
 
         Raises:
             ValueError: the slice's shard is damaged.
         """
+        import torch
+
+        from pyro_stitchnet.data.datasets.slices import from_bytes
+
         number, row, crc32 = (int(self.manifest[k].iat[i]) for k in ("shard", "row", "crc32"))
         if number not in self._shards:
             self._shards[number] = Shard(self.folder, number, self.size)
@@ -124,8 +132,12 @@ class Dataset:
         part.manifest = part.manifest.reset_index(drop=True)
         return part
 
-    def load(self) -> Slices:
+    def load(self) -> "Slices":
         """Read all slices into memory."""
+        import torch
+
+        from pyro_stitchnet.data.datasets.slices import Slices
+
         if not len(self):
             empty = torch.empty(0, self.size, self.size)
             return Slices(empty, empty.byte(), [], [])

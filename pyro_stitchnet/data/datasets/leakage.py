@@ -43,9 +43,10 @@ def perceptual_hash(image: np.ndarray) -> str:
     Raises:
         ValueError: the image has another shape or other values.
     """
-    if image.ndim != 2 or not image.size or not ((image >= 0) & (image <= 1)).all():
+    least, greatest = (image.min(), image.max()) if image.size else (np.nan, np.nan)
+    if image.ndim != 2 or not (least >= 0 and greatest <= 1):
         raise ValueError("an image must be grey values in [0, 1], (H, W)")
-    if image.min() == image.max():
+    if least == greatest:
         return "0" * 64
     grey = Image.fromarray(to_bytes(image))
     return np.packbits(imagehash.phash(grey, hash_size=16).hash).tobytes().hex()

@@ -244,7 +244,7 @@ def _row(job: Job, stack: Stack, one: PreparedSlice) -> dict[str, object]:
     """Return a slice's row of the manifest, without its place in a shard."""
     scan = job.scan
     between, row, column = stack.spacing
-    sets = set(np.unique(one.label_sets).tolist())
+    sets = set(np.flatnonzero(np.bincount(one.label_sets.ravel())).tolist())
     rule_sets = _rule_sets(job, one.index)
     # A mask that leaves pixels out says what it can tell by its other values.
     can_occur = rule_sets - {ALL_LABELS} | sets

@@ -185,6 +185,7 @@ def write_shard(
             chunks=(1, *size),
             shards=(max(n, 1), *size),
             compressors=ZstdCodec(level=3, checksum=True),
+            config={"write_empty_chunks": True},  # there are none, and to look for them takes time
         )[:] = slices
         crc32 = [zlib.crc32(np.ascontiguousarray(one).data) for one in slices]
         write_table(rows.assign(crc32=crc32), temporary / ROWS)

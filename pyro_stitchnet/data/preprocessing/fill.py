@@ -14,11 +14,14 @@ dark as air is left as it is.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pyro_stitchnet.data.scans.common import AIR
-from pyro_stitchnet.data.scans.stack import Stack
+
+if TYPE_CHECKING:
+    from pyro_stitchnet.data.scans.stack import Stack
 
 __all__ = ["without_fill"]
 
@@ -38,7 +41,7 @@ OUTSIDE_IF_CLIPPED = 0.95
 """The same for the largest value of the scan, which clipped tissue has too."""
 
 
-def without_fill(stack: Stack, limits: tuple[float, float]) -> Stack:
+def without_fill(stack: "Stack", limits: tuple[float, float]) -> "Stack":
     """Return a scan with air where its slices are filled outside the field of view.
 
     In Hounsfield units air is -1024, in other units black.
@@ -56,7 +59,7 @@ def without_fill(stack: Stack, limits: tuple[float, float]) -> Stack:
 
 
 class _Filled(Sequence[np.ndarray]):
-    """Slices (R, C) whose fill is replaced when they are read."""
+    """Slices (R, C) whose fill is replaced when they are read; the last one is kept."""
 
     def __init__(
         self,
@@ -68,17 +71,23 @@ class _Filled(Sequence[np.ndarray]):
     ) -> None:
         self._slices, self._air = slices, air
         self._darkest, self._largest, self._least = darkest, largest, least
+        self._last: tuple[int, np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(self._slices)
 
     def __getitem__(self, i):  # type: ignore[no-untyped-def]
+        if self._last is None or self._last[0] != i:
+            self._last = i, self._read(i)
+        return self._last[1]
+
+    def _read(self, i: int) -> np.ndarray:
         grey = self._slices[i]
         for value in {float(grey[row, column]) for row in (0, -1) for column in (0, -1)}:
             if value > self._darkest:
                 share = OUTSIDE_IF_CLIPPED if value >= self._largest else OUTSIDE
-                fill = _fill(grey, value, share)
-                if fill.sum() >= self._least:
+                fill = _fill(grey, value, share, self._least)
+                if fill is not None:
                     grey = np.where(fill, np.float32(self._air), grey)
         return grey
 
@@ -86,25 +95,32 @@ class _Filled(Sequence[np.ndarray]):
         return (self[i] for i in range(len(self)))
 
 
-def _fill(grey: np.ndarray, value: float, share: float) -> np.ndarray:
-    """Return the pixels of the fill that has this value, bool (R, C).
+def _fill(grey: np.ndarray, value: float, share: float, least: float) -> np.ndarray | None:
+    """Return the pixels of the fill that has this value, bool (R, C); None if there is none.
 
     Args:
         grey: a slice.
         value: of one of its corners.
         share: of the fill that must lie outside the convex hull of the rest.
+        least: number of pixels of a fill.
     """
+    equal = grey == value
+    if np.count_nonzero(equal) < least:  # as in most slices; what follows takes much longer
+        return None
     from scipy import ndimage  # slow to import, and few scans have a fill
 
     from pyro_stitchnet.data.preprocessing.lungs import convex_hull
 
-    parts, n = ndimage.label(grey == value)
+    parts, n = ndimage.label(equal)
     at_border = np.zeros(n + 1, bool)
     for edge in (parts[0], parts[-1], parts[:, 0], parts[:, -1]):
         at_border[edge] = True
     at_border[0] = False
     fill: np.ndarray = at_border[parts]
-    if fill.all():
+    size = np.count_nonzero(fill)
+    if size < least:
+        return None
+    if size == fill.size:
         return fill
     outside = fill & ~convex_hull(~fill)
-    return outside if outside.sum() >= share * fill.sum() else np.zeros_like(fill)
+    return outside if np.count_nonzero(outside) >= max(least, share * size) else None

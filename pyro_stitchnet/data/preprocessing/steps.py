@@ -8,7 +8,7 @@ The article's steps are one function each: :func:`window`, the lung field
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from PIL import Image
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LUNG_WINDOW",
+    "LungMethod",
     "Placement",
     "PreparedSlice",
     "Preprocessing",
@@ -35,6 +36,9 @@ __all__ = [
     "window",
     "zero_outside",
 ]
+
+LungMethod = Literal["classical", "lungmask", "none"]
+"""The lung methods, see :class:`Preprocessing`."""
 
 LUNG_WINDOW = (-1250.0, 250.0)
 """The lung window of Ma et al. (2020, Zenodo 3757476), in HU."""
@@ -235,7 +239,7 @@ class Preprocessing:
 
     size: Side = 352
     window: tuple[GreyValue, GreyValue] = LUNG_WINDOW
-    lungs: str = "classical"
+    lungs: LungMethod = "classical"
     opening: Millimetres = 2.0
     closing: Millimetres = 4.0
     margin: Millimetres = 5.0
@@ -244,16 +248,12 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
-        from pyro_stitchnet.data.preprocessing.lungs import LUNG_METHODS  # imports scipy
-
         if self.size < 32 or self.size % 32:
             raise ValueError(f"size {self.size} is not a positive multiple of 32")
         if not self.window[0] < self.window[1]:
             raise ValueError(f"window {self.window}: the first value must be below the second")
-        if self.lungs not in ("none", *LUNG_METHODS):
-            raise ValueError(
-                f"lungs {self.lungs!r} is unknown; choose one of none, {', '.join(LUNG_METHODS)}"
-            )
+        if self.lungs not in (known := get_args(LungMethod)):
+            raise ValueError(f"lungs {self.lungs!r} is unknown; choose one of {', '.join(known)}")
         check_ranges(self)
 
     def slices(
@@ -321,8 +321,9 @@ class Preprocessing:
         from pyro_stitchnet.data.preprocessing.lungs import LUNG_METHODS  # imports scipy
 
         if self.lungs == "none":
-            for one in stack.slices:
-                yield np.ones(one.shape, bool)
+            shape = stack.slices[0].shape
+            for _ in range(len(stack)):
+                yield np.ones(shape, bool)
             return
         grey: Sequence[np.ndarray] | np.ndarray = stack.slices
         if not stack.hounsfield:

@@ -26,7 +26,8 @@ from pyro_stitchnet.metrics.calibration import calibration
 from pyro_stitchnet.metrics.distances import hausdorff95
 from pyro_stitchnet.metrics.scores import INFECTION, slice_scores
 from pyro_stitchnet.posterior import ReadOut, ReadOutOptions, probabilities, seeded
-from pyro_stitchnet.posterior.decision import Decision, decide, without_specks
+from pyro_stitchnet.posterior.decision import decide, without_specks
+from pyro_stitchnet.posterior.options import Decision
 from pyro_stitchnet.posterior.views import average_views
 from pyro_stitchnet.presets import OptimiserConfig
 from pyro_stitchnet.runtime.locks import only_run

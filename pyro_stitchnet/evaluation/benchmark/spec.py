@@ -11,7 +11,7 @@ from pydantic import ConfigDict
 
 from pyro_stitchnet.evaluation.benchmark.methods import METHODS
 from pyro_stitchnet.posterior import ReadOutOptions
-from pyro_stitchnet.posterior.decision import Decision
+from pyro_stitchnet.posterior.options import Decision
 from pyro_stitchnet.presets import OptimiserConfig
 from pyro_stitchnet.runtime.devices import Precision
 from pyro_stitchnet.runtime.ranges import Count, CountOrZero, Few, Seed, Share, check_ranges

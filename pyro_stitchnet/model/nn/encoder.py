@@ -5,7 +5,6 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +15,7 @@ from pyro_stitchnet.model.nn.norm import BatchNorm2d
 from pyro_stitchnet.runtime import torch_files
 from pyro_stitchnet.runtime.checksums import sha256
 
-__all__ = ["MobileNetPyramid", "Wiring", "load_imagenet_weights"]
-
-Wiring = Literal["projected", "in-chain"]
-"""How the features are taken from MobileNetV2, see :class:`MobileNetPyramid`."""
+__all__ = ["MobileNetPyramid", "load_imagenet_weights"]
 
 # torchvision names a file of weights after the beginning of its SHA-256.
 NAMED = re.compile(r"-([0-9a-f]{8,64})\.pth?$")
@@ -47,7 +43,7 @@ class MobileNetPyramid(nn.Module):
         self,
         channels: Sequence[int] = (32, 64, 128, 256, 512),
         *,
-        wiring: Wiring = "projected",
+        wiring: str = "projected",
         weights: str | os.PathLike[str] | None = None,
         width: float = 1.0,
         norm_kind: str = "batch",

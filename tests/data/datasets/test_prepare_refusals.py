@@ -226,6 +226,7 @@ def test_scans_that_end_or_hang_their_process_cost_themselves_only(
     assert set(reasons) == {"dies.png", "hangs.png"}
     assert re.search(r"dies\.png: its worker process died \(SIGSEGV", reasons["dies.png"])
     assert re.search(r"hangs\.png: took longer than 12 s; .*--time-limit", reasons["hangs.png"])
+    folder = image_folder(tmp_path / "strict_in", [0, 1], names=names[:-1])  # none that hangs again
     with pytest.raises(ValueError, match=r"^\S+dies\.png: its worker process died \(SIGSEGV"):
         prepared(folder, out=tmp_path / "strict", **options)
 

@@ -148,9 +148,10 @@ def test_a_shard_with_another_description_is_named(folder: Path, text: str) -> N
 
 def test_a_slice_that_was_not_written_is_missing(tmp_path: Path) -> None:
     slices = stored(0, 3)
-    slices[1] = 0  # Zarr does not store chunks of zeros
     (tmp_path / "shards").mkdir()
     write(tmp_path, 0, slices)
+    array = zarr.open_array(tmp_path / "shards" / "00000" / "slices", mode="r+")
+    array[1] = 0  # Zarr does not store chunks of zeros
     shard = Shard(tmp_path, 0, SIZE)
     assert (read(shard, 0, 3, 2) == slices[2]).all()
     with pytest.raises(ValueError, match=r"00000: damaged \(a slice is missing\).*prepare again"):

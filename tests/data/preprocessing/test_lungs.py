@@ -128,6 +128,16 @@ def test_half_the_spacing_on_twice_the_pixels_is_the_same() -> None:
     assert dice(fine, coarse.repeat(2, 0).repeat(2, 1)) > 0.97
 
 
+@pytest.mark.parametrize("phantom", PHANTOMS[::6])
+def test_the_field_of_a_fine_image_has_a_fine_edge(phantom: Phantom) -> None:
+    """Three by three pixels are averaged, of sides that are no multiples of three."""
+    truth = ndimage.zoom((phantom.labels > 0).astype(float), 5, order=1)[:-1, 1:] > 0.5
+    found = field(ndimage.zoom(phantom.image, 5, order=1)[:-1, 1:])
+    assert dice(found, truth) > dice(field(phantom.image), phantom.labels > 0) - 0.005
+    rows = np.diff(found.astype(int), axis=0).nonzero()[0]
+    assert all((rows % 3 == rest).any() for rest in range(3))
+
+
 @given(hnp.arrays(bool, (5, 7)), st.integers(1, 9), st.integers(2, 60))
 @settings(derandomize=True, deadline=None)
 def test_the_computed_region_contains_all_changes(

@@ -272,7 +272,7 @@ def test_bytes_are_the_nearest_of_256_levels(image: np.ndarray) -> None:
     [
         ({"size": 100}, "multiple of 32"),
         ({"window": (1.0, 1.0)}, "below the second"),
-        ({"lungs": "clasical"}, "choose one of none, classical"),
+        ({"lungs": "clasical"}, "choose one of classical, lungmask"),
         ({"margin": -1.0}, "margin must be at least 0"),
     ],
 )

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
 from torchvision.models._api import WeightsEnum
 
+from pyro_stitchnet.model.config import Wiring
 from pyro_stitchnet.model.nn.encoder import (
     GREY_MEAN,
     GREY_STD,
     MobileNetPyramid,
-    Wiring,
     load_imagenet_weights,
 )
 
