@@ -125,7 +125,8 @@ def test_every_parameter_gets_a_finite_gradient(
     name: str, term: AnyLabelTerm, one_hot: OneHot
 ) -> None:
     """On a batch with a labelled, a partially labelled and an unlabelled slice."""
-    net = StitchNet(preset(name).model)
+    # Behind a convolution that starts at 0 there is no gradient in the first step.
+    net = StitchNet(replace(preset(name).model, identity_start=False))
     x = torch.rand(3, 64, 64)
     x[:, :8] = 0
     allowed = one_hot(torch.randint(0, K, x.shape))
