@@ -16,7 +16,7 @@ INTENDED_USE = "Research. Not a medical device, not to be used for diagnosis or 
 READ_OUTS = {
     "guide": "q(y | x), the classifier's probabilities",
     "prior": "p(y | z), z at the mean of each level of q(z | x)",
-    "posterior": "p(y | x, z), Bayes' rule through the styles, z at the mean of each level",
+    "posterior": "the labels given the slice, by Bayes' rule; z, where it matters, at its mean",
 }
 
 
