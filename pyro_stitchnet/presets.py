@@ -88,8 +88,8 @@ _SVAE = Preset(
 )
 
 PRESETS: Mapping[str, Preset] = {
-    # The project's own: the guide's q(y | x) learns labels as a U-Net does, and the tissue levels of
-    # the slice separate GGO from consolidation; the styles are too coarse to show a slice.
+    # The project's own: the guide's q(y | x) learns labels as a U-Net does, and the slice's tissue
+    # levels separate GGO from consolidation; the styles are too coarse to show a slice.
     "guided": Preset(
         replace(
             _TINY.model,
