@@ -4,11 +4,11 @@
 
 Trains three arms on the same labelled and unlabelled phantom slices: ``reference`` (the authors'
 networks and objective), ``reference networks, eq. 9`` (another objective for the same networks and
-optimiser) and ``article networks, eq. 9``. Prints and saves, on slices of unseen patients and inside the lung: the
-style gap (mean absolute difference of two styles in grey units; mean and minimum of the six pairs),
-the fall of log p(x | y, z) under a wrong label, and the distance of a slice's segmentation from the
-mean segmentation of all slices. One row per arm and seed; a row that exists with the same settings
-is not repeated.
+optimiser) and ``article networks, eq. 9``. Prints and saves, on slices of unseen patients and
+inside the lung: the style gap (mean absolute difference of two styles in grey units; mean and
+minimum of the six pairs), the fall of log p(x | y, z) under a wrong label, and the distance of a
+slice's segmentation from the mean segmentation of all slices. One row per arm and seed; a row that
+exists with the same settings is not repeated.
 """
 
 from dataclasses import asdict, dataclass, replace
