@@ -27,7 +27,7 @@ from scipy import ndimage
 from pyro_stitchnet.data.phantoms.phantom import PHANTOM_WINDOW, phantom_patient
 from pyro_stitchnet.data.preprocessing.steps import Preprocessing
 from pyro_stitchnet.model.stitchnet import StitchNet
-from pyro_stitchnet.posterior import ReadOutOptions
+from pyro_stitchnet.posterior import ReadOut, ReadOutOptions
 from pyro_stitchnet.prediction.many_scans import predict_scans
 from pyro_stitchnet.prediction.one_scan import ModelSource
 from pyro_stitchnet.presets import preset
@@ -41,7 +41,7 @@ class Config:
     preset: str = "guided"
     model: Path | None = None  # a checkpoint instead
     format: Literal["dicom", "nifti"] = "dicom"
-    read_out: Literal["guide", "prior", "posterior"] | None = None
+    read_out: ReadOut = "posterior"
     samples: int = 1
     batch_size: int = 8
     healthy: bool = False
@@ -126,10 +126,9 @@ def main(config: Config) -> None:
         status = Path("/proc/self/status").read_text()
         peak = int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
         written = sum(file.stat().st_size for file in (folder / "out").rglob("*.*")) / 1e6
-        read_out = config.read_out or "default"
         print(
             f"{config.slices} slices of 512 x 512, {config.format}, {config.model or config.preset}"
-            f" at {config.size}, {read_out} read-out, {torch.get_num_threads()} threads:"
+            f" at {config.size}, {config.read_out} read-out, {torch.get_num_threads()} threads:"
             f" {taken:.1f} s, {1000 * taken / config.slices:.0f} ms a slice"
             f" ({worked:.0f} s of CPU); peak {peak - before:.0f} MB over {before:.0f} MB with the"
             f" model; {written:.0f} MB written"

@@ -132,7 +132,7 @@ def test_files_contain_their_description() -> None:
     assert description["output"]["labels"] == ["background", "healthy", "ggo", "consolidation"]
     assert description["preprocessing"]["size"] == 128
     assert description["checkpoint"] == "model.pt"
-    assert description["read_out"] == "prior"
+    assert description["read_out"] == "posterior"
     assert "secret" not in json.dumps(description)
     program = trace(small)
     extra = {METADATA: ""}

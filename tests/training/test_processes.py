@@ -23,6 +23,7 @@ def start(
 ) -> subprocess.Popen[str]:
     options = {
         "out": out, "preset": "tiny", "steps": 4, "log-every": 1, "validate-every": 2, "ema": 0.5,
+        "learning-rate": 1e-3,  # Adam amplifies the differences of rounding
     }  # fmt: skip
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     return subprocess.Popen(
@@ -51,9 +52,8 @@ def test_two_processes_have_the_losses_of_one(dataset: Path, tmp_path: Path) -> 
     one, *several = (pd.read_csv(out / "log.csv") for out in runs)
     for other in several:
         first, later = one["loss"][0], one["loss"][1:].to_numpy()
-        assert other["loss"][0] == pytest.approx(first, rel=1e-5)
-        # Adam amplifies the differences of rounding.
-        assert other["loss"][1:].to_numpy() == pytest.approx(later, rel=5e-3)
+        assert other["loss"][0] == pytest.approx(first, rel=1e-4)
+        assert other["loss"][1:].to_numpy() == pytest.approx(later, rel=1e-2)
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from pyro_stitchnet.evaluation.benchmark.report import (
 from pyro_stitchnet.evaluation.benchmark.results import CHECKSUMS, Results
 from pyro_stitchnet.runtime.checksums import sha256, write_json
 
-LINES = ["unet", "unet (threshold)", "unet (gaussian)", "tiny", "tiny (posterior)"]
+LINES = ["unet", "unet (threshold)", "unet (gaussian)", "unet (levels)", "tiny", "tiny (posterior)"]
 
 
 def test_the_report_has_a_row_per_line_and_tables_of_at_most_seven_columns(

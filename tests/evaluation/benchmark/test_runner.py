@@ -34,7 +34,7 @@ def training_slices(spec: Spec) -> dict[str, Slices]:
 
 def test_every_variant_is_a_row_with_metrics_and_provenance(first_fold: Path) -> None:
     results = Results(first_fold)
-    assert list(results.rows["variant"]) == ["", "threshold", "gaussian", "", "posterior"]
+    assert list(results.rows["variant"]) == ["", "threshold", "gaussian", "levels", "", "posterior"]
     assert {"command", "commit", "machine", "date", "seed", "seconds_training"} <= set(results.rows)
     metrics = results.rows[["ece_ggo", "brier_con", "other_hospital_infection"]]
     assert metrics.notna().all(axis=None)
@@ -51,6 +51,7 @@ def test_every_decision_is_a_row_of_the_same_model(
     results = run(spec, tmp_path, ["unet"])
     rows = results.rows.set_index("variant")
     variants = ["", "dice", "threshold", "threshold, dice", "gaussian", "gaussian, dice"]
+    variants += ["levels", "levels, dice"]
     assert list(rows.index) == variants
     before = Results(first_fold).rows.iloc[0]
     assert rows.loc["", "dice_ggo"] == pytest.approx(before["dice_ggo"])
