@@ -85,7 +85,9 @@ class TissueLevels(nn.Module):
             x: slices (N, H, W) in [0, 1].
             p: label probabilities (N, H, W, K); they say where the tissues and the infection are.
         """
-        distance = (self._relative(x, p).unsqueeze(-1) - self.mean) / self.deviation
+        with torch.autocast(x.device.type, enabled=False):  # smoothing needs 32 bits
+            r = self._relative(x.float(), p.float())
+        distance = (r.unsqueeze(-1) - self.mean) / self.deviation
         return -distance.square() / 2 - self.deviation.log()
 
     def _relative(self, x: Tensor, p: Tensor) -> Tensor:
@@ -98,9 +100,9 @@ class TissueLevels(nn.Module):
 
     def _levels(self, x: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
         """Return l and t of every slice, (N, 2), and whether the slice shows enough of each."""
-        likeliest = p == p.amax(-1, keepdim=True)
-        lung = likeliest[..., HEALTHY] & (p[..., HEALTHY] > 0)
-        tissue = likeliest[..., BACKGROUND] & (p[..., BACKGROUND] > 0) & (x > SOFT_TISSUE)
+        likeliest = (p == p.amax(-1, keepdim=True)) & (p > 0)
+        lung = likeliest[..., HEALTHY]
+        tissue = likeliest[..., BACKGROUND] & (x > SOFT_TISSUE)
         masks = torch.stack([lung, tissue], 1).flatten(2).float()  # (N, 2, pixels)
         seen = masks.sum(-1) >= FEWEST
         return torch.where(seen, _median(x.flatten(1).unsqueeze(1), masks), self.usual), seen

@@ -57,11 +57,6 @@ class InteriorBeta(TorchDistribution):
         a, b = self.concentration1.expand(batch_shape), self.concentration0.expand(batch_shape)
         return type(self)(a, b, validate_args=False)
 
-    def select(self, labels: slice) -> "InteriorBeta":
-        """The styles of some labels alone."""
-        a, b = self.concentration1[..., labels], self.concentration0[..., labels]
-        return type(self)(a, b, validate_args=False)
-
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-density at a grey value in [0, 1]."""
         width = 1 - 2 * self.inset
@@ -129,12 +124,6 @@ class DiscretisedLogistic(TorchDistribution):
         """The same distribution, broadcast."""
         return DiscretisedLogistic(
             self.loc.expand(batch_shape), self.scale.expand(batch_shape), validate_args=False
-        )
-
-    def select(self, labels: slice) -> "DiscretisedLogistic":
-        """The styles of some labels alone."""
-        return DiscretisedLogistic(
-            self.loc[..., labels], self.scale[..., labels], validate_args=False
         )
 
     def log_prob(self, value: Tensor) -> Tensor:

@@ -112,7 +112,7 @@ class ElboLearner(Learner):
         They are the levels of lesions, where the model has these, and the start of anchored styles.
         """
         net = self.net
-        if net.levels is None and not net.config.anchored:
+        if not len(labelled) or (net.levels is None and not net.config.anchored):
             return
         every = max(1, len(labelled) // MOST_SLICES)
         images, sets = zip(*(labelled[i] for i in range(0, len(labelled), every)), strict=True)

@@ -88,6 +88,15 @@ def test_what_lies_outside_the_infection_does_not_count(
     torch.testing.assert_close(scores[lesion], changed[lesion], rtol=0.2, atol=0.2)
 
 
+def test_half_precision_networks_leave_the_likelihood_in_32_bits(
+    levels: TissueLevels, y: Tensor, one_hot: Callable[[Tensor], Tensor]
+) -> None:
+    p, x = one_hot(y).float(), picture(y)
+    expected = levels(x, p)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert levels(x, p).equal(expected)
+
+
 def test_the_median_is_torchs() -> None:
     torch.manual_seed(0)
     x, inside = torch.rand(3, 1, 501), torch.rand(3, 2, 501) > 0.5

@@ -130,6 +130,17 @@ def test_styles_are_anchored_if_the_configuration_has_it(anchored: bool, slices:
     assert torch.equal(before, output_layer(net.heads, K)[1]) != anchored
 
 
+def test_levels_are_learnt_for_the_weights_of_another_model_too(slices: Slices) -> None:
+    net = StitchNet(GUIDED.model)
+    assert net.levels is not None
+    anchor, usual = output_layer(net.heads, K)[1].clone(), net.levels.usual.clone()
+    ElboLearner(net, GUIDED.objective).begin(slices.take([]), new=False)
+    assert net.levels.usual.equal(usual)
+    ElboLearner(net, GUIDED.objective).begin(slices, new=False)
+    assert not net.levels.usual.equal(usual)
+    assert output_layer(net.heads, K)[1].equal(anchor)
+
+
 def test_the_ramp_rises_to_1() -> None:
     values = [ramp(step, 10) for step in (0, 5, 10, 20)]
     assert values == pytest.approx([0.00674, 0.28650, 1, 1], abs=1e-4)

@@ -290,9 +290,9 @@ def _generative_columns(
     """
     with seeded(options.seed, device):
         columns = style_metrics(learner.net, test, replace(options, views=1))
-    posterior = _predictors(learner, test, options)["posterior"]
+    one_view = replace(options, views=1)  # views are averaged outside
     with batch_statistics(learner.net):
-        p = _predict(posterior, test, device, options)
+        p = _predict(lambda x: probabilities(learner.net, x, one_view), test, device, options)
     scores = _scores(_decide(p, "likeliest", options), test)
     dice = scores.groupby("lesion")["f1"].mean()
     return {

@@ -33,8 +33,8 @@ class Entry:
         unlabelled: whether it is trained on unlabelled slices too; by default if the method uses
             them.
         random_start: whether MobileNetV2 starts with random weights, whatever the specification's.
-        pretrain_steps: steps in which the SVAE of a StitchNet learns the training slices without
-            labels, before the steps of every method.
+        pretrain_steps: steps in which the SVAE of a StitchNet learns the unlabelled slices, before
+            the steps of every method.
         options: of the method. A list holds values to choose from on the validation fold.
     """
 
