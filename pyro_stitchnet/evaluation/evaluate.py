@@ -65,7 +65,7 @@ def evaluate(
     labels = decide(p, options.decision).cpu()
     groups = tuple(GROUPS) if complete else (INFECTION,)
     scores = slice_scores(truth, labels, slices.names, slices.patients, groups)
-    gaps = style_gaps(result.styles.movedim(1, -1))
+    gaps = style_gaps(result.style_means.movedim(1, -1))
     coverage = coverage or Coverage(len(slices), len(slices))
     save(scores, out, coverage, **asdict(options), style_gap=gaps, **(info or {}))
 

@@ -42,7 +42,7 @@ def style_metrics(
     images = slices.images.to(device)
     lung = slices.labels().to(device) > 0
     result = segment(net, images, options)
-    gaps = style_gaps(result.styles.movedim(1, -1)[lung]).values()
+    gaps = style_gaps(result.style_means.movedim(1, -1)[lung]).values()
     mean = result.probabilities.mean(0, keepdim=True)
     distance = (result.probabilities - mean).abs().sum(1) / 2
     allowed = allowed_sets(slices.label_sets).to(device)

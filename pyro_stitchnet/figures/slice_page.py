@@ -107,7 +107,7 @@ def explain(
     return Explanation(
         x.cpu(),
         labels.cpu(),
-        Answer(p.cpu(), result.styles.cpu(), result.stitched.cpu()),
+        Answer(p.cpu(), result.styles.cpu(), result.style_means.cpu()),
         Uncertainty(*(value.cpu() for value in vars(uncertain).values())),
         counterfactuals,
         {

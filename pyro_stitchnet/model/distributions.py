@@ -27,7 +27,12 @@ __all__ = [
     "Stitched",
     "pick",
     "product_of_normals",
+    "standard_score",
 ]
+
+# Some likelihoods allow standard deviations below one grey level.
+LEAST_DEVIATION = 1 / 255
+LARGEST_SCORE = 4.0  # standard deviations; an outlier would become black or white
 
 
 def product_of_normals(a: dist.Normal, b: dist.Normal) -> dist.Normal:
@@ -69,6 +74,19 @@ def pick(values: Tensor, y: Tensor) -> Tensor:
     shape = torch.broadcast_shapes(values.shape[:-1], y.shape)
     values = values.expand(*shape, values.shape[-1])
     return values.gather(-1, y.expand(shape).unsqueeze(-1)).squeeze(-1)
+
+
+def standard_score(x: Tensor, mean: Tensor, deviation: Tensor, p: Tensor) -> Tensor:
+    """Return how many standard deviations pixels lie above the style of their label, (...).
+
+    Args:
+        x: grey values (...).
+        mean: of each style, (..., K).
+        deviation: of each style, (..., K).
+        p: probability of each label, (..., K); the score is the expectation over labels.
+    """
+    scores = (x.unsqueeze(-1) - mean) / deviation.clamp_min(LEAST_DEVIATION)
+    return (p * scores.clamp(-LARGEST_SCORE, LARGEST_SCORE)).sum(-1)
 
 
 class Picked(TorchDistribution):
@@ -181,6 +199,22 @@ class Stitched(TorchDistribution):
     def responsibilities(self, value: Tensor) -> Tensor:
         """p(y = k | x, z, y in A) by Bayes' rule through the styles, (..., K)."""
         return self.joint(value).softmax(-1)
+
+    def styles_given(self, value: Tensor, p: Tensor) -> Tensor:
+        """The styles of pixels whose grey value is known, (..., K), in [0, 1].
+
+        The four styles of a pixel are as many standard deviations from their means as the pixel is
+        from the mean of its own style. They show the slice's vessels and noise, and the style of a
+        certain label is the slice itself. The article draws the styles independently given z. Only
+        one of them is seen at each pixel, so that the evidence is the same either way.
+
+        Args:
+            value: grey values (...).
+            p: probability of each label, (..., K).
+        """
+        mean, deviation = self.styles.mean, self.styles.variance.sqrt()
+        score = standard_score(value, mean, deviation, p).unsqueeze(-1)
+        return (mean + score * deviation).clamp(0, 1)
 
     @property
     def mean(self) -> Tensor:

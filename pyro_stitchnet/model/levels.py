@@ -20,8 +20,18 @@ __all__ = ["TissueLevels"]
 SOFT_TISSUE = 0.5
 """Background is soft tissue where it is brighter, else air."""
 
-FEWEST = 50
-"""Pixels of a tissue from which its level in a slice is estimated."""
+USUAL_SHARE = 1 / 16
+"""The usual level of a tissue counts as much as this share of a slice's pixels."""
+
+PRIOR_MEAN = (0.28, 0.75)
+PRIOR_DEVIATION = (0.2, 0.25)
+"""Of r for GGO and consolidation: near -600 and -185 HU, where lung has -860 and soft tissue 40."""
+
+PRIOR_SLICES = 10
+"""Labelled slices that this prior is worth."""
+
+FEWEST = 20
+"""Pixels of a lesion from which a labelled slice counts."""
 
 LEAST_CONTRAST = 0.1
 """The least difference of soft tissue from lung, in grey units."""
@@ -36,10 +46,14 @@ RADIUS = 8
 class TissueLevels(nn.Module):
     """The likelihood of GGO and consolidation given the slice's tissue levels.
 
+    The levels of a slice are the medians of its tissues, drawn towards those of the labelled slices
+    where few pixels show the tissue. Mean and deviation of r are averages over the labelled slices,
+    with a prior that matters where these are few.
+
     Attributes:
         mean: of r for GGO and consolidation, (2,).
         deviation: of r, (2,).
-        usual: l and t of a slice that does not show enough of a tissue, (2,).
+        usual: l and t of the labelled slices, (2,).
         kernel: of the smoothing, (2 RADIUS + 1,).
     """
 
@@ -49,10 +63,10 @@ class TissueLevels(nn.Module):
     kernel: Tensor
 
     def __init__(self) -> None:
-        """Start between the two tissues; :meth:`fit` learns from labelled slices."""
+        """Start at the prior; :meth:`fit` learns from labelled slices."""
         super().__init__()
-        self.register_buffer("mean", torch.tensor([0.25, 0.75]))
-        self.register_buffer("deviation", torch.tensor([0.2, 0.2]))
+        self.register_buffer("mean", torch.tensor(PRIOR_MEAN))
+        self.register_buffer("deviation", torch.tensor(PRIOR_DEVIATION))
         self.register_buffer("usual", torch.tensor([0.2, 0.8]))
         self.register_buffer("kernel", _gaussian(1.0))
 
@@ -60,23 +74,24 @@ class TissueLevels(nn.Module):
     def fit(self, x: Tensor, allowed: Tensor) -> None:
         """Learn the levels of lesions from the pixels that have one label.
 
-        A lesion of which fewer than two pixels are labelled keeps its numbers.
-
         Args:
             x: labelled slices (N, H, W) in [0, 1], of the size of those to segment.
             allowed: labels that each pixel may have, bool (N, H, W, K).
         """
         self.kernel.copy_(_gaussian(SMOOTHING * x.shape[-1]))
         p = (allowed & (allowed.sum(-1, keepdim=True) == 1)).float()
-        levels, seen = self._levels(x, p)
-        if seen.all(-1).any():
-            self.usual.copy_(levels[seen.all(-1)].mean(0))
+        levels, pixels = _levels(x, p)
+        for tissue, counts in enumerate(pixels.unbind(-1)):
+            if (enough := counts >= USUAL_SHARE * x[0].numel()).any():
+                self.usual[tissue] = levels[enough, tissue].median()
         r = self._relative(x, p)
         for number, lesion in enumerate(LESIONS):
-            values = r[p[..., lesion] > 0]
-            if len(values) > 1:
-                self.mean[number] = values.mean()
-                self.deviation[number] = values.std().clamp_min(1e-2)
+            inside = p[..., lesion].flatten(1)  # (N, pixels)
+            seen = inside.sum(1) >= FEWEST
+            self.mean[number] = _with_prior(r[seen], inside[seen], PRIOR_MEAN[number])
+            squares = (r[seen] - self.mean[number]).square()
+            variance = _with_prior(squares, inside[seen], PRIOR_DEVIATION[number] ** 2)
+            self.deviation[number] = variance.sqrt()
 
     def forward(self, x: Tensor, p: Tensor) -> Tensor:
         """Return the log-likelihood of both lesions, (N, H, W, 2).
@@ -92,25 +107,33 @@ class TissueLevels(nn.Module):
 
     def _relative(self, x: Tensor, p: Tensor) -> Tensor:
         """Return r of every pixel, (N, H, W), as if it were a lesion's."""
-        lung, tissue = self._levels(x, p)[0].unbind(-1)
+        levels, pixels = _levels(x, p)
+        weight = pixels / (pixels + USUAL_SHARE * x[0].numel())
+        lung, tissue = torch.lerp(self.usual.expand_as(levels), levels, weight).unbind(-1)
         inside = p[..., list(LESIONS)].sum(-1).clamp_min(1e-6)
         smooth = self._smoothed(x * inside) / self._smoothed(inside)
         contrast = (tissue - lung).clamp_min(LEAST_CONTRAST)
         return (smooth - lung[:, None, None]) / contrast[:, None, None]
 
-    def _levels(self, x: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
-        """Return l and t of every slice, (N, 2), and whether the slice shows enough of each."""
-        likeliest = (p == p.amax(-1, keepdim=True)) & (p > 0)
-        lung = likeliest[..., HEALTHY]
-        tissue = likeliest[..., BACKGROUND] & (x > SOFT_TISSUE)
-        masks = torch.stack([lung, tissue], 1).flatten(2).float()  # (N, 2, pixels)
-        seen = masks.sum(-1) >= FEWEST
-        return torch.where(seen, _median(x.flatten(1).unsqueeze(1), masks), self.usual), seen
-
     def _smoothed(self, x: Tensor) -> Tensor:
         """Smooth slices (N, H, W); what lies outside counts as 0."""
         x = functional.conv2d(x.unsqueeze(1), self.kernel[None, None, :, None], padding="same")
         return functional.conv2d(x, self.kernel[None, None, None], padding="same").squeeze(1)
+
+
+def _with_prior(values: Tensor, inside: Tensor, prior: float) -> Tensor:
+    """Average slices' means of values (N, H, W) over masks (N, pixels), and the prior's slices."""
+    means = (values.flatten(1) * inside).sum(1) / inside.sum(1)
+    return (PRIOR_SLICES * prior + means.sum()) / (PRIOR_SLICES + len(means))
+
+
+def _levels(x: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the median grey of lung and soft tissue in every slice, and their pixels, (N, 2)."""
+    likeliest = (p == p.amax(-1, keepdim=True)) & (p > 0)
+    lung = likeliest[..., HEALTHY]
+    tissue = likeliest[..., BACKGROUND] & (x > SOFT_TISSUE)
+    masks = torch.stack([lung, tissue], 1).flatten(2).float()  # (N, 2, pixels)
+    return _median(x.flatten(1).unsqueeze(1), masks), masks.sum(-1)
 
 
 def _median(x: Tensor, weights: Tensor) -> Tensor:

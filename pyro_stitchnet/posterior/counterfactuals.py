@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pyro_stitchnet.labels import CONSOLIDATION, GGO, HEALTHY, LABELS
-from pyro_stitchnet.model.distributions import pick
+from pyro_stitchnet.model.distributions import pick, standard_score
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.posterior._queries import (
     check_labels,
@@ -32,10 +32,6 @@ __all__ = ["HEALED", "Counterfactual", "Pixels", "counterfactual", "edited", "re
 
 HEALED: Mapping[int, int] = {GGO: HEALTHY, CONSOLIDATION: HEALTHY}
 """The change of labels that heals all lesions."""
-
-# Some likelihoods allow standard deviations below one grey level.
-LEAST_DEVIATION = 1 / 255
-LARGEST_SCORE = 4.0  # standard deviations; an outlier would become black or white
 
 Pixels = Literal["mean", "kept", "drawn"]
 """How relabelled pixels get their grey values; see :func:`counterfactual`."""
@@ -165,8 +161,7 @@ def counterfactual(
     changed = labels != present
 
     grey, deviation = _moments(net, x, samples, batch_size)
-    scores = (x.unsqueeze(-1) - grey) / deviation.clamp_min(LEAST_DEVIATION)
-    score = (p * scores.clamp(-LARGEST_SCORE, LARGEST_SCORE)).sum(-1)
+    score = standard_score(x, grey, deviation, p)
     if pixels == "mean":
         score = torch.zeros_like(x)
     elif pixels == "drawn":

@@ -11,8 +11,9 @@ import pyro.distributions as dist
 import torch
 from pyro import poutine
 from torch import Tensor
+from torch.nn.functional import one_hot
 
-from pyro_stitchnet.model.distributions import Stitched, pick
+from pyro_stitchnet.model.distributions import Picked, Stitched, pick
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.model.svae import LEVELS, check_size
 from pyro_stitchnet.posterior._queries import (
@@ -61,9 +62,11 @@ def sample(
         x: slices (N, H, W) in [0, 1], on the model's device.
         samples: S, draws of z from q(z | x), one image each.
         noise: whether to draw the label and the styles of every pixel too: y from p(y | x, z), and
-            the styles from p(b, h, g, c | x, y, z). There the style that y picks is x itself, so
-            that the stitched images equal the slice. Without noise a pixel takes its likeliest
-            label and the mean of its style given z, so that the images differ by z alone.
+            the styles given x, y and z. There the style that y picks is x itself, so that the
+            stitched images equal the slice, and the others have its vessels and noise; see
+            :meth:`~pyro_stitchnet.model.distributions.Stitched.styles_given`. Without noise a pixel
+            takes its likeliest label and the mean of its style given z, so that the images differ
+            by z alone.
         read_out: of the labels, as in :class:`~pyro_stitchnet.posterior.ReadOutOptions`.
         batch_size: slices per forward pass.
 
@@ -74,8 +77,8 @@ def sample(
 
     def draw(part: Tensor) -> Iterator[Draws]:
         for z1 in draws_of_z(net, part, samples):
-            drawn = _stitch(net.picture(z1), read(net, part, z1, read_out), noise)
-            yield _given(drawn, part) if noise else drawn
+            x = part if noise else None
+            yield _stitch(net.picture(z1), read(net, part, z1, read_out), noise, x)
 
     return _in_batches(net, x, samples, batch_size, draw)
 
@@ -240,21 +243,22 @@ def _draw_prior(
     return _stitch(picture, picture.log_pi.exp(), noise)
 
 
-def _stitch(picture: Stitched, probabilities: Tensor, noise: bool) -> Draws:
-    """Choose labels by ``probabilities`` (N, H, W, K), and stitch the styles by them."""
-    if noise:
-        labels = dist.Categorical(probs=probabilities).sample()
-        styles = picture.styles.sample()
-    else:
+def _stitch(
+    picture: Stitched, probabilities: Tensor, noise: bool, x: Tensor | None = None
+) -> Draws:
+    """Choose labels by ``probabilities`` (N, H, W, K), and stitch the styles by them.
+
+    With noise, ``x`` (N, H, W) is the stitched slice; it is drawn where it is None.
+    """
+    if not noise:
         labels, styles = probabilities.argmax(-1), picture.styles.mean
-    return Draws(labels, styles.movedim(-1, 1), pick(styles, labels))
-
-
-def _given(draws: Draws, x: Tensor) -> Draws:
-    """Set the style that each label picks to the slices, since x is that style."""
-    picked = draws.labels.unsqueeze(1)
-    styles = draws.styles.scatter(1, picked, x.unsqueeze(1).to(draws.styles.dtype))
-    return Draws(draws.labels, styles, x)
+        return Draws(labels, styles.movedim(-1, 1), pick(styles, labels))
+    labels = dist.Categorical(probs=probabilities).sample()
+    x = Picked(labels, picture.styles).sample() if x is None else x
+    certain = one_hot(labels, probabilities.shape[-1]).to(probabilities)
+    styles = picture.styles_given(x, certain).movedim(-1, 1)
+    # The style that a label picks is the slice, outliers included.
+    return Draws(labels, styles.scatter(1, labels.unsqueeze(1), x.unsqueeze(1).to(styles)), x)
 
 
 def _stack(draws: Iterable[Draws]) -> Draws:

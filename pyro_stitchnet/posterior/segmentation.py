@@ -1,4 +1,4 @@
-"""Label probabilities of slices by each read-out, and the mean of their styles."""
+"""Label probabilities of slices by each read-out, and their styles."""
 
 import itertools
 from dataclasses import dataclass
@@ -20,18 +20,25 @@ class Answer:
 
     Attributes:
         probabilities: of each label, (N, K, H, W).
-        styles: mean of each style, (N, K, H, W): the slice as if all of it were one tissue.
-        stitched: each pixel from the style of its likeliest label, (N, H, W).
+        styles: of each label, (N, K, H, W): the slice as if all of it were one tissue, with the
+            slice's own vessels and noise; see
+            :meth:`~pyro_stitchnet.model.distributions.Stitched.styles_given`.
+        style_means: mean of each style given z alone, (N, K, H, W).
     """
 
     probabilities: Tensor
     styles: Tensor
-    stitched: Tensor
+    style_means: Tensor
 
     @property
     def labels(self) -> Tensor:
         """The likeliest label, int64 (N, H, W)."""
         return self.probabilities.argmax(1)
+
+    @property
+    def stitched(self) -> Tensor:
+        """The reconstruction: at each pixel the mean style of its likeliest label, (N, H, W)."""
+        return self.style_means.gather(1, self.labels.unsqueeze(1)).squeeze(1)
 
 
 @torch.no_grad()
@@ -55,16 +62,16 @@ def segment(net: StitchNet, x: Tensor, options: ReadOutOptions | None = None) ->
     options = options or ReadOutOptions()
     check_read_out(net, options.read_out)
 
+    def draw(view: Tensor, z1: Tensor) -> Tensor:
+        p, picture = read(net, view, z1, options.read_out), net.picture(z1)
+        return torch.stack([p, picture.styles_given(view, p), picture.styles.mean], 1)
+
     def query(view: Tensor) -> Tensor:
-        return mean(
-            torch.stack([read(net, view, z1, options.read_out), net.picture(z1).styles.mean], 1)
-            for z1 in draws_of_z(net, view, options.samples)
-        ).movedim(-1, 2)
+        draws = draws_of_z(net, view, options.samples)
+        return mean(draw(view, z1) for z1 in draws).movedim(-1, 2)
 
     maps = in_batches(net, x, query, views=options.views, batch_size=options.batch_size)
-    p, styles = maps.unbind(1)
-    likeliest = p.argmax(1, keepdim=True)
-    return Answer(p, styles, styles.gather(1, likeliest).squeeze(1))
+    return Answer(*maps.unbind(1))
 
 
 @torch.no_grad()

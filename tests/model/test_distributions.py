@@ -189,6 +189,28 @@ def test_stitched_draws_labels_from_pi_and_grey_from_their_styles() -> None:
     torch.testing.assert_close(frequencies, pi, rtol=0, atol=5 * 0.5 / n**0.5)
 
 
+def test_the_styles_given_a_pixel_are_equally_far_from_their_means() -> None:
+    torch.manual_seed(0)
+    styles = dist.Beta(2 + 5 * torch.rand(6, 4), 2 + 5 * torch.rand(6, 4))
+    picture, x = Stitched(torch.randn(6, 4), styles), 0.3 + 0.4 * torch.rand(6)
+    for k in range(4):
+        certain = torch.nn.functional.one_hot(torch.tensor(k), 4).float().expand(6, 4)
+        given = picture.styles_given(x, certain)
+        torch.testing.assert_close(given[:, k], x)
+        scores = (given - styles.mean) / styles.variance.sqrt()
+        inside = (given > 0) & (given < 1)
+        expected = scores[:, k : k + 1].expand(6, 4)
+        torch.testing.assert_close(scores[inside], expected[inside], rtol=1e-4, atol=1e-4)
+
+
+def test_the_styles_given_a_pixel_average_over_its_labels() -> None:
+    styles = dist.Normal(torch.tensor([0.2, 0.3, 0.5, 0.6]), torch.tensor([0.1, 0.1, 0.1, 0.05]))
+    given = Stitched(torch.zeros(4), styles).styles_given(
+        torch.tensor(0.4), torch.tensor([0.0, 0.5, 0.5, 0.0])
+    )
+    torch.testing.assert_close(given, styles.mean)  # 1 deviation above healthy, 1 below GGO
+
+
 def test_stitched_broadcasts_in_plates() -> None:
     logits, styles = torch.randn(3, 5, K).double(), beta_styles(3, 5)
     d = Stitched(logits, styles, torch.tensor([True, True, False, False]))

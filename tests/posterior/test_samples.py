@@ -19,6 +19,7 @@ from pyro_stitchnet.posterior import (
     seeded,
     segment,
 )
+from pyro_stitchnet.presets import preset
 
 CPU = torch.device("cpu")
 
@@ -51,6 +52,15 @@ def test_given_x_and_y_the_style_that_y_picks_is_x(net: StitchNet, x: torch.Tens
     assert torch.equal(draws.stitched, x.expand(3, -1, -1, -1))
     others = torch.nn.functional.one_hot(draws.labels, 4).movedim(-1, 2) == 0
     assert (draws.styles != x[None, :, None])[others].float().mean() > 0.9
+
+
+def test_drawn_styles_show_the_slice_and_not_noise_of_their_own(x: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    net = StitchNet(preset("guided").model)
+    styles = sample(net, x, 1, noise=True).styles[0].flatten(2)  # (N, K, pixels)
+    for k in range(4):
+        seen = torch.stack([styles[0, k], x[0].flatten()])
+        assert torch.corrcoef(seen)[0, 1] > 0.7
 
 
 def test_drawn_labels_follow_the_posterior_given_x(tiny: StitchNet, x: torch.Tensor) -> None:
@@ -127,7 +137,7 @@ def test_with_no_level_kept_it_does_not_depend_on_the_slice(tiny: StitchNet) -> 
 def test_the_line_between_slices_ends_at_them(net: StitchNet, x: torch.Tensor) -> None:
     line = between(net, x, 3)
     assert line.stitched.shape == (3, 2, 64, 64)
-    ends = segment(net, x, ReadOutOptions(samples=0, read_out="prior")).styles
+    ends = segment(net, x, ReadOutOptions(samples=0, read_out="prior")).style_means
     torch.testing.assert_close(line.styles[0], ends[:2], rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(line.styles[2], ends[1:], rtol=1e-3, atol=1e-4)
 

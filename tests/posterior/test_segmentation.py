@@ -46,7 +46,7 @@ def test_shapes_and_ranges(
     assert result.stitched.shape == result.labels.shape == (5, 32, 64)
     assert torch.allclose(result.probabilities.sum(1), torch.ones(5, 32, 64), atol=1e-5)
     assert ((result.styles >= 0) & (result.styles <= 1)).all()
-    picked = result.styles.gather(1, result.labels[:, None])[:, 0]
+    picked = result.style_means.gather(1, result.labels[:, None])[:, 0]
     assert torch.equal(picked, result.stitched)
     assert tiny.training  # its mode is restored
 
