@@ -99,7 +99,7 @@ PRESETS: Mapping[str, Preset] = {
             anchored=True,
         ),
         Objective(
-            Guided(guide_weight=0, posterior_weight=0.05, posterior_warmup=200),
+            Guided(guide_weight=0, posterior_weight=0.05, posterior_warmup=200, bound_every=2),
             kl_warmup=200,
             free_bits=0.01,
         ),

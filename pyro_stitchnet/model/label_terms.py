@@ -31,7 +31,7 @@ from pyro_stitchnet.model.distributions import (
     pick,
 )
 from pyro_stitchnet.model.estimators import Float32TraceEnum_ELBO
-from pyro_stitchnet.runtime.ranges import CountOrZero, Positive, Weight, check_ranges
+from pyro_stitchnet.runtime.ranges import Count, CountOrZero, Positive, Weight, check_ranges
 
 __all__ = [
     "AnyLabelTerm",
@@ -221,6 +221,8 @@ class Guided(_Term):
         posterior_weight: factor on the squared difference between q(y | x) and its posterior where
             a pixel may have several labels.
         posterior_warmup: steps over which that factor rises from near 0.
+        bound_every: the bound takes every so many-th slice of a batch; styles and z need fewer
+            slices than q(y | x).
     """
 
     kind: ClassVar[str] = "guided"
@@ -229,6 +231,7 @@ class Guided(_Term):
     guide_weight: Weight = 1.0
     posterior_weight: Weight = 0.0
     posterior_warmup: CountOrZero = 0
+    bound_every: Count = 1
 
     def __post_init__(self) -> None:
         """Check the ranges."""

@@ -30,7 +30,8 @@ class LossOutput:
     Attributes:
         loss: a differentiable scalar.
         bound: the bound of the batch, where the loss has one.
-        log_q: log q(y | x) of the batch, (N, H, W, K), where it was computed for its labels.
+        log_q: log q(y | x) of the bound's slices, (N, H, W, K), where it was computed for their
+            labels.
     """
 
     loss: Tensor
@@ -126,12 +127,25 @@ class ElboLearner(Learner):
         """The negative bound in nats per pixel, and the classifier's loss."""
         objective = self.objective.at_step(step)
         with self.net.memo.one_pass():
-            result = bound(self.net, batch.x, batch.allowed, objective)
             if self.classifier_loss is None:
+                result = bound(self.net, batch.x, batch.allowed, objective)
                 return LossOutput(result.loss, result)
             log_q = self.net.log_q(batch.x)
+            result = self.bound(batch, objective, log_q)
             loss = result.loss + self.classifier_loss(log_q, batch.allowed)
-        return LossOutput(loss, result, log_q)
+        return LossOutput(loss, result, log_q[self.in_bound])
+
+    @property
+    def in_bound(self) -> slice:
+        """The slices of a batch that the bound of a model with a classifier takes."""
+        labels = self.objective.labels
+        assert isinstance(labels, Guided)
+        return slice(None, None, labels.bound_every)
+
+    def bound(self, batch: Batch, objective: Objective, log_q: Tensor) -> Bound:
+        """The bound of those slices of a batch, given log q(y | x) of all, (N, H, W, K)."""
+        part = self.in_bound
+        return bound(self.net, batch.x[part], batch.allowed[part], objective, log_q=log_q[part])
 
     def probabilities(self, x: Tensor) -> Tensor:
         """The model's own read-out with one draw of z."""

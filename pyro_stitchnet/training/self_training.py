@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 
 from pyro_stitchnet.data.datasets.batches import Batch
-from pyro_stitchnet.model.bound import bound
 from pyro_stitchnet.model.label_terms import Guided
 from pyro_stitchnet.model.nn.unet import UNet
 from pyro_stitchnet.model.objective import Objective
@@ -23,10 +22,11 @@ class SelfTraining(ElboLearner):
     Where a pixel may have several labels A, q(y | x) of a strong view of the slice is drawn, in
     squared difference, to ::
 
-        r(y)  in proportion to  1[y in A] q'(y | x) p(x | y, z)
+        r(y)  in proportion to  1[y in A] q'(y | x)
 
-    of its weak view. q' is the moving average of q, and the two factors are weighted as in
-    :meth:`~pyro_stitchnet.model.stitchnet.StitchNet.log_posterior`. This is Mean Teacher (Tarvainen
+    of its weak view. q' is the moving average of q, with its infection divided into GGO and
+    consolidation by the tissue levels, as in
+    :meth:`~pyro_stitchnet.model.stitchnet.StitchNet.log_separated`. This is Mean Teacher (Tarvainen
     & Valpola, NeurIPS 2017) whose teacher also sees the grey values, and a step of expectation
     maximisation with q' as the prior of y. Unlabelled slices and label sets such as "infection" are
     the same case.
@@ -69,9 +69,7 @@ class SelfTraining(ElboLearner):
             teacher_log_q = torch.zeros(allowed.shape, device=batch.x.device)
             if ambiguous.any():
                 teacher_log_q[ambiguous] = self._teacher_log_q(batch.x[ambiguous])
-            result = bound(net, batch.x, allowed, self.objective.at_step(step), log_q=teacher_log_q)
-            with torch.no_grad():
-                scores = net.log_posterior(result.z1, batch.x, teacher_log_q)
+            result = self.bound(batch, self.objective.at_step(step), teacher_log_q)
         loss = result.loss
         log_q = torch.zeros_like(teacher_log_q)
         if labelled.any():  # by themselves, as in a supervised U-Net
@@ -79,12 +77,15 @@ class SelfTraining(ElboLearner):
             loss = loss + self.classifier_loss(labelled_log_q, allowed[labelled])
             log_q[labelled] = labelled_log_q.detach()
         if ambiguous.any():
-            target = scores.masked_fill(~allowed, -torch.inf).softmax(-1)
+            scores = net.log_separated(batch.x[ambiguous], teacher_log_q[ambiguous])
+            scores = scores.masked_fill(~allowed[ambiguous], -torch.inf)
+            # Several times faster than over a last axis of four.
+            target = scores.movedim(-1, 0).softmax(0).movedim(0, -1)
             q = self._log_q(batch.strong[0, ambiguous]).exp()
-            differences = (q - target[ambiguous]).square().sum(-1)[several[ambiguous]]
+            differences = (q - target).square().sum(-1)[several[ambiguous]]
             weight = labels.posterior_weight * ramp(step, labels.posterior_warmup)
             loss = loss + weight * differences.mean()
-        return LossOutput(loss, result, log_q)
+        return LossOutput(loss, result, log_q[self.in_bound])
 
     def stepped(self) -> None:
         """Move the teacher's average."""

@@ -74,6 +74,7 @@ CHANGED: dict[str, AnyLabelTerm] = {
         guide_weight=0,
         posterior_weight=0.125,
         posterior_warmup=7,
+        bound_every=3,
     ),
     "unlabelled": Unlabelled(),
 }

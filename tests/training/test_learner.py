@@ -10,6 +10,7 @@ from pyro_stitchnet.data.datasets.batches import Batch
 from pyro_stitchnet.data.datasets.slices import Slices
 from pyro_stitchnet.model.anchoring import output_layer
 from pyro_stitchnet.model.bound import bound
+from pyro_stitchnet.model.classifier_loss import ClassifierLoss
 from pyro_stitchnet.model.label_terms import Guided
 from pyro_stitchnet.model.objective import Objective
 from pyro_stitchnet.model.stitchnet import StitchNet
@@ -67,6 +68,22 @@ def test_the_loss_is_the_bound_and_the_classifiers(
     torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-6)
 
 
+def test_the_bound_takes_every_so_many_th_slice(net: StitchNet, batch: Batch) -> None:
+    objective = Objective(Guided(bound_every=2))
+    torch.manual_seed(1)
+    output = ElboLearner(net, objective).loss(batch, 1)
+    assert output.bound is not None
+    assert output.bound.x.equal(batch.x[::2])
+    assert net.classifier is not None
+    assert output.log_q is not None
+    assert len(output.log_q) == len(batch.x[::2])
+    torch.manual_seed(1)
+    log_q = net.log_q(batch.x)
+    alone = bound(net, batch.x[::2], batch.allowed[::2], objective, log_q=log_q[::2])
+    expected = alone.loss + ClassifierLoss()(log_q, batch.allowed)  # of all slices
+    torch.testing.assert_close(output.loss, expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(("weight", "learns"), [(0.0, False), (0.5, True)])
 def test_unlabelled_slices_train_the_classifier_by_the_guide_weight(
     net: StitchNet, batch: Batch, weight: float, learns: bool
@@ -106,7 +123,8 @@ def test_metrics_are_those_of_the_pass_of_the_loss(net: StitchNet, batch: Batch)
     metrics = learner.metrics(batch, output)
     assert metrics == bound_metrics(output.bound, output.log_q)
     for k, label in enumerate(["background", "healthy", "ggo", "consolidation"]):
-        expected = float((batch.allowed.int().argmax(-1) == k).float().mean())
+        allowed = batch.allowed[learner.in_bound]
+        expected = float((allowed.int().argmax(-1) == k).float().mean())
         assert metrics[f"labelled/{label}"] == pytest.approx(expected)
 
 
