@@ -24,17 +24,18 @@ CHECKSUMS = "checksums.json"
 TABLES = ("scores.csv", "table.csv")  # in the order in which they are written
 
 # Columns that may look like numbers: a commit such as 5090819 or 12e4567, Python 3.12.
-TEXT = ("name", "variant", "method", "data", "patient", "commit", "python")
+TEXT = ("name", "variant", "method", "data", "patient", "spec_digest", "commit", "python")
 
 
 class Results:
     """The results so far.
 
     ``table.csv`` has one row per trained model and variant: a predictor of the model with a
-    decision. ``scores.csv`` has the scores of each slice. Scores are written before their row;
-    scores without a row, from an interrupted run, are ignored. ``checksums.json`` is written before
-    both, with the checksums of each file as it is and as it will be, so that a kill at any moment
-    leaves files that it knows.
+    decision. Its column ``spec_digest`` is the digest of the specification that made the row.
+    ``scores.csv`` has the scores of each slice. Scores are written before their row; scores without
+    a row, from an interrupted run, are ignored. ``checksums.json`` is written before both, with the
+    checksums of each file as it is and as it will be, so that a kill at any moment leaves files
+    that it knows.
 
     Attributes:
         folder: of both files.
@@ -67,9 +68,12 @@ class Results:
 
     def has(self, key: Mapping[str, Any]) -> bool:
         """Whether there are results of a model, given its values of :data:`CELL`."""
-        if not len(self.rows):
-            return False
-        return bool((self.rows[list(CELL)] == pd.Series(key)[list(CELL)]).all(axis=1).any())
+        return bool(len(self._of(key)))
+
+    def digests(self, key: Mapping[str, Any]) -> set[str]:
+        """Return the digests of the specifications that made the results of a model."""
+        rows = self._of(key)
+        return set(rows["spec_digest"].dropna()) if "spec_digest" in rows else set()
 
     def add(self, rows: list[dict[str, Any]], scores: pd.DataFrame) -> None:
         """Append the rows and scores of a model and write both files."""
@@ -86,6 +90,11 @@ class Results:
         write_json(self.folder / CHECKSUMS, known)
         for name, text in texts.items():
             write_atomically(self.folder / name, text)
+
+    def _of(self, key: Mapping[str, Any]) -> pd.DataFrame:
+        if not len(self.rows):
+            return self.rows
+        return self.rows[(self.rows[list(CELL)] == pd.Series(key)[list(CELL)]).all(axis=1)]
 
     def _read(self, name: str) -> pd.DataFrame:
         path = self.folder / name

@@ -74,32 +74,41 @@ def run(spec: Spec, out: Path, only: Sequence[str] = ()) -> Results:
     Raises:
         BlockingIOError: another run is writing to ``out``.
         ValueError: a name of ``only`` is unknown, or a method does not have an option; or a table
-            in ``out`` is damaged.
+            in ``out`` is damaged, or has rows of another specification.
     """
     if unknown := [name for name in only if name not in spec.entries]:
         raise ValueError(f"no entry {unknown[0]!r}; there are {', '.join(spec.entries)}")
     for name in only or spec.entries:
         check_options(name, spec.entries[name])
-    dataset = Dataset(spec.data)
-    other_hospital = None if spec.other_hospital is None else Dataset(spec.other_hospital).load()
+    cells = [cell for cell in _cells(spec) if not only or cell.name in only]
+    datasets = {path: Dataset(path) for path in {spec.data_of(cell.entry) for cell in cells}}
+    other_hospital = None if spec.other_hospital is None else Dataset(spec.other_hospital)
     with only_run(out):
-        return _run(spec, Results(out), dataset, other_hospital, only)
+        return _run(spec, Results(out), cells, datasets, other_hospital)
 
 
 def _run(
     spec: Spec,
     results: Results,
-    dataset: Dataset,
-    other_hospital: Slices | None,
-    only: Sequence[str],
+    cells: Sequence[Cell],
+    datasets: Mapping[Path, Dataset],
+    other_hospital: Dataset | None,
 ) -> Results:
-    cells = [cell for cell in _cells(spec) if not only or cell.name in only]
+    for cell in cells:
+        if results.digests(cell.key) - {spec.digest(cell.entry, cell.budget)}:
+            raise ValueError(
+                f"{results.folder}: another specification made the rows of {cell.name!r} "
+                "(spec_digest); give another --out"
+            )
+    unseen = None if other_hospital is None else other_hospital.load()
     for number, cell in enumerate(cells, 1):
         if results.has(cell.key):
             continue
         key = ", ".join(f"{column} {value}" for column, value in cell.key.items())
         print(f"{number} of {len(cells)}: {key}", flush=True)
-        rows, scores = _train_and_test(spec, cell, dataset, other_hospital)
+        dataset = datasets[spec.data_of(cell.entry)]
+        seen = other_hospital is not None and _overlap(dataset, other_hospital)
+        rows, scores = _train_and_test(spec, cell, dataset, None if seen else unseen)
         results.add(rows, scores)
         for row in rows:
             print(
@@ -128,10 +137,18 @@ def check_options(name: str, entry: Entry) -> None:
 
 def _cells(spec: Spec) -> Iterator[Cell]:
     """Yield all methods on one split before the next split, so that early tables compare them."""
-    for seed, budget in product(spec.seeds, spec.budgets):
+    own = (seed for entry in spec.entries.values() for seed in entry.seeds or ())
+    for seed, budget in product(dict.fromkeys([*spec.seeds, *own]), spec.budgets):
         for fold in range(budget.tested or budget.folds):
             for name, entry in spec.entries.items():
-                yield Cell(name, entry, budget, fold, seed)
+                if seed in (spec.seeds if entry.seeds is None else entry.seeds):
+                    yield Cell(name, entry, budget, fold, seed)
+
+
+def _overlap(one: Dataset, other: Dataset) -> bool:
+    """Whether two datasets have a slice in common; slices of one grey value do not count."""
+    one_grey = "0" * 64
+    return bool(set(one.manifest["hash"]) & set(other.manifest["hash"]) - {one_grey})
 
 
 def _train_and_test(
@@ -158,7 +175,8 @@ def _train_and_test(
     columns = {
         **cell.key,
         "method": cell.entry.method,
-        "data": str(spec.data),
+        "data": str(spec.data_of(cell.entry)),
+        "spec_digest": spec.digest(cell.entry, cell.budget),
         "unlabelled": cell.entry.uses_unlabelled,
         "slices_test": len(test),
         "slices_test_of": int(dataset.manifest["patient"].isin(set(test.patients)).sum()),
@@ -237,7 +255,7 @@ def train_candidate(
     torch.manual_seed(cell.seed)
     learner = method.build(None if cell.entry.random_start else spec.weights, **options)
     config = TrainConfig(
-        data=spec.data,
+        data=spec.data_of(cell.entry),
         out=Path(),
         optimiser=optimiser,
         steps=spec.steps,

@@ -1,8 +1,10 @@
 """The specification of a benchmark, read from a YAML file."""
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,9 @@ class Entry:
         random_start: whether MobileNetV2 starts with random weights, whatever the specification's.
         pretrain_steps: steps in which the SVAE of a StitchNet learns the unlabelled slices, before
             the steps of every method.
+        data: a prepared dataset in place of the benchmark's, such as one with label sets too. An
+            entry whose dataset has slices of the other hospital is not tested on that.
+        seeds: in place of the benchmark's.
         options: of the method. A list holds values to choose from on the validation fold.
     """
 
@@ -44,6 +49,8 @@ class Entry:
     unlabelled: bool | None = None
     random_start: bool = False
     pretrain_steps: CountOrZero = 0
+    data: Path | None = None
+    seeds: Sequence[Seed] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -158,6 +165,11 @@ class Spec:
                 raise ValueError(
                     f"entries.{name}: {entry.method} has no SVAE; leave out `pretrain_steps`"
                 )
+            if entry.seeds is not None and not 0 < len(set(entry.seeds)) == len(entry.seeds):
+                raise ValueError(
+                    f"entries.{name}: seeds must name at least one, and none twice; leave them out "
+                    "for the benchmark's"
+                )
             if len(entry.candidates()) > 1 and not all(b.validation for b in self.budgets):
                 raise ValueError(
                     f"entries.{name}: options cannot be chosen where a budget has no validation; "
@@ -174,6 +186,34 @@ class Spec:
                 "read_out: leave out `read_out` and `decision`; several read-outs are tested, and "
                 "decisions are listed under `decisions`"
             )
+
+    def data_of(self, entry: Entry) -> Path:
+        """Return the prepared dataset that an entry is trained and tested on."""
+        return self.data if entry.data is None else entry.data
+
+    def digest(self, entry: Entry, budget: Budget) -> str:
+        """Return 12 hexadecimal digits of all that decides the results of an entry.
+
+        Other entries, budgets and seeds do not change it, nor does what has its default value.
+        """
+        shared = _given(self)
+        for name in ("data", "entries", "budgets", "seeds", "device"):
+            shared.pop(name, None)
+        own = {**_given(entry), "data": self.data_of(entry), "validation": budget.validation}
+        own.pop("seeds", None)
+        text = json.dumps([shared, own], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _given(config: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass that differ from their defaults."""
+    given = {}
+    for each in fields(config):
+        value = getattr(config, each.name)
+        default = each.default if each.default_factory is MISSING else each.default_factory()
+        if value != default:
+            given[each.name] = _given(value) if is_dataclass(value) else value
+    return given
 
 
 def read_spec(path: Path) -> Spec:

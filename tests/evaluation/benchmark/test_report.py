@@ -108,8 +108,9 @@ def test_the_command_writes_the_report_and_prints_a_table(
 ) -> None:
     spec = tmp_path / "spec.yaml"
     spec.write_text(
-        f"data: {datasets / 'data'}\nentries: {{unet: {{method: unet}}}}\n"
-        "budgets: [{labels: 4, tested: 1}]\n"
+        f"data: {datasets / 'data'}\nother_hospital: {datasets / 'other_hospital'}\n"
+        "entries: {unet: {method: unet}}\nbudgets: [{labels: 4, tested: 1}]\nsteps: 2\n"
+        "labelled_per_batch: 2\nunlabelled_per_batch: 1\nvalidate_every: 1\n"
     )
     out = tmp_path / "out"
     shutil.copytree(first_fold, out)
@@ -124,7 +125,7 @@ def test_the_command_writes_the_report_and_prints_a_table(
     assert captured.out.splitlines() == printed
     assert "no results of 'unet (later)'" in captured.err
     # A name that no training will give is refused before training.
-    spec.write_text(spec.read_text().replace("labels: 4", "labels: 5") + "steps: 1\n")
+    spec.write_text(spec.read_text().replace("labels: 4", "labels: 5"))
     message = refused("benchmark", spec, "--out", out, "--against", "unett (gaussian)")
     assert "no entry 'unett (gaussian)'; there are unet" in message
     assert 5 not in set(Results(out).rows["labels"])

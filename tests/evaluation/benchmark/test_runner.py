@@ -12,7 +12,9 @@ import torch
 
 from pyro_stitchnet.data.datasets.dataset import Dataset
 from pyro_stitchnet.data.datasets.partition import cut
+from pyro_stitchnet.data.datasets.prepare import prepare
 from pyro_stitchnet.data.datasets.slices import Slices
+from pyro_stitchnet.data.preprocessing.steps import Preprocessing
 from pyro_stitchnet.evaluation.benchmark import runner
 from pyro_stitchnet.evaluation.benchmark.methods import METHODS
 from pyro_stitchnet.evaluation.benchmark.results import Results
@@ -84,6 +86,36 @@ def test_finished_models_are_not_trained_again(
     with pytest.raises(KeyboardInterrupt):
         run(small(), out)
     assert [(cell.name, cell.fold) for cell in begun] == [("unet", 1)]
+
+
+def test_rows_of_another_specification_are_refused(
+    small: Callable[..., Spec], first_fold: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(first_fold, out)
+    with pytest.raises(ValueError, match="another specification made the rows of 'unet'"):
+        run(small(steps=3), out)
+
+
+def test_an_entry_may_have_data_and_seeds_of_its_own(
+    small: Callable[..., Spec], datasets: Path, tmp_path: Path
+) -> None:
+    sources = ["labelled", "unlabelled", "partial@infection"]
+    prepare(
+        [f"{datasets}/{name}" for name in sources],
+        tmp_path / "sets",
+        preprocessing=Preprocessing(size=64, lungs="none"),
+        progress=False,
+    )
+    own = Entry("unet", data=tmp_path / "sets", seeds=[1])
+    spec = small(entries={"unet": Entry("unet"), "own": own}, budgets=[ONE_FOLD], steps=1)
+    rows = run(spec, tmp_path / "out").rows.drop_duplicates("name").set_index("name")
+    assert rows["seed"].to_dict() == {"unet": 0, "own": 1}
+    assert rows["data"].to_dict() == {"unet": str(spec.data), "own": str(own.data)}
+    # It was trained on the other hospital's slices.
+    assert rows["other_hospital_infection"].isna().to_dict() == {"unet": False, "own": True}
+    digests = {name: spec.digest(entry, ONE_FOLD) for name, entry in spec.entries.items()}
+    assert rows["spec_digest"].to_dict() == digests
 
 
 def test_an_unknown_entry_is_refused(small: Callable[..., Spec], tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A specification is read, and errors in it are reported with the file and the key."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from pyro_stitchnet.evaluation.benchmark.methods import METHODS
 from pyro_stitchnet.evaluation.benchmark.spec import Budget, Entry, Spec, read_spec
 from pyro_stitchnet.posterior import ReadOutOptions
+from pyro_stitchnet.presets import OptimiserConfig
 
 WHOLE = """
 data: some.data
@@ -49,6 +51,7 @@ def test_values_are_read_and_the_rest_are_defaults(tmp_path: Path) -> None:
         (WHOLE + "optimiser: {rate: 1}\n", "unknown key 'optimiser.rate'"),
         (WHOLE.replace("folds: 5", "folds: 5, tested: 6"), "between 1 and 5"),
         (WHOLE + "seeds: [1, 1]\n", "seeds name one twice"),
+        (WHOLE.replace("method: unet", "method: unet, seeds: [2, 2]"), "unet: seeds must name"),
         (WHOLE + "decisions: [likeliest, likeliest]\n", "decisions name one twice"),
         ("- 1\n", "must be a mapping"),
     ],
@@ -78,6 +81,25 @@ def test_the_projects_specifications_are_valid() -> None:
     for path in Path("benchmarks").glob("*.yaml"):
         spec = read_spec(path)
         assert {entry.method for entry in spec.entries.values()} <= set(METHODS)
+
+
+def test_the_digest_is_of_all_that_decides_a_result_and_nothing_else() -> None:
+    entry, budget = Entry("bcp"), Budget(4)
+    spec = Spec(Path("data"), {"bcp": entry}, [budget])
+    digest = spec.digest(entry, budget)
+    assert digest == replace(spec, seeds=(3,), device="cpu").digest(entry, budget)
+    more = {"bcp": entry, "unet": Entry("unet")}
+    assert digest == replace(spec, entries=more, budgets=[Budget(2)]).digest(entry, Budget(2))
+    assert digest == spec.digest(replace(entry, data=Path("data"), seeds=[1]), budget)
+    others = [
+        replace(spec, steps=7).digest(entry, budget),
+        replace(spec, optimiser=OptimiserConfig()).digest(entry, budget),
+        replace(spec, data=Path("other")).digest(entry, budget),
+        spec.digest(replace(entry, options={"weight": 2}), budget),
+        spec.digest(replace(entry, unlabelled=False), budget),
+        spec.digest(entry, replace(budget, validation=False)),
+    ]
+    assert len({digest, *others}) == 7
 
 
 def test_candidates_need_validation() -> None:
