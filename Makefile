@@ -9,7 +9,7 @@ PACKAGE := $(VENV)/.package
 DEV := $(VENV)/.dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test gpu lint format typecheck docs notebooks figures check clean
+.PHONY: help demo test gpu lint format typecheck docs notebooks figures results check clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ figures: $(PACKAGE) ## Draw the figures of README and docs again (some minutes)
 	$(BIN)/python docs/overview.py $(MODEL) --out docs/overview.png
 	$(BIN)/python examples/queries.py $(MODEL) --size 128 --samples 4 --out runs/queries
 	$(BIN)/python docs/images.py runs/counterfactuals runs/queries
+
+results: $(PACKAGE) ## Write the result tables of README and docs again, from benchmarks/results
+	$(BIN)/python docs/tables.py
 
 check: lint typecheck test docs ## All of the above checks
 

@@ -50,12 +50,18 @@ CLASSES = {
     Preprocessing: "The options of `stitchnet prepare`; a dataset records them in `dataset.json`.",
 }
 
+REPORTS = "benchmarks/results/*/report.md"
+
 MADE_OF = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     f"{PACKAGE}/__init__.pyi": f"reference/python/{PACKAGE}.md",
     f"{PACKAGE}/cli": "reference/command_line.md",
     f"{PACKAGE}/training/config.py": "reference/configuration.md",
+    **{
+        path.relative_to(ROOT).as_posix(): f"results/{path.parent.name}.md"
+        for path in sorted(ROOT.glob(REPORTS))
+    },
 }
 """Generated pages by their source. On the site, links to a source lead to its page.
 
@@ -64,11 +70,12 @@ Links to any other module lead to the page of its name.
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Add the modules' pages to the navigation."""
+    """Add the reports of benchmarks and the modules' pages to the navigation."""
+    reports = [{f"Report: {Path(uri).stem}": uri} for uri in results()]
     pages = [{name.removeprefix(f"{PACKAGE}."): _page(name)} for name in modules()]
     for section in config.nav or []:
         if "Reference" in section:
-            section["Reference"].append({"Python": pages})
+            section["Reference"] += [*reports, {"Python": pages}]
     return config
 
 
@@ -98,6 +105,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         "reference/configuration.md": configuration(),
         "reference/presets.md": presets(),
         "javascripts/tex-svg.js": mathjax(),
+        **results(),
         **{_page(name): f"::: {name}\n" for name in modules()},
     }
     for file in list(files):
@@ -121,6 +129,15 @@ def contributing() -> str:
     """CONTRIBUTING.md, with links relative to the site."""
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     return text.replace("](docs/", "](")
+
+
+def results() -> dict[str, str]:
+    """The reports of benchmarks, by their page."""
+    return {
+        MADE_OF[path.relative_to(ROOT).as_posix()]: f"# Report: {path.parent.name}\n\n"
+        + path.read_text(encoding="utf-8")
+        for path in sorted(ROOT.glob(REPORTS))
+    }
 
 
 def command_line() -> str:

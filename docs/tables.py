@@ -1,0 +1,209 @@
+"""Write the result tables of README and docs, and their figure, from benchmarks/results.
+
+    make results
+
+A table stands between the comments ``<!-- table NAME -->`` and ``<!-- end -->``. Its cells are from
+the report.md that the run wrote beside its table.csv. Lines without results are left out.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from pyro_stitchnet.evaluation.benchmark.report import line_names
+from pyro_stitchnet.evaluation.text_table import TextTable
+from pyro_stitchnet.figures import label_efficiency, save_figure
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+PAGES = [ROOT / "README.md", ROOT / "docs" / "benchmark.md", ROOT / "docs" / "study.md"]
+FIGURE = ROOT / "docs" / "images" / "label_efficiency.png"
+
+BLOCK = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+DICE, STYLES = "Dice on slices with the lesion", "Styles inside the lung"
+BOTH, OTHER = "both, by patient (95 %)", "other-hospital infection"
+
+# Lines of the report by the names that the docs give them.
+COVID = {
+    "U-Net": "unet",
+    "U-Net, Gaussian split": "unet (gaussian)",
+    "U-Net, split by tissue levels": "unet (levels)",
+    "`guided`, labels only": "guided, labels only (posterior)",
+    "`guided`, labels only, `--decision dice`": "guided, labels only (posterior, dice)",
+    "`guided`": "guided (posterior)",
+    "Mean Teacher": "mean-teacher",
+    "BCP": "bcp",
+    "UniMatch": "unimatch",
+    "`guided`, infection masks": "guided + sets (posterior)",
+}
+FIRST = ["unet", "unet (gaussian)", "unet (levels)", "guided (posterior)", "bcp"]
+STUDY = {
+    "U-Net, Gaussian split": "unet (gaussian)",
+    "`reference`": "reference (posterior)",
+    "`article`": "article (posterior)",
+    "`article`, labels only": "article, labels only (posterior)",
+    "`tiny`": "tiny (posterior)",
+    "`guided`, labels only": "guided, labels only (posterior)",
+    "`guided`, unlabelled slices in the bound only": "guided, bound only (posterior)",
+    "the same, and the bound teaches q": "guided, bound teaches q (posterior)",
+    "`guided` (the posterior teaches)": "guided (posterior)",
+    "the same, `posterior_weight` 1": "guided, taught hard (posterior)",
+    "the same, `style_pool` 1": "guided, fine styles (posterior)",
+    "the same, not anchored": "guided, not anchored (posterior)",
+    "the same, `downsampling` 1": "guided, whole size (posterior)",
+}
+
+Section = Mapping[str, pd.DataFrame]
+
+
+def report_tables(report: str) -> dict[str, dict[str, pd.DataFrame]]:
+    """Return the first table of each part of a report, indexed by its first column.
+
+    Args:
+        report: the text of a report.md.
+
+    Returns:
+        The tables by heading and subheading.
+    """
+    sections: dict[str, dict[str, pd.DataFrame]] = {}
+    for section in re.split(r"^## ", report, flags=re.MULTILINE)[1:]:
+        heading, _, text = section.partition("\n")
+        tables = sections.setdefault(heading, {})
+        for part in re.split(r"^### ", text, flags=re.MULTILINE)[1:]:
+            title, _, rest = part.partition("\n")
+            if first := re.search(r"(?:^\| .*\n)+", rest, flags=re.MULTILINE):
+                head, _, *rows = map(_cells, first[0].splitlines())
+                tables[title] = pd.DataFrame(rows, columns=head).set_index(head[0])
+    return sections
+
+
+def benchmark_table(
+    section: Section, shown: Mapping[str, str], unlabelled: Mapping[str, bool]
+) -> TextTable:
+    """Return the main table, of one label budget."""
+    dice = section[DICE]
+    rows = [
+        [
+            name,
+            "yes" if unlabelled[line] else "–",
+            *dice.loc[line, ["GGO", "consolidation", BOTH]],
+            _difference(section, line),
+            dice.loc[line, OTHER],
+        ]
+        for name, line in _with_results(section, shown)
+    ]
+    minus = f"minus {_name(shown, _against(section))} (95 %)"
+    head = ["method", "unlabelled", "GGO", "consolidation", "both (95 %)"]
+    return TextTable([*head, minus, "other hospital"], rows)
+
+
+def study_table(section: Section) -> TextTable:
+    """Return the table of the study."""
+    dice, styles = section[DICE], section[STYLES]
+    rows = []
+    for name, line in _with_results(section, STUDY):
+        entry = line.partition(" (")[0]
+        own = styles.loc[entry] if entry in styles.index else {}
+        rows.append(
+            [
+                name,
+                *dice.loc[line, ["GGO", "consolidation"]],
+                _difference(section, line),
+                dice.loc[line, OTHER],
+                own.get("style gap mean", "–"),
+                own.get("label drop", "–"),
+            ]
+        )
+    against = _name(STUDY, _against(section))
+    head = ["arm", "GGO", "consolidation", f"both, minus {against} (95 %)"]
+    return TextTable([*head, "other population", "style gap", "label drop"], rows)
+
+
+def covid() -> TextTable:
+    return benchmark_table(_sections("covid")["10 labelled slices"], COVID, _unlabelled("covid"))
+
+
+def readme() -> TextTable:
+    """Return fewer rows and columns of the main table."""
+    table = covid()
+    left_out = ("U-Net, split by tissue levels", "Mean Teacher", "UniMatch")
+    columns = (0, 1, 4, 6)
+    return TextTable(
+        ["method", "unlabelled", "lesions (95 %)", "other hospital"],
+        [[row[n] for n in columns] for row in table.rows if row[0] not in left_out],
+    )
+
+
+def study() -> TextTable:
+    return study_table(_sections("study")["10 labelled slices"])
+
+
+TABLES: Mapping[str, Callable[[], TextTable]] = {"covid": covid, "readme": readme, "study": study}
+
+
+def filled(page: str) -> str:
+    """Return the text of a page with its tables written anew."""
+    return BLOCK.sub(lambda block: f"{block[1]}\n{TABLES[block[2]]().markdown()}\n{block[3]}", page)
+
+
+def curves() -> pd.DataFrame:
+    """Return lesion Dice against labelled slices of the first lines, for the figure."""
+    points = []
+    for heading, section in _sections("covid").items():
+        labels = heading.removesuffix(" labelled slices")
+        if not labels.isdigit():
+            continue
+        for name, line in _with_results(section, {n: x for n, x in COVID.items() if x in FIRST}):
+            dice, low, high = map(float, re.findall(r"\.\d+", section[DICE].loc[line, BOTH]))
+            points.append([name.replace("`", ""), int(labels), dice, low, high])
+    return pd.DataFrame(points, columns=["line", "labels", "dice", "low", "high"])
+
+
+def main() -> None:
+    for page in PAGES:
+        page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
+    save_figure(label_efficiency(curves()), FIGURE)
+
+
+def _sections(name: str) -> dict[str, dict[str, pd.DataFrame]]:
+    return report_tables((RESULTS / name / "report.md").read_text(encoding="utf-8"))
+
+
+def _unlabelled(name: str) -> dict[str, bool]:
+    """Whether each line of a benchmark was trained on unlabelled slices."""
+    rows = pd.read_csv(RESULTS / name / "table.csv").fillna({"variant": ""})
+    return dict(zip(line_names(rows), rows["unlabelled"], strict=True))
+
+
+def _with_results(section: Section, shown: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    return ((name, line) for name, line in shown.items() if line in section[DICE].index)
+
+
+def _against(section: Section) -> str:
+    """Return the line that the report compares all others with."""
+    (title,) = (title for title in section if title.startswith("Difference from "))
+    return title.removeprefix("Difference from ")
+
+
+def _difference(section: Section, line: str) -> str:
+    against = _against(section)
+    if line == against:
+        return "–"
+    row = section[f"Difference from {against}"].loc[line]
+    return re.sub(r"([+-])0\.", r"\1.", f"{row['difference']} ({row['95 %']})")
+
+
+def _name(shown: Mapping[str, str], line: str) -> str:
+    return next((name for name, other in shown.items() if other == line), line)
+
+
+def _cells(line: str) -> list[str]:
+    cells = re.split(r" (?<!\\)\| ", line.removeprefix("| ").removesuffix(" |"))
+    return [cell.replace(r"\|", "|") for cell in cells]
+
+
+if __name__ == "__main__":
+    main()

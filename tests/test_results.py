@@ -1,0 +1,104 @@
+"""The committed results belong to their specifications, and the tables of the docs to them."""
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pandas as pd
+import pytest
+
+from pyro_stitchnet.evaluation.benchmark.report import line_names
+from pyro_stitchnet.evaluation.benchmark.results import CELL
+from pyro_stitchnet.evaluation.benchmark.runner import Cell, _cells, check_options
+from pyro_stitchnet.evaluation.benchmark.spec import Spec, read_spec
+from pyro_stitchnet.evaluation.text_table import TextTable, decimal
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+OF_BENCHMARKS = sorted(
+    p.parent for p in RESULTS.glob("*/table.csv") if p.parent.name != "svae_lvae"
+)
+
+
+@pytest.fixture(scope="module")
+def tables() -> ModuleType:
+    """The script docs/tables.py."""
+    found = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "tables.py")
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+def rows_of(folder: Path) -> pd.DataFrame:
+    rows = pd.read_csv(folder / "table.csv", dtype={"spec_digest": str}).fillna({"variant": ""})
+    return rows.assign(line=line_names(rows))
+
+
+def spec_of(folder: Path) -> Spec:
+    """The specification beside the rows, while they are older than that of benchmarks."""
+    own = folder / "specification.yaml"
+    return read_spec(own if own.exists() else folder.parent.parent / f"{folder.name}.yaml")
+
+
+def test_the_tables_of_the_docs_are_those_of_the_results(tables: ModuleType) -> None:
+    found = []
+    for page in tables.PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert tables.filled(text) == text, f"{page}: run `make results`"
+        found += [name for _, name, _ in tables.BLOCK.findall(text)]
+    assert sorted(found) == sorted(tables.TABLES)
+
+
+def test_an_edited_cell_is_found(tables: ModuleType) -> None:
+    text = (ROOT / "docs" / "benchmark.md").read_text(encoding="utf-8")
+    edited = text.replace(".403 (", ".503 (")
+    assert edited != text
+    assert tables.filled(edited) == text
+
+
+def test_main_tables_are_small(tables: ModuleType) -> None:
+    for table in (make() for make in tables.TABLES.values()):
+        assert len(table.head) <= 7
+    assert len(tables.covid().rows) <= 10
+
+
+def test_a_written_table_is_read_back(tables: ModuleType) -> None:
+    table = TextTable(["a", "b"], [["q(y | x)", "1"], ["", "–"]])
+    report = f"## 4\n\n### T\n\n{table.markdown()}\n{table.markdown()}"
+    read = tables.report_tables(report)["4"]["T"]
+    assert read.index.name == "a"
+    assert read["b"].to_dict() == {"q(y | x)": "1", "": "–"}
+
+
+@pytest.mark.parametrize("folder", OF_BENCHMARKS, ids=lambda folder: folder.name)
+def test_the_report_is_of_the_rows(folder: Path, tables: ModuleType) -> None:
+    sections = tables.report_tables((folder / "report.md").read_text(encoding="utf-8"))
+    columns = ["ece_ggo", "ece_con", "brier_ggo", "brier_con"]
+    rows = rows_of(folder)
+    for labels, part in rows.groupby("labels"):
+        section = sections["All labels" if labels < 0 else f"{labels} labelled slices"]
+        runs = section["Dice on slices with the lesion"]["runs"]
+        assert runs.to_dict() == part["line"].value_counts().astype(str).to_dict()
+        means = part.groupby("line")[columns].mean().map(decimal)
+        written = section["Calibration inside the lung"].loc[means.index]
+        assert written.to_numpy().tolist() == means.to_numpy().tolist()
+
+
+@pytest.mark.parametrize("folder", OF_BENCHMARKS, ids=lambda folder: folder.name)
+def test_a_committed_specification_makes_every_row(folder: Path) -> None:
+    spec, rows = spec_of(folder), rows_of(folder)
+    for name, entry in spec.entries.items():
+        check_options(name, entry)
+    cells: dict[tuple[object, ...], Cell] = {tuple(c.key.values()): c for c in _cells(spec)}
+    for _, row in rows.iterrows():
+        cell = cells[tuple(row[list(CELL)])]
+        assert row["method"] == cell.entry.method
+        assert row["data"] == str(spec.data_of(cell.entry))
+        assert row["unlabelled"] == cell.entry.uses_unlabelled
+        digest = row.get("spec_digest")
+        if not pd.isna(digest):  # older rows have none
+            assert re.fullmatch(r"[0-9a-f]{12}", digest)
+            assert digest == spec.digest(cell.entry, cell.budget), f"{folder}: run it again"
