@@ -13,6 +13,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from unittest import mock
 
@@ -37,6 +38,17 @@ PAGES = [
     *sorted(p for p in (ROOT / "docs").rglob("*.md")),
 ]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+
+# Limits of a page's form: those of CONTRIBUTING.md, with much to spare.
+MOST_WORDS = 85  # of a paragraph or an item of a list
+MOST_NUMBERS = 8  # in it
+MOST_COLUMNS = 7  # of a table
+MOST_LINES = 120  # of the README
+NUMBER = re.compile(r"(?<![\w.-])[-−+]?\.?\d[\d.,]*(?:%| x \d+)?(?!\w)")  # 128 x 128 is one
+NAMED = re.compile(  # numbers that are names: eq. 9, Fig. 6b, seed 0, Python 3.11, dates and years
+    r"\b(?:eq\.|seeds?|version|[A-Z][\w.]+) \d[\w.]*(?:(?:,| to| and| or) \d[\w.]*)*"
+    r"|\b(?:19|20)\d\d(?:-\d\d-\d\d)?\b"
+)
 
 # Options put behind those of a page: the last one counts.
 TINY = {
@@ -198,6 +210,39 @@ def test_readme_in_numbers() -> None:
     exec(readme["python"], names)
     assert names["answer"].labels.shape == (2, 64, 64)  # type: ignore[attr-defined]
     assert names["labelled"] > names["unlabelled"]  # type: ignore[operator]
+
+
+def paragraphs(page: Path) -> Iterator[tuple[int, str]]:
+    """Line and text of a page's paragraphs and items of lists, without code and formulas."""
+    text = re.sub(
+        r"\$\$.*?\$\$", lambda m: "\n" * m[0].count("\n"), page.read_text("utf-8"), flags=re.S
+    )
+    tokens = MarkdownIt().enable("table").parse(text)
+    for opening, token in pairwise(tokens):
+        if opening.type == "paragraph_open" and opening.map and token.children:
+            parts = ["code" if c.type == "code_inline" else c.content for c in token.children]
+            breaks = [c.type in ("softbreak", "hardbreak") for c in token.children]
+            shown = "".join(" " if b else part for part, b in zip(parts, breaks, strict=True))
+            yield opening.map[0] + 1, re.sub(r"<[^>]*>", "", shown)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_pages_are_readable(page: Path) -> None:
+    """Paragraphs are short and have few numbers, and tables fit on a screen."""
+    faults = []
+    for line, text in paragraphs(page):
+        words, numbers = len(text.split()), len(NUMBER.findall(NAMED.sub("", text)))
+        if words > MOST_WORDS:
+            faults.append(f"line {line}: {words} words; divide the paragraph")
+        if numbers > MOST_NUMBERS:
+            faults.append(f"line {line}: {numbers} numbers; put them into a table")
+    lines = page.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, 1):
+        if re.fullmatch(r"\|(?: ?:?-+:? ?\|)+", line) and line.count("|") - 1 > MOST_COLUMNS:
+            faults.append(f"line {number}: a table of {line.count('|') - 1} columns; divide it")
+    if page.name == "README.md" and len(lines) > MOST_LINES:
+        faults.append(f"{len(lines)} lines; move what is not for a first look to docs/")
+    assert not faults
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
