@@ -54,7 +54,9 @@ COMMANDS: Mapping[str, Command] = {
     "evaluate": Command(
         "scores", "Score a trained model on the labelled slices of a dataset.", True
     ),
-    "benchmark": Command("scores", "Train and test StitchNet and other methods alike.", True),
+    "benchmark": Command(
+        "scores", "Train and test StitchNet and other methods under the same conditions.", True
+    ),
     "sample": Command(
         "questions", "Sample slices, with labels and styles, from a trained model.", True
     ),
@@ -115,7 +117,7 @@ def main() -> None:
 
     Raises:
         SystemExit: with status 1 for a user's error, 2 for a wrong command or option, 130 after an
-            interrupt, 141 where nobody reads the output any more.
+            interrupt, 141 if the reader of the output has closed it.
     """
     host.settle()
     try:
@@ -136,7 +138,7 @@ def _command() -> None:
     """Run the command, and report its errors.
 
     Raises:
-        BrokenPipeError: nobody reads the output any more.
+        BrokenPipeError: the reader of the output has closed it.
         SystemExit: with a status above 0.
     """
     command, *arguments = sys.argv[1:] or ["--help"]

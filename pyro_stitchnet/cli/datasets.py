@@ -89,17 +89,17 @@ def prepare(
 ) -> None:
     """Preprocess scans and write them as a dataset for training.
 
-    The same command continues after an interrupt.
+    After an interruption, run the same command again: it continues.
 
     Args:
         sources: folders. FOLDER@RULE reads masks by a labelling rule (full, infection, lung,
             control), FOLDER@SOURCE reads a layout that is not detected automatically.
         out: folder for the dataset.
         preprocessing: the steps from a scan to slices.
-        workers: number of processes. One that dies at a scan costs that scan only.
+        workers: number of processes. If one crashes, only the scan that it was reading fails.
         scheduler: address of a dask scheduler whose workers, on other machines too, do the work.
         skip_bad: leave out scans that cannot be used, and list them in skipped.csv.
-        time_limit: seconds that a scan may take; one that takes longer cannot be used.
+        time_limit: seconds that a scan may take; a scan that takes longer fails.
         progress: show a progress bar.
     """
     from pyro_stitchnet.data.datasets import prepare
@@ -142,7 +142,7 @@ def inspect(
     Args:
         data: a dataset that `stitchnet prepare` wrote.
         out: folder for the text, the histogram and the contact sheet; none are written without it.
-        most: number of slices to read at most, drawn at random from a larger dataset.
+        most: largest number of slices to read, drawn at random from a larger dataset.
         sheet: number of slices to draw.
     """
     from pyro_stitchnet.data.datasets.dataset import Dataset

@@ -32,7 +32,7 @@ class Query:
         model: a checkpoint, the model.pt of a run.
         slice_: an image file, NumPy array, NIfTI or other scan, or a prepared dataset.
         out: folder for the results.
-        number: index of the slice, from 0; a scan's from the feet.
+        number: index of the slice, from 0; in a scan, from the feet.
         prepared: use the file's slice as it is, without the preprocessing of the model's dataset.
         device: "auto" uses a GPU if there is one.
     """
@@ -140,7 +140,7 @@ def styles(
 
     Args:
         query: the slice and the model.
-        draws: draws of z, a row of the figure each.
+        draws: draws of z; each is a row of the figure.
         noise: sample the label and the styles of each pixel too; the style that the label picks is
             then the slice itself.
         read_out: source of the labels: q(y | x), p(y | z) or p(y | x, z).

@@ -48,10 +48,10 @@ def predict(
         inputs: volumes (NIfTI, NRRD, MetaImage), image files, and folders of these or of DICOM
             series, including nested and linked folders.
         model: a checkpoint, the model.pt of a run.
-        out: folder for the results: a subfolder per scan, scans.csv, failed.csv. Which scan is
-            which says OUT.sources.json beside it.
-        lungs: method of lung segmentation, to override that of training: classical for whole CT
-            scans and a model that was trained on slices cropped to the lungs.
+        out: folder for the results: a subfolder per scan, scans.csv, failed.csv. The file
+            OUT.sources.json next to it lists the path of each scan.
+        lungs: lung method, in place of that of training. Use classical for whole CT scans if the
+            model was trained on slices that were already cropped to the lungs.
         size: rows and columns of the model's input, if the checkpoint does not record them.
         options: how the labels are read out of the model.
         save_scan: write the scan, windowed as for the model; `view` shows it, `rank` needs it.
@@ -61,9 +61,9 @@ def predict(
             allow their paths and the identifiers of DICOM headers in the results.
         device: "auto" uses a GPU if there is one.
         workers: processes; by default one per core, or four that share a GPU. 0 works in this
-            process, which a scan may then end.
+            process, which a bad scan may then crash.
         scheduler: address of a dask scheduler whose workers do the work, on several machines.
-        time_limit: seconds that one scan may take; then it is listed in failed.csv.
+        time_limit: seconds that one scan may take; a scan that takes longer fails.
         progress: show a progress bar.
     """
     from pyro_stitchnet.prediction.many_scans import predict_scans

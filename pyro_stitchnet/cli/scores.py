@@ -27,8 +27,8 @@ def evaluate(
     """Score a trained model on the labelled slices of a dataset.
 
     Writes Table 1 of the article, and figures of segmentations and styles. Slices with a label for
-    every pixel are scored. If there are none, those with masks of infection are, by infection
-    alone. The table says how many slices it covers, and of how many.
+    every pixel are scored. If there are none, slices with masks of infection are scored, by
+    infection alone. The table says how many of the slices it covers.
 
     Args:
         model: a checkpoint, the model.pt of a run.
@@ -99,9 +99,9 @@ def benchmark(
     against: str = "unet",
     report_only: bool = False,
 ) -> None:
-    """Train and test StitchNet and other methods alike.
+    """Train and test StitchNet and other methods under the same conditions.
 
-    The same command continues after an interrupt.
+    After an interruption, run the same command again: it continues.
 
     Args:
         spec: a YAML file of methods, label budgets, folds and seeds; see

@@ -27,10 +27,10 @@ def view(
     Args:
         folder: results of `stitchnet predict`.
         write: write pages that need no server instead: report.html for each scan, and index.html.
-        port: on 127.0.0.1; 0 uses any free port. The printed address holds a token, without which
-            the server answers nobody.
+        port: on 127.0.0.1; 0 uses any free port. The printed address contains a token, without
+            which the server refuses requests.
         browser: open the browser.
-        niivue: npm's tarball of NiiVue, for a machine without internet access.
+        niivue: the tarball of NiiVue from npm, for a machine without internet access.
         voxels: millions of voxels of each volume in a report.html; larger volumes are thinned.
     """
     import webbrowser

@@ -34,13 +34,13 @@ class Coverage:
         unlabelled = ~manifest["labelled"] & ~scored
         reasons = {
             "without labels": unlabelled,
-            "whose masks do not tell the labels apart": ~unlabelled & ~scored,
+            "whose masks do not separate the labels": ~unlabelled & ~scored,
         }
         left_out = {reason: int(rows.sum()) for reason, rows in reasons.items() if rows.any()}
         return cls(int(scored.sum()), len(manifest), left_out)
 
     def __str__(self) -> str:
-        """Say it in one line.
+        """Describe the coverage in one line.
 
         Examples:
             >>> print(Coverage(50, 370, {"without labels": 320}))

@@ -39,12 +39,12 @@ def evaluate(
 
     Args:
         net: a trained model.
-        slices: complete; or, if one is not, with label sets that tell infection from the rest, of
-            which infection alone is scored.
+        slices: with one label for every pixel; or with label sets that separate infection from the
+            rest, and then infection alone is scored.
         out: folder for the files :data:`WRITTEN`; created if missing.
         options: of the segmentation.
-        info: plain data on the run, kept in ``table.json`` beside options and style gaps.
-        coverage: out of how many the slices are chosen; by default there are no others.
+        info: plain data on the run, written to ``table.json`` with options and style gaps.
+        coverage: how many slices were left out and why; by default none.
 
     Returns:
         The scores of every slice; see

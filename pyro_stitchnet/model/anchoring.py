@@ -15,8 +15,8 @@ SCALE = 0.1  # factor on the random weights of anchored styles
 def anchor_styles(heads: nn.ModuleList, likelihood: str, x: Tensor, allowed: Tensor) -> None:
     """Initialise every style with the mean and standard deviation of its label's grey values.
 
-    They become the bias of the last layer, and its weights are scaled down, so that the styles
-    hardly depend on z at the start. A label without pixels of its own keeps its random start.
+    The moments become the bias of the last layer. Its weights are scaled down, so the styles hardly
+    depend on z at the start. A label without labelled pixels keeps its random start.
 
     Args:
         heads: of a StitchNet.

@@ -83,8 +83,8 @@ def bound(
     Args:
         net: model and guide.
         x: slices (N, H, W) in [0, 1].
-        allowed: labels that each pixel may have, bool (N, H, W, K): the labelled and the unlabelled
-            term of eq. 9 are its two ends. None: nothing is labelled.
+        allowed: labels that each pixel may have, bool (N, H, W, K): one label gives the
+            labelled term of eq. 9, all labels the unlabelled term. None allows all everywhere.
         objective: label term and weights; the article's by default.
         log_q: log q(y | x), (N, H, W, K), for a label term with y in the guide; the classifier's by
             default.

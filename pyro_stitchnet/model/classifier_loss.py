@@ -14,7 +14,7 @@ SMOOTH = 1.0  # pixels
 class ClassifierLoss:
     """Cross-entropy of label sets plus soft Dice, as in nnU-Net (Isensee et al. 2021).
 
-    Beside the bound of a semi-supervised model this is the term alpha of M2 (Kingma et al. 2014).
+    Added to the bound of a semi-supervised model, it is the term alpha of M2 (Kingma et al. 2014).
 
     Attributes:
         label_weight: factor on -log q(y in A | x), the mean over the pixels with an annotation.

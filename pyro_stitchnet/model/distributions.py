@@ -230,8 +230,8 @@ class Stitched(TorchDistribution):
 class ExpectedStitched(Stitched):
     """The reconstruction of the authors' program: SUM_k pi_k log p_k(x), for labelled pixels too.
 
-    A lower bound of log SUM_k pi_k p_k(x). It is highest where all styles fit x, whatever the
-    label, and may explain the article's failure on unlabelled slices. ``allowed`` is ignored.
+    A lower bound of log SUM_k pi_k p_k(x). It is highest where all styles fit x, for every
+    label, which may explain the article's failure on unlabelled slices. ``allowed`` is ignored.
     """
 
     def log_prob(self, value: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""How the label y of each pixel enters the bound: one class per way, each with its own numbers.
+"""How the label y of each pixel enters the bound: one class per way, each with its own options.
 
 Every class has the two halves of a Pyro program. ``observe`` is the model's: y given z, then
 x = Phi(y, b, h, g, c). ``infer`` is the guide's: q(y | x, z), where there is one. Both run inside
@@ -62,7 +62,7 @@ class LabelTerm(Protocol):
         """Run the model's half: y given z, and x given y and the styles.
 
         Raises:
-            ValueError: the model is conditioned on y and the term has no such site.
+            ValueError: the model is conditioned on y and the term has no site y.
         """
         ...
 
@@ -75,7 +75,7 @@ class LabelTerm(Protocol):
 
 @dataclass(frozen=True)
 class _Term:
-    """What most terms share: numbers in range, and no y in the guide."""
+    """What most terms share: a check of ranges, and no y in the guide."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -88,7 +88,7 @@ class _Term:
     def infer(
         self, x: Tensor, picture: TorchDistribution, allowed: Tensor | None, log_q: Tensor | None
     ) -> None:
-        """Leave y out: the guide has no such site."""
+        """Do nothing: the guide has no site y."""
 
 
 @dataclass(frozen=True)
@@ -209,9 +209,10 @@ class Expected(_Term):
 class Guided(_Term):
     """y is summed out under the guide's q(y | x, z, y in A): q(y | x) times Bayes' rule.
 
-    The bound of M2 (Kingma et al. 2014). q(y | x) learns labels by its own loss beside the bound,
-    :class:`~pyro_stitchnet.model.classifier_loss.ClassifierLoss`, and may learn from the posterior
-    where labels leave several possible, :mod:`pyro_stitchnet.training.self_training`.
+    The bound of M2 (Kingma et al. 2014). q(y | x) learns labels by a loss that is added to the
+    bound, :class:`~pyro_stitchnet.model.classifier_loss.ClassifierLoss`. Where a pixel may have
+    several labels, it may also learn from the posterior,
+    :mod:`pyro_stitchnet.training.self_training`.
 
     Attributes:
         label_weight: of the classifier's loss: factor on -log q(y in A | x).

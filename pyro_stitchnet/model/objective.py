@@ -13,7 +13,7 @@ class Objective:
     """The terms of the bound.
 
     Attributes:
-        labels: how the label y of each pixel enters, with the numbers of that way; see
+        labels: how the label y of each pixel enters, with its options; see
             `pyro_stitchnet.model.label_terms`.
         kl_weight: factor on the z sites of model and guide (1 is the ELBO).
         kl_warmup: steps over which training raises the KL weight linearly from near 0.

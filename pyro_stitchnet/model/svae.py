@@ -50,7 +50,7 @@ class SVAE(nn.Module):
         self.encoder = MobileNetPyramid(
             channels,
             wiring=config.wiring,
-            # Weights of full width only; with a classifier they are the classifier's first.
+            # At another width than 1 only the classifier can start from weights.
             weights=None if config.classifier and config.width != 1 else config.weights,
             width=config.width,
             norm_kind=norm_kind,

@@ -19,10 +19,10 @@ def decide(p: Tensor, decision: Decision = "likeliest") -> Tensor:
 
     Args:
         p: label probabilities, (N, K, H, W).
-        decision: "likeliest" takes the likeliest label of each pixel. "dice" takes a pixel for
-            infected (GGO or consolidation) if its probability of infection reaches
-            :func:`best_cut`, then the likeliest label of that kind. It finds more infection where
-            the model is uncertain of all of it, as on scans of other hospitals.
+        decision: "likeliest" takes the likeliest label of each pixel. "dice" marks a pixel
+            as infected (GGO or consolidation) if its probability of infection reaches
+            :func:`best_cut`, and then takes the likelier lesion. It finds more infection where the
+            model is uncertain, as on scans of other hospitals.
 
     Returns:
         The labels, int64 (N, H, W).

@@ -26,8 +26,8 @@ class ReadOutOptions:
 
     Attributes:
         read_out: "guide" is the classifier's q(y | x), "prior" is p(y | z), "posterior" is
-            p(y | x, z) by Bayes' rule: through the styles, or with a classifier through the tissue
-            levels, see :meth:`~pyro_stitchnet.model.stitchnet.StitchNet.log_posterior`.
+            p(y | x, z) by Bayes' rule: through the styles or, in a model with a classifier, through
+            the tissue levels.
         samples: draws of z to average over; 0 uses the mean of each level.
         views: flips and quarter turns of each slice to average over, 1 to 8.
         batch_size: slices per forward pass.

@@ -53,7 +53,7 @@ def segment(net: StitchNet, x: Tensor, options: ReadOutOptions | None = None) ->
         net: a trained model; used in evaluation mode, its mode restored.
         x: slices (N, H, W) in [0, 1], on the model's device.
         options: read-out, samples, views and batch size; ``decision``, ``least_patch`` and ``seed``
-            are for the caller.
+            are not used here.
 
     Raises:
         ValueError: ``x`` is not in [0, 1], a size is not a multiple of 32 (times the model's

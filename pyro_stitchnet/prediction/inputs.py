@@ -107,7 +107,7 @@ def assign_names(
 
     Args:
         inputs: the scans.
-        known: names of earlier runs by identity, which stay, whatever other scans are given.
+        known: names of earlier runs by identity; they do not change.
         taken: other names that must not be used.
         keep_identifiers: whether names are made of the scans' titles instead.
     """
@@ -147,7 +147,7 @@ def _at(path: Path) -> tuple[list[ScanInput], list[Path]]:
             reason = "one file of a DICOM series; give the folder that contains it"
             return [_bad(path, reason)], []
         return [_bad(path, "not a scan by its ending; give a volume, image or folder")], []
-    except OSError as error:  # one bad path costs only itself
+    except OSError as error:  # other paths are still read
         return [_bad(path, f"cannot be read ({error.strerror or error})")], []
 
 
@@ -158,7 +158,7 @@ def _bad(path: Path, fault: str) -> ScanInput:
 def _file(path: Path) -> ScanInput:
     if not path.exists():
         return _bad(path, "a link to a missing file; fetch the file")
-    if not path.is_file():  # opening a pipe would wait for ever
+    if not path.is_file():  # opening a pipe would wait forever
         return _bad(path, "not a file")
     return ScanInput(path, stem(path))
 

@@ -72,7 +72,7 @@ def predict_scans(
 
     After an interruption the same call resumes the work: a scan is finished if its folder exists
     and is as it was written. A scan that cannot be segmented is listed in ``failed.csv``, and the
-    others continue. Which scan is which says the file beside the results, see
+    others continue. A file next to the results lists the path of each scan, see
     :func:`~pyro_stitchnet.prediction.output_files.sources_file`.
 
     Args:
@@ -83,8 +83,8 @@ def predict_scans(
         seg: whether to write a DICOM SEG for DICOM input.
         keep_identifiers: whether results may contain names of files and identifiers of DICOM
             headers.
-        workers: processes on this machine; 0 works in this process, which a scan may then end. By
-            default one per core, or four that share a GPU, but at most one per scan.
+        workers: processes on this machine; 0 works in this process, which a bad scan may then
+            crash. By default one per core, or four that share a GPU, but at most one per scan.
         scheduler: address of a dask scheduler whose workers do the work instead, on machines that
             share the file system.
         time_limit: seconds that one scan may take in a process on this machine.

@@ -213,7 +213,7 @@ def check_still_there(out: Path) -> None:
     """Stop a run whose results folder was removed.
 
     Raises:
-        FileNotFoundError: it was.
+        FileNotFoundError: the folder was removed.
     """
     if not (out / PLAN).is_file():
         raise FileNotFoundError(

@@ -2,7 +2,7 @@
 
 ``stitchnet predict`` writes :data:`PLAN`, :data:`SCANS` and :data:`FAILED` into the results folder,
 and a subfolder per scan with :data:`REPORT`, :data:`SLICES`, the maps and, for DICOM input,
-:data:`SEG`. The file of :func:`sources_file`, beside the results folder, says which scan is which.
+:data:`SEG`. The file of :func:`sources_file`, next to the results folder, lists the scans' paths.
 """
 
 from collections.abc import Mapping
@@ -55,9 +55,9 @@ def map_file(name: str) -> str:
 
 
 def sources_file(out: Path) -> Path:
-    """The file that says which scan is which.
+    """The file that lists the path of each scan.
 
-    It names paths, which may identify patients, so it is beside the results and not among them.
+    Paths may identify patients, so the file is next to the results folder and not in it.
     """
     out = out.resolve()
     return out.with_name(f"{out.name}.sources.json")

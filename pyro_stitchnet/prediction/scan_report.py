@@ -41,7 +41,7 @@ EDGE = 0.01  # share of the lung's voxels in the first and last row and column
 def make_report(
     scan: str, segmenter: SliceSegmenter, stack: Stack, totals: Totals, files: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Collect everything that is reported of one scan, as JSON data.
+    """Collect all results of one scan, as JSON data.
 
     Args:
         scan: its name.
@@ -75,7 +75,7 @@ def make_report(
 
 
 def fingerprint(stack: Stack) -> str:
-    """Return a hash of a scan's grey values, which tells scans apart whatever their names."""
+    """Return a hash of a scan's grey values, which identifies a scan under any name."""
     digest = hashlib.sha256(repr(stack.shape).encode())
     for one in stack.slices:
         digest.update(np.ascontiguousarray(one, "<f4").data)

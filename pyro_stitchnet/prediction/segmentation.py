@@ -100,7 +100,7 @@ class Segmentation:
         """Draw slices with segmentation, styles and reconstruction.
 
         Args:
-            slices: at most so many, evenly spread over the lungs.
+            slices: largest number of slices, evenly spread over the lungs.
         """
         segmented = [i for i, one in enumerate(self.slices) if one.result is not None]
         segmented = segmented or list(range(len(self.slices)))

@@ -53,8 +53,8 @@ def load(
         path: a checkpoint, the ``model.pt`` of a run.
         device: "auto" uses a GPU if there is one.
         options: read-out options.
-        lungs: method of lung segmentation, to override that of training: "classical" for whole CT
-            scans and a model that was trained on slices cropped to the lungs.
+        lungs: lung method, in place of that of training. Use "classical" for whole CT scans if the
+            model was trained on slices that were already cropped to the lungs.
         size: rows and columns of the model's input, if the checkpoint does not record them.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Which scan is which: the names of scans in the results, and their paths, kept beside them."""
+"""The names of scans in the results, and their paths, kept in a file next to the results."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

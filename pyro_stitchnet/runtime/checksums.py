@@ -62,11 +62,12 @@ def verify(path: str | Path, *expected: object) -> None:
 
     Args:
         path: the file.
-        expected: what :func:`sha256` returned then; several, if a kill may have left any of them.
+        expected: what :func:`sha256` returned then. There are several if a run may have been killed
+            while it replaced the file.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is another; the message names it.
+        ValueError: the file differs; the message names it.
     """
     if sha256(path) not in expected:
         raise ValueError(f"{path}: {_CHANGED}; {REMEDY}")

@@ -28,8 +28,8 @@ def make_fabric(
 ) -> Fabric:
     """Return the processes of a training run, not yet launched.
 
-    Under torchrun the numbers of processes and machines are those of torchrun. Variables of a host
-    that started no processes for this run count nothing, such as SLURM's in a job without srun.
+    Under torchrun the numbers of processes and machines are those of torchrun. Variables of a
+    program that did not start this run are ignored, such as SLURM's in a job without srun.
 
     Args:
         device: as for :func:`~pyro_stitchnet.runtime.devices.choose_device`.

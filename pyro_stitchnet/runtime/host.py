@@ -1,4 +1,4 @@
-"""What a host leaves to the command line: standard streams, and variables of the environment."""
+"""Standard streams and environment variables, as a notebook, a scheduler or a shell left them."""
 
 import os
 import re
@@ -17,7 +17,7 @@ def settle() -> None:
     """
     _open_streams()
     for stream in (sys.stdout, sys.stderr):
-        # A name that the locale cannot show must not end a run. A notebook's stream has no locale.
+        # A name that the locale cannot print must not end a run. A notebook's stream has no locale.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     os.environ["MPLBACKEND"] = "agg"  # no command opens a window
@@ -29,7 +29,7 @@ def settle() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     threads = os.environ.get("OMP_NUM_THREADS", "1")
     if not re.fullmatch(r"\s*0*[1-9]\d{0,4}\s*(,\s*\d+\s*)*", threads):
-        print(f"note: OMP_NUM_THREADS is {threads!r}, no number; ignored", file=sys.stderr)
+        print(f"note: OMP_NUM_THREADS is {threads!r}, not a number; ignored", file=sys.stderr)
         del os.environ["OMP_NUM_THREADS"]
 
 
@@ -37,7 +37,7 @@ def check_working_folder() -> None:
     """Refuse a working folder that was removed: relative paths and torch need it.
 
     Raises:
-        FileNotFoundError: it was.
+        FileNotFoundError: the folder was removed.
     """
     try:
         os.getcwd()
@@ -51,7 +51,7 @@ def flush_output() -> None:
     """Write what is buffered for the standard streams.
 
     Raises:
-        OSError: a stream cannot be written, such as a pipe that nobody reads any more.
+        OSError: a stream cannot be written, such as a pipe whose reader has gone.
     """
     for stream in (sys.stdout, sys.stderr):
         stream.flush()

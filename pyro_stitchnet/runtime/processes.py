@@ -1,7 +1,7 @@
 """Worker processes of this machine, any of which may die or hang without ending the run.
 
-Libraries that were tried end the run where one worker dies: ``concurrent.futures`` always, pebble
-where the worker is idle. A local dask cluster takes ten seconds to start and has no time limit.
+The alternatives end the run if a worker dies: ``concurrent.futures`` always, pebble if the worker
+is idle. A local dask cluster takes ten seconds to start and has no time limit.
 """
 
 import math
@@ -30,7 +30,7 @@ T = TypeVar("T")
 Unit = Callable[[], T]
 
 ATTEMPTS = 2
-"""How often a unit is tried whose process dies: the system may have killed it for memory."""
+"""Attempts at a unit whose process dies: the system may have killed it to free memory."""
 
 
 class UnitLost(ValueError):
@@ -130,7 +130,7 @@ class _Worker:
             self.stop()
             code = self.process.exitcode or 0
             how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-            memory = ", possibly for want of memory" if -code == signal.SIGKILL else ""
+            memory = ", possibly because memory ran out" if -code == signal.SIGKILL else ""
             self.retry = self.attempt < ATTEMPTS
             return None, None, f"its worker process died ({how}{memory})"
 
@@ -174,7 +174,7 @@ def _serve(connection: Connection) -> None:
 
 
 def _die_with_parent() -> None:
-    """End this process when the one that started it is gone: nobody reads its result."""
+    """End this process when the one that started it is gone: its result is not needed."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])

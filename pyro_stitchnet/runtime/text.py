@@ -14,7 +14,7 @@ __all__ = ["csv_text", "escaped", "identity"]
 def identity(name: str) -> str:
     """Return a name in the one form in which names are compared and stored.
 
-    That is Unicode's form NFC, without spaces around it; bytes that are no UTF-8 are
+    That is Unicode's form NFC, without spaces around it; bytes that are not UTF-8 are
     :func:`escaped`.
 
     Examples:

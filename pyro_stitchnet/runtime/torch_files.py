@@ -22,8 +22,7 @@ def write(content: dict[str, Any], path: Path) -> None:
 def read(path: Path, device: torch.device | str = "cpu") -> Any:
     """Read a file of ``torch.save``; no code in the file is run.
 
-    torch does not look at the checksums, so that a flipped bit would change a weight: they are
-    verified here.
+    torch ignores the checksums, so a flipped bit would change a weight. They are verified here.
 
     Args:
         path: the file.
@@ -51,7 +50,7 @@ def _verified(content: bytes) -> io.BytesIO:
     it returns memory that was never written.
 
     Raises:
-        zipfile.BadZipFile: a part differs from its checksum, or this is no zip file.
+        zipfile.BadZipFile: a part differs from its checksum, or this is not a zip file.
         ValueError: a part is compressed, so it may be larger than the file; torch's are not.
     """
     verified = io.BytesIO()

@@ -67,7 +67,7 @@ class Callback:
         """Called when the state should be saved."""
 
     def end(self, state: State) -> None:
-        """Called when training ends, for whatever reason."""
+        """Called when training ends, also after an error."""
 
     def finish(self, run: Run, state: State) -> None:
         """Called after training with the best weights, before ``model.pt`` is written."""
@@ -152,7 +152,7 @@ class LogFile(Callback):
         self._columns: list[str] = []
 
     def begin(self, state: State, steps: int) -> None:
-        """Write the rows so far; those after the step that is resumed are made again."""
+        """Write the rows up to the resumed step; later ones will be made again."""
         self._write(state)
 
     def row(self, state: State, row: Mapping[str, float]) -> None:

@@ -76,12 +76,12 @@ class TrainConfig:
         affine: turn by any angle, scale, shear and change grey values instead; for long runs.
         paste: share of labelled slices that get the lesions of another one.
         fold: the fold of patients to test on; the next one validates.
-        folds: number of folds; with 0 nobody is held out, and the last weights are kept.
+        folds: number of folds; with 0 all patients are trained on, and the last weights are kept.
         seed: of the split, the start, the batches and the draws.
         validate_every: steps between two validations.
-        patience: validations in a row without improvement after which to stop; never by default.
-        minutes: after which to end the run, whatever the number of steps; never by default. The
-            learning rate falls accordingly. Counted from the start or the resumption.
+        patience: stop after so many validations in a row without improvement; never by default.
+        minutes: end the run after so many minutes, from its start or resumption; never by default.
+            The learning rate falls accordingly.
         log_every: steps between two rows of the log.
         keep_every: steps between two saved states, to resume from.
         keep_last: number of states to keep.

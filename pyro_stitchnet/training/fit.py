@@ -17,7 +17,7 @@ from pyro_stitchnet.training.step import compile_networks
 __all__ = ["fit"]
 
 STATISTICS = 8
-"""Training batches over which batch norm's statistics are computed anew before an evaluation."""
+"""Training batches from which batch-norm statistics are recomputed before an evaluation."""
 
 
 def fit(

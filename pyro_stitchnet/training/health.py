@@ -20,14 +20,14 @@ def alarms(rows: Sequence[Mapping[str, float]]) -> dict[str, str]:
     """Problems in the last rows of a log, by name, with their remedy.
 
     * ``collapse/z<n>``: under 1 % of a level's entries depend on the slice (posterior collapse), at
-      the last validation. The KL does not show it: the product of a bottom-up estimate that says
-      nothing and the prior costs .1 nats per entry.
+      the last validation. The KL does not show it: even an uninformative bottom-up estimate,
+      multiplied by the prior, costs .1 nats per entry.
     * ``mode_gap``: in evaluation mode the loss is higher than in training mode, by more than .2.
     * ``styles/<pair>``: two styles differ by less than .01 of the grey scale (style collapse).
     * ``share/<label>``: on labelled pixels, a label is predicted less than half as often as it
       occurs.
 
-    There is none of the others before ten rows with the metrics of
+    The last two need ten rows with the metrics of
     :func:`~pyro_stitchnet.training.diagnostics.bound_metrics`.
     """
     problems = _at_validation(rows)
@@ -56,7 +56,7 @@ def _at_validation(rows: Sequence[Mapping[str, float]]) -> dict[str, str]:
     """Problems in the last row of a validation."""
     last = next((row for row in reversed(rows) if "mode_gap" in row), {})
     problems = {}
-    if not last.get("mode_gap", 0.0) <= MODE_GAP:  # neither is a gap that is no number
+    if not last.get("mode_gap", 0.0) <= MODE_GAP:  # NaN counts as too large
         problems["mode_gap"] = (
             f"evaluation mode raises the loss by {last['mode_gap']:.2f}: batch norm's statistics "
             "do not fit the weights; train longer, or take larger batches or --norm group"

@@ -1,4 +1,4 @@
-"""What the training loop trains: networks with their loss, their predictions and their metrics."""
+"""What the training loop trains: networks with their loss, predictions and metrics."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -20,7 +20,7 @@ from pyro_stitchnet.training.validation import active_levels, lesion_dice
 
 __all__ = ["ElboLearner", "Learner", "LossOutput", "ramp"]
 
-MOST_SLICES = 200  # that grey values are learnt from
+MOST_SLICES = 200  # from which grey values are learnt
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Learner(nn.Module):
 
         Args:
             labelled: the slices.
-            new: whether the weights are new; else they are those of another model.
+            new: whether the weights are new; otherwise they come from another model.
         """
 
     def loss(self, batch: Batch, step: int) -> LossOutput:
@@ -83,7 +83,7 @@ class Learner(nn.Module):
         return self.children()
 
     def metrics(self, batch: Batch, output: LossOutput) -> Mapping[str, float]:
-        """Metrics to log beside the loss, from the pass that computed it."""
+        """Metrics to log with the loss, from the pass that computed it."""
         return {}
 
     def why_not_finite(self, batch: Batch) -> str:
@@ -101,16 +101,16 @@ class ElboLearner(Learner):
 
     @property
     def classifier_loss(self) -> ClassifierLoss | None:
-        """The loss of q(y | x) beside the bound, for a label term with a classifier."""
+        """The loss of q(y | x) that is added to the bound, for a label term with a classifier."""
         labels = self.objective.labels
         if not isinstance(labels, Guided):
             return None
         return ClassifierLoss(labels.label_weight, labels.dice_weight)
 
     def begin(self, labelled: SliceSet, *, new: bool = True) -> None:
-        """Learn the grey values of tissues from up to some hundred slices.
+        """Learn the grey values of tissues from at most 200 slices.
 
-        They are the levels of lesions, where the model has these, and the start of anchored styles.
+        They determine the tissue levels, if the model has them, and the start of anchored styles.
         """
         net = self.net
         if not len(labelled) or (net.levels is None and not net.config.anchored):
@@ -152,7 +152,7 @@ class ElboLearner(Learner):
         return probabilities(self.net, x)
 
     def validate(self, slices: Slices) -> tuple[float, dict[str, float]]:
-        """As of every learner; with the share of active units of each level of z."""
+        """See :meth:`Learner.validate`; adds the share of active units of each level of z."""
         score, metrics = super().validate(slices)
         return score, {**metrics, **active_levels(self.net, slices)}
 

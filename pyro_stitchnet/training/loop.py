@@ -49,7 +49,7 @@ def train(
         state: a run, new or resumed.
         batches: training batches, from number ``state.step * accumulate`` on.
         steps: optimiser steps of the whole run.
-        statistics: training batches over which batch norm's running statistics are computed anew
+        statistics: training batches from which batch norm's running statistics are recomputed
             before weights are evaluated and kept.
         validation: slices by which the weights are chosen; None keeps the last weights.
         callbacks: called during the run.
@@ -59,7 +59,7 @@ def train(
         keep_every: steps between two saved states.
         patience: validations in a row without improvement after which to stop.
         minutes: of this call, after which the current step is the last. The learning rate falls
-            with the steps or with the minutes, whichever end sooner.
+            with the steps or with the minutes, whichever end first.
         fast: validate at the end only, and log only the loss and the gradient's norm.
 
     On Ctrl-C or SIGTERM the current step ends and the state is saved; a second one stops at once.

@@ -54,17 +54,17 @@ BEGUN = (
 def run(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> Path:
     """Train a model and keep its best weights on the validation patients.
 
-    With 0 folds nobody is held out, and the last weights are kept.
+    With 0 folds all patients are trained on, and the last weights are kept.
 
-    Writes ``config.yaml``, ``run.json``, ``split.csv``, ``log.csv``, which grows row by row, and at
-    last ``model.pt``. Until then ``states/`` holds the states from which ``resume`` goes on: on the
-    CPU to the same bits, since a state keeps the number of threads. No slice of a patient of the
-    validation or test fold is trained on, labelled or not. Of several processes the first one
-    writes.
+    Writes ``config.yaml``, ``run.json``, ``split.csv``, ``log.csv``, which grows row by row, and
+    ``model.pt`` last. Until then ``states/`` holds the states from which ``resume`` continues: on
+    the CPU with the same bits, because a state keeps the number of threads. No slice of a patient
+    of the validation or test fold is trained on, labelled or not. If there are several processes,
+    only the first one writes.
 
     Args:
         config: the configuration.
-        callbacks: called during the run, beside its own.
+        callbacks: called during the run, in addition to its own.
 
     Returns:
         The folder of the results.
@@ -73,7 +73,7 @@ def run(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> Path:
         BlockingIOError: another run is writing to ``out``.
         FileExistsError: ``out`` holds a run that is finished or that ``resume`` should continue,
             or other files.
-        FileNotFoundError: there is no finished dataset, no such weights, or no run to resume.
+        FileNotFoundError: the dataset, the weights or the run to resume is missing.
         ValueError: the dataset or the configuration cannot be used, or differs from that of the run
             to resume; or the model to start from has other networks, or was trained on patients
             that are held out.
@@ -90,7 +90,7 @@ def run(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> Path:
         precision=config.precision,
     )
     if is_first(fabric):
-        check_free(config.out)  # first: its files are not a finished or stopped run's
+        check_free(config.out)  # else a running run would be reported as unfinished
     dataset = Dataset(config.data)
     keeper = StateKeeper(config.out / "states", _identity(config, dataset), config.keep_last)
     _check_out(config, keeper)
@@ -230,8 +230,8 @@ def _start(
     if familiar := sorted(seen & held_out):
         raise ValueError(
             f"{config.start}: was trained or chosen on patients that this run holds out "
-            f"({', '.join(familiar[:3])}{', ...' if len(familiar) > 3 else ''}); hold nobody out, "
-            "with --folds 0, and evaluate on others"
+            f"({', '.join(familiar[:3])}{', ...' if len(familiar) > 3 else ''}); train on all "
+            "patients with --folds 0, and evaluate on others"
         )
     net.load_state_dict(trained.state_dict())
 

@@ -179,7 +179,7 @@ def check_same_run(path: Path, config: Mapping[str, Any]) -> None:
 
 def _check_same(path: Path, before: Any, config: Mapping[str, Any]) -> None:
     if not isinstance(before, dict):
-        raise ValueError(f"{path}: lacks the options of its run; start the run anew")
+        raise ValueError(f"{path}: lacks the options of its run; start a new run")
     differ = [
         f"{key} was {before.get(key)!r} and is {config.get(key)!r}"
         for key in sorted({*before, *config}, key=str)

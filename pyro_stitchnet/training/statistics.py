@@ -1,7 +1,7 @@
-"""Batch norm's running statistics, computed anew for weights that were never trained with them.
+"""Batch norm's running statistics, recomputed for averaged weights.
 
-A moving average of weights comes with a moving average of statistics, which are those of other
-weights: evaluation mode then loses what training mode has (Izmailov et al. 2018).
+An average of weights needs statistics of its own. The average of the statistics belongs to other
+weights, and evaluation mode would then be worse than training mode (Izmailov et al. 2018).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -37,7 +37,7 @@ def recompute_statistics(learner: Learner, batches: Sequence[Batch], step: int) 
     def passes() -> None:
         for number, batch in enumerate(batches, 1):
             for layer in layers:
-                layer.momentum = 1 / number  # a cumulative mean, which the first pass starts anew
+                layer.momentum = 1 / number  # a cumulative mean, which the first pass restarts
             learner.loss(batch, step)
 
     try:

@@ -145,7 +145,7 @@ def find_results(folder: Path) -> list[ScanResult]:
 def _is_finished(folder: Path) -> bool:
     try:
         return (folder / REPORT).exists()
-    except OSError:  # such as no permission: it is listed with that reason
+    except OSError:  # for example no permission: the scan is listed with that reason
         return True
 
 

@@ -38,7 +38,7 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 
-NO_TOKEN = "The address holds a token, so that nobody else on this machine can read the results."
+NO_TOKEN = "The address contains a token, so no other user of this machine can read the results."
 
 METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 PRINTABLE = re.compile(r"[!-~]*")
@@ -52,8 +52,8 @@ Content = tuple[str, str | bytes]  # media type, body
 class Server(ThreadingHTTPServer):
     """Server of the results of ``stitchnet predict`` on 127.0.0.1.
 
-    It serves pages and the volumes they show, but no other file, and only to who knows its token:
-    other users of the machine can reach the port, too. Scans that finish while it runs appear when
+    It serves pages and the volumes they show, but no other file. Requests need its token, because
+    other users of the machine can reach the port too. Scans that finish while it runs appear when
     the table is reloaded.
 
     Attributes:
@@ -128,7 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer()
         except _Refused as refused:
             self.send_error(*refused.args)
-        except (ConnectionError, TimeoutError):  # nobody reads the reply
+        except (ConnectionError, TimeoutError):  # the browser closed the connection
             raise
         except Exception as error:  # a damaged scan must not disturb the others
             message = escaped(str(error) or type(error).__name__)
@@ -170,7 +170,7 @@ class _Handler(BaseHTTPRequestHandler):
             if not address.path.startswith("/") or CONTROL.search("".join(path)):
                 raise ValueError("not a path")
             if not RANGE.fullmatch(self.headers.get("Range", "bytes=0-")):
-                raise ValueError("not a range")  # whole files are sent whatever the range
+                raise ValueError("not a range")  # whole files are sent for every range
         except ValueError as error:
             raise _Refused(HTTPStatus.BAD_REQUEST) from error
         return path, query
@@ -251,4 +251,4 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class _Refused(Exception):
-    """A request that gets an error: the status, and what `send_error` says of it."""
+    """A request that gets an error: the status and the texts for `send_error`."""

@@ -110,7 +110,7 @@ def test_one_bad_scan_of_any_kind_costs_itself_only(
     assert set(dataset.patients) == {"a", "b"}
     reasons = dict(zip(dataset.skipped["scan"], dataset.skipped["reason"], strict=True))
     assert set(reasons) == {"broken", "labels", "results", "scans.csv"}
-    assert "labels.nii.gz: a label map, no scan" in reasons["labels"]
+    assert "labels.nii.gz: a label map, not a scan" in reasons["labels"]
 
 
 @pytest.mark.parametrize("seconds", [0, -1, "nan", "inf"])

@@ -90,4 +90,4 @@ def test_variables(
     host.settle()
     assert os.environ.get(name) == after
     ignored = name == "OMP_NUM_THREADS" and after is None
-    assert ("no number; ignored" in capsys.readouterr().err) == ignored
+    assert ("not a number; ignored" in capsys.readouterr().err) == ignored

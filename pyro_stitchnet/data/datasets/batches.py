@@ -63,8 +63,8 @@ class TwoStreams(TorchDataset[Batch]):
 
     Each stream repeats its slices in a new random order, independently of the other stream, so
     that an epoch of the small labelled set does not end an epoch of the large unlabelled set. In
-    the labelled stream, fully labelled slices alternate with partially labelled ones, so that many
-    of one kind do not crowd out a few of the other.
+    the labelled stream, fully labelled slices alternate with partially labelled ones, so that a
+    few of one kind are not lost among many of the other.
 
     Args:
         labelled: slices with label sets, or None.

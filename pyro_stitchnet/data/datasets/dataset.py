@@ -96,7 +96,7 @@ class Dataset:
 
     @cached_property
     def complete(self) -> Sequence[bool]:
-        """Whether each slice's rule tells the labels apart, and every pixel is labelled."""
+        """Whether each slice's rule separates all labels, and every pixel is labelled."""
         return list(self.manifest["complete"])
 
     @property

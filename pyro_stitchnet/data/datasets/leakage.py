@@ -15,7 +15,7 @@ from pyro_stitchnet.data.preprocessing.steps import to_bytes
 __all__ = ["DISTANCE", "LeakageError", "check", "merge_duplicates", "perceptual_hash"]
 
 DISTANCE = 15
-"""The largest distance, in bits of 256, between the hashes of two copies of one image.
+"""The largest distance between the hashes of two copies of one image, in bits of 256.
 
 Measured on the 452 slices of the COVID-SemiSeg sources: a change of JPEG quality, size or contrast,
 or some noise, changes at most 10 bits; slices of two patients differ in at least 42; a slice and

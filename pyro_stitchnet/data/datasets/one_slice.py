@@ -1,4 +1,4 @@
-"""One slice of a prepared dataset or of a scan's file, as a model is given it."""
+"""One slice of a prepared dataset or of a scan's file, ready for a model."""
 
 import tempfile
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class OneSlice:
 def read_slice(
     path: Path, number: int | None = None, preprocessing: Preprocessing | None = None
 ) -> OneSlice:
-    """Read one slice; a scan's slice is the same, to the bit, as in a dataset prepared of it.
+    """Read one slice. The slice of a scan is bit-identical to that of a dataset made from the scan.
 
     Args:
         path: a prepared dataset, or a scan that

@@ -88,13 +88,13 @@ def find_jobs(folders: Sequence[str]) -> list[Job]:
             )
             if job.file.parent != twin.file.parent:
                 raise ValueError(fault)
-            # They differ in their endings: one of them is one bad file.
+            # Their names differ only in their endings.
             jobs[place] = replace(job, scan=replace(job.scan, fault=job.scan.fault or fault))
     return _without_halves(jobs)
 
 
 def _without_halves(jobs: Sequence[Job]) -> list[Job]:
-    """Give scans of one DICOM series in several of the given folders a fault: none is whole."""
+    """Mark scans of one DICOM series that is spread over several given folders: none is whole."""
     from pyro_stitchnet.data.scans.dicom import are_parts  # pydicom is slow to import
 
     sharing: dict[str, list[Job]] = {}
@@ -132,8 +132,8 @@ def prepare(
         folders: as for :func:`find_jobs`.
         out: the dataset's folder.
         preprocessing: the steps.
-        workers: processes on this machine, which may die or hang at a scan without harm to the
-            others; 0 works in this process.
+        workers: processes on this machine. If one crashes or hangs, only the scan that it was
+            reading fails. 0 works in this process.
         scheduler: address of a dask scheduler whose workers do the work instead, on machines with
             the same files.
         skip_bad: whether to leave out scans that cannot be used, and list them in ``skipped.csv``.
@@ -180,7 +180,7 @@ def prepare(
     digest = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
     shards = _shards(jobs)
     with naming(out), only_run(out):
-        if (out / "dataset.json").exists():  # since the first look
+        if (out / "dataset.json").exists():  # another run wrote it meanwhile
             raise FileExistsError(f"{out}: holds a dataset already; choose another --out")
         _write_plan(out, plan)
         done = finished_shards(out, digest)
@@ -204,14 +204,14 @@ def prepare(
 def _run(
     units: Sequence[Unit], workers: int, scheduler: str | None, limit: float
 ) -> Iterator[bool]:
-    """Run units; one that is lost runs again, without the scans that end or hang their process."""
+    """Run units; a lost unit runs again, without the scans that crash or hang their process."""
     lost: list[tuple[Unit, str]] = []
 
     def note(unit: object, reason: str) -> bool:
         assert isinstance(unit, Unit)
         lost.append((unit, reason))
         if not unit.skip_bad:
-            raise UnitLost(reason)  # ends the others; below, the scan is found that did it
+            raise UnitLost(reason)  # ends the others; below, the scan at fault is found
         return False
 
     with suppress(UnitLost):
@@ -236,7 +236,7 @@ def _give_up(unit: object, reason: str) -> bool:
 
 
 def _culprits(unit: Unit, workers: int, scheduler: str | None, limit: float) -> dict[int, str]:
-    """Return place -> reason for the scans of a unit that end or hang their process."""
+    """Return place -> reason for the scans of a unit that crash or hang their process."""
     faults: dict[int, str] = {}
     trials = [Trial(unit.out, job, unit.preprocessing) for job in unit.jobs]
 
@@ -256,7 +256,7 @@ def _parse(text: str) -> tuple[Path, str]:
     if not Path(path).is_dir():
         known = ", ".join((*LABEL_RULES, *SOURCES))
         if Path(path).exists():
-            raise ValueError(f"{path}: is no folder; give the folder that it lies in")
+            raise ValueError(f"{path}: is not a folder; give the folder that contains it")
         raise FileNotFoundError(f"{path}: no such folder (an @ may be followed by one of {known})")
     return Path(path).resolve(), name  # absolute like `out`
 

@@ -66,8 +66,8 @@ def prepare_scan(
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: a file is unreadable or no scan, its mask does not fit, or no slice has enough
-            lung.
+        ValueError: a file is unreadable or not a scan, its mask does not fit, or no slice has
+            enough lung.
     """
     scan = job.scan
     if scan.fault:
@@ -234,7 +234,7 @@ def _names(sets: Iterable[int]) -> str:
 
 
 def _warnings(stack: Stack) -> Iterator[str]:
-    """Yield what is doubtful about a scan's file; arrays and images never have a spacing."""
+    """Yield doubts about a scan's file; only volumes should state a spacing."""
     yield from stack.warnings
     if not stack.spaced and stack.source.name.lower().endswith(VOLUME_ENDINGS):
         yield "The file has no voxel spacing: its voxels are taken to be 1 mm apart."
@@ -246,7 +246,7 @@ def _row(job: Job, stack: Stack, one: PreparedSlice) -> dict[str, object]:
     between, row, column = stack.spacing
     sets = set(np.flatnonzero(np.bincount(one.label_sets.ravel())).tolist())
     rule_sets = _rule_sets(job, one.index)
-    # A mask that leaves pixels out says what it can tell by its other values.
+    # Where a mask leaves pixels unlabelled, its other values decide what it can separate.
     can_occur = rule_sets - {ALL_LABELS} | sets
     return {
         "slice": scan.name if len(stack) == 1 else f"{scan.name}/{one.index:04d}",

@@ -57,7 +57,7 @@ MANIFEST = {
     "source": "kind of source",
     "file": "the scan's file or folder",
     "hounsfield": "whether the scan's grey values were HU",
-    "warnings": "what is doubtful about the scan's file, such as its orientation",
+    "warnings": "doubts about the scan's file, such as its orientation",
     "slice_mm": "distance between slices, mm (1 where unknown)",
     "row_mm": "distance between rows, mm",
     "column_mm": "distance between columns, mm",
@@ -70,8 +70,8 @@ MANIFEST = {
     "rule_sets": "the sets of labels that its labelling rule can give, such as 0 1 2+3",
     "label_sets": "the sets of labels that occur",
     "labelled": "whether a pixel's set leaves out a label",
-    "complete": "whether its rule tells the labels apart, and every pixel is labelled",
-    "tells_infection": "whether its rule tells infection from the rest, and every pixel is "
+    "complete": "whether its rule separates all labels, and every pixel is labelled",
+    "tells_infection": "whether its rule separates infection from the rest, and every pixel is "
     "labelled",
     "has_ggo": "whether a pixel is labelled GGO",
     "has_consolidation": "whether a pixel is labelled consolidation",
@@ -143,7 +143,7 @@ class Shard:
                 file.seek(start)
                 Zstd().decode(file.read(length), out=values)
             if zlib.crc32(values.data) != crc32:
-                raise ValueError("a slice is another than the manifest's")
+                raise ValueError("a slice differs from the manifest")
         return values
 
     @contextmanager
@@ -170,7 +170,7 @@ def write_shard(
         folder: the dataset's.
         number: of the shard.
         slices: grey values and label sets, uint8 (n, 2, S, S); no label set is empty.
-        rows: n rows of the manifest, but their checksums.
+        rows: n rows of the manifest, without the checksums of the slices.
         skipped: scans left out, with the columns scan and reason.
         plan: digest of the plan of the dataset.
     """
@@ -185,7 +185,7 @@ def write_shard(
             chunks=(1, *size),
             shards=(max(n, 1), *size),
             compressors=ZstdCodec(level=3, checksum=True),
-            config={"write_empty_chunks": True},  # there are none, and to look for them takes time
+            config={"write_empty_chunks": True},  # no chunk is empty; looking takes time
         )[:] = slices
         crc32 = [zlib.crc32(np.ascontiguousarray(one).data) for one in slices]
         write_table(rows.assign(crc32=crc32), temporary / ROWS)
@@ -229,11 +229,11 @@ def checksums(folder: Path) -> dict[str, str]:
 
 
 def check_tables(folder: Path, about: Mapping[str, Any]) -> None:
-    """Compare both tables in a folder with the checksums that were noted for them.
+    """Compare both tables in a folder with their recorded checksums.
 
     Raises:
         FileNotFoundError: a table is missing.
-        ValueError: a table is another.
+        ValueError: a table differs.
     """
     noted = about.get("checksums")
     for name in (ROWS, SKIPPED):

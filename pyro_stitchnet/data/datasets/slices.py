@@ -28,7 +28,7 @@ class SliceSet(Protocol):
 
     @property
     def complete(self) -> Sequence[bool]:
-        """Whether each slice's rule tells the labels apart, and every pixel is labelled."""
+        """Whether each slice's rule separates all labels, and every pixel is labelled."""
         ...
 
     def __len__(self) -> int: ...
@@ -47,9 +47,9 @@ class Slices:
         label_sets: the labels that each pixel may have, bit k for label k, uint8 (N, S, S).
         names: of the slices.
         patients: the patient of each slice.
-        complete: whether each slice's labelling rule tells the labels apart, and every pixel is
-            labelled; by default, whether every pixel has one label, which holds for a mask of
-            infection without infection, too.
+        complete: whether each slice's labelling rule separates all labels, and every pixel is
+            labelled. By default, whether every pixel has one label; this also holds for a mask of
+            infection on a slice without infection.
 
     Raises:
         ValueError: shapes differ, or grey values are out of [0, 1].
@@ -102,7 +102,7 @@ class Slices:
         """Return the label map, int64 (N, S, S).
 
         Raises:
-            ValueError: a pixel's set has not exactly one label.
+            ValueError: a pixel's set does not have exactly one label.
         """
         allowed = allowed_sets(self.label_sets)
         if not (allowed.sum(-1) == 1).all():
@@ -117,7 +117,7 @@ class Slices:
         """Return the map of infection: GGO for either lesion, else background, int64 (N, S, S).
 
         Raises:
-            ValueError: a pixel's set holds a lesion and a label that is none.
+            ValueError: a pixel's set contains a lesion and a label that is not a lesion.
         """
         allowed = allowed_sets(self.label_sets)
         infected = allowed[..., GGO:].any(-1)

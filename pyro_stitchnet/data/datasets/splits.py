@@ -1,7 +1,7 @@
 """Training, validation and test parts that share no patient, and budgets of labels.
 
 A *manifest* is a table with a row for each slice and at least these columns: ``slice``, its unique
-name; ``patient``; and the booleans ``labelled``, ``complete`` (its rule tells the labels apart, and
+name; ``patient``; and the booleans ``labelled``, ``complete`` (its rule separates all labels, and
 every pixel is labelled), ``has_ggo`` and ``has_consolidation``.
 """
 

@@ -122,7 +122,7 @@ class Chest:
         return -self._cavity(*self._warp(x, y, z), z)
 
     def scan(self, x: Array, y: Array, height: float, pixel: float) -> tuple[Array, Array, Array]:
-        """Return a slice: HU of all but the lungs, outline of the lungs, depth below the wall."""
+        """Return a slice: HU outside the lungs, outline of the lungs, depth below the wall."""
         z = np.asarray(height, np.float32)
         x, y = self._warp(x, y, z)
         cavity, organs = self._cavity(x, y, z), self._organs(x, y, z)

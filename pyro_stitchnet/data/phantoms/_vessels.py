@@ -83,7 +83,7 @@ def _chain(
 
 
 def _parents(out: Array) -> NDArray[np.intp]:
-    """Return the parent of every point but the first: a neighbour that is nearer to the root.
+    """Return the parent of every point except the first: a neighbour that is nearer to the root.
 
     The parent minimises the length of the new branch plus the discounted distance to the root,
     which balances short branches against direct ones. Points are offsets from the root, sorted by

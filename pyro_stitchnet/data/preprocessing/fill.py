@@ -1,15 +1,14 @@
 """What lies outside a scan's field of view becomes air.
 
-Scanners cut the field of view to a disc, and programs turn, shift and enlarge scans. What is then
-missing gets one value: air in the best case, but often 0 or 1000 HU, which look like tissue.
-DICOM's padding tags are followed where slices are read; this module finds the fill that no tag
-names.
+Scanners cut the field of view to a disc, and programs turn, shift and enlarge scans. The pixels
+outside then get one value: air in the best case, but often 0 or 1000 HU, which look like tissue.
+The readers follow DICOM's padding tags; this module finds the fill that no tag describes.
 
 The rule, slice by slice: a fill is a region of exactly one value that holds a corner of the slice
 and touches its border, and the rest of the slice, which is the field of view, is nearly convex.
-Noise keeps tissue from being constant, except where values were clipped: of tissue that is clipped
-the rest is not convex. Only pixels outside the convex hull of the rest are changed. Fill that is as
-dark as air is left as it is.
+Noise keeps tissue from being constant, except where values were clipped. If tissue was clipped, the
+rest of the slice is not convex. Only pixels outside the convex hull of the rest are changed. Fill
+that is as dark as air is left as it is.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,7 +28,7 @@ DARKEST_FILL = -900.0
 """Fill up to this value counts as air already, HU; without HU, the darkest quarter of the scale."""
 
 LEAST_PIXELS = 10
-"""A fill has at least so many pixels: fewer neighbours may be equal by chance."""
+"""The least number of pixels of a fill: fewer neighbours may be equal by chance."""
 
 LEAST_SHARE = 0.01
 """Without HU a fill covers at least this share of a slice: among 256 levels many are equal."""

@@ -40,8 +40,8 @@ class LungSegmenter(Protocol):
             hounsfield: whether ``slices`` are in Hounsfield units.
 
         Raises:
-            ValueError: ``slices`` have not three axes, or an axis is empty; or ``spacing`` is not
-                three lengths that a scan may have.
+            ValueError: ``slices`` do not have three axes, or an axis is empty; or ``spacing`` is
+                not three lengths that a scan may have.
         """
 
 
@@ -146,7 +146,7 @@ def lungmask_lungs(
 ) -> np.ndarray:
     """Find the lungs with the U-Net R231CovidWeb of the optional package ``lungmask``.
 
-    Grey values that are no Hounsfield units are taken to show the window -1250 to 250 HU. The first
+    Grey values in other units are taken to show the window -1250 to 250 HU. The first
     call downloads the weights.
 
     Source: Hofmanninger et al., European Radiology Experimental 4:50 (2020).
@@ -192,7 +192,7 @@ def _check(slices: Sequence[np.ndarray] | np.ndarray, spacing: tuple[float, ...]
     shape = (len(slices), *(slices[0].shape if len(slices) else ()))
     if len(shape) != 3 or 0 in shape:
         raise ValueError(f"slices must be (S, R, C), none of them 0, not {shape}")
-    # Morphology of a radius in mm would take for ever on smaller pixels.
+    # Morphology of a radius in mm would take forever on smaller pixels.
     if len(spacing) != 3 or not all(SPACING[0] <= side <= SPACING[1] for side in spacing):
         raise ValueError(
             f"spacing must be three lengths of {SPACING[0]} to {SPACING[1]:.0f} mm, not {spacing}"

@@ -210,8 +210,8 @@ def resize(one: PreparedSlice, size: int) -> PreparedSlice:
 def to_bytes(image: np.ndarray) -> np.ndarray:
     """Round grey values in [0, 1] to the 256 levels that datasets store, uint8.
 
-    Every road to the network goes through these levels;
-    :func:`~pyro_stitchnet.data.datasets.slices.from_bytes` is the way back.
+    Every slice is rounded to these levels before a network sees it;
+    :func:`~pyro_stitchnet.data.datasets.slices.from_bytes` is the inverse.
     """
     return np.round(image * 255).astype(np.uint8)
 
@@ -224,8 +224,7 @@ class Preprocessing:
 
     Attributes:
         size: rows and columns of a slice, a multiple of 32; the article's is 352.
-        window: HU that become 0 and 1. For scans without HU see
-            :meth:`~pyro_stitchnet.data.scans.stack.Stack.full_scale`.
+        window: HU that become 0 and 1. Of scans that are not in HU, black and white become 0 and 1.
         lungs: the lung method: "classical", "lungmask" (the package of that name), or "none":
             the whole image, for slices that are already cropped to the lungs.
         opening: radius of the opening that smooths the lung field.

@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 AIR = -1024.0
-"""What stands for everything outside a scan's field of view, in Hounsfield units."""
+"""The value of everything outside a scan's field of view, in Hounsfield units."""
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """From the axes of DICOM and ITK (left, back, head) to those of nibabel (right, front, head)."""
@@ -51,9 +51,9 @@ def reading(path: Path, remedy: str) -> Iterator[None]:
 
 
 def file_beside(header: Path, name: str) -> Path:
-    """Return the file that a header names, which lies beside or below the header.
+    """Return the file that a header names, in the header's folder or below it.
 
-    Only what the header says is looked at: the files themselves may be links.
+    Only the name is checked: the file itself may be a link.
 
     Args:
         header: the file that names the other one.
@@ -66,8 +66,8 @@ def file_beside(header: Path, name: str) -> Path:
     parts = re.split(r"[/\\]", name)
     if not name.isprintable() or not parts[0] or ".." in parts or ":" in parts[0]:
         raise ValueError(
-            f"{header}: names the file {name!r}, but a header may only name files beside or below "
-            "it; move the file there and correct the header"
+            f"{header}: names the file {name!r}, but a header may only name files in or below its "
+            "folder; move the file there and correct the header"
         )
     for folder in (header.parent, header.resolve().parent):
         if (file := folder.joinpath(*parts)).is_file():
@@ -78,7 +78,7 @@ def file_beside(header: Path, name: str) -> Path:
 def looks_hounsfield(voxels: np.ndarray) -> bool:
     """Return whether grey values of unknown unit are Hounsfield units: some lie below -200.
 
-    Air is -1000 HU and lung about -800 HU; values in other units do not reach as far below 0.
+    Air is -1000 HU and lung about -800 HU; values in other units do not reach so far below 0.
     """
     return bool((voxels < -200).any())
 

@@ -123,9 +123,9 @@ def find_series(folders: Iterable[Path]) -> tuple[list[Series], dict[Path, str]]
         folders: each without its subfolders.
 
     Returns:
-        The series, in the order of the folders and by UID; and why folders cannot be listed. Of
-        those folders only series that are spread over others too are returned;
-        :func:`open_series` then names the file at fault.
+        The series, in the order of the folders and by UID; and the folders that cannot be listed,
+        with the reason. Series of such a folder are returned only if other folders have parts of
+        them; :func:`open_series` then names the file at fault.
     """
     scans: dict[str, list[tuple[Series, Part]]] = {}
     bad: dict[Path, str] = {}
@@ -174,7 +174,7 @@ class OpenSeries:
         series: its description; its files are sorted along the slices' normal.
         affine: of voxels (columns, rows, slices), RAS+, (4, 4).
         shape: columns, rows, slices.
-        hounsfield: whether all files have a RescaleIntercept, so that grey values are certainly
+        hounsfield: whether all files have a RescaleIntercept, which means that grey values are
             Hounsfield units.
         lossy: whether a file was compressed with losses.
         spaced: whether the distance between slices is known; if not, it is 1.
@@ -222,8 +222,8 @@ def open_series(path: Path | Sequence[Path], uid: str | None = None) -> OpenSeri
 
     Slices are sorted along their normal (axial slices: feet to head). A gantry tilt is kept in the
     affine. Slices without ImagePositionPatient are taken as axial, one slice thickness apart and
-    with InstanceNumber rising from feet to head, which is a guess. Of identical copies of a file
-    one counts.
+    with InstanceNumber rising from feet to head, which is a guess. Identical copies of a file
+    count once.
 
     Args:
         path: a folder, without its subfolders, several folders, or one file, read as one slice.
@@ -264,8 +264,8 @@ class _Found:
 
     Attributes:
         headers: of every series, by UID.
-        faults: file -> why it is unreadable, of files whose series is known, by UID.
-        unknown: why a file is unreadable whose series is unknown; "" without one.
+        faults: by UID, file -> why it is unreadable, for files whose series is known.
+        unknown: why a file of an unknown series is unreadable; "" if there is none.
     """
 
     headers: Mapping[str, Headers]
@@ -319,7 +319,7 @@ def _files(paths: Sequence[Path]) -> Iterator[Path]:
 
 
 def _series_of(file: Path) -> str:
-    """Return the SeriesInstanceUID that stands in an unreadable file; "" if there is none."""
+    """Return the SeriesInstanceUID in an unreadable file; "" if there is none."""
     with file.open("rb") as opened:
         head = opened.read(HEAD)
     if (tag := head.find(b"\x20\x00\x0e\x00")) < 0:

@@ -2,8 +2,8 @@
 
 SeriesInstanceUID identifies a series. A scan is often taken in several acquisitions, each of its
 own part of the body. But breathing in and breathing out, two energies, or two reconstructions
-sometimes share a series too, and slices of one between those of another would make a volume that is
-no picture of the patient.
+sometimes share a series too, and a volume that mixes the slices of two acquisitions does not
+show the patient.
 """
 
 import filecmp
@@ -73,10 +73,10 @@ class Part:
     def continues(self, other: "Part") -> bool:
         """Return whether both are parts of one scan.
 
-        They are of one patient and study, and no slice lies where a slice of the other lies, unless
-        it is a copy. Otherwise each is a scan of its own, whatever UID they share: programs that
-        remove names or export series anew often repeat UIDs. Unreadable files, which have no
-        places, belong to any part: they make it unreadable.
+        That is so if patient and study agree, and slices at the same position are copies. Otherwise
+        each is a scan of its own, although they share a UID: programs that remove names or export
+        series again often repeat UIDs. Unreadable files have no position and belong to any part:
+        they make it unreadable.
         """
         if not (self.places and other.places):
             return True
@@ -160,7 +160,7 @@ def _refuse_overlap(source: Path, groups: Groups, least: int) -> None:
         source: as for :func:`refuse_mixed`.
         groups: the slices by the name of their acquisition.
         least: the slices of each group. If more than one, half of a group must lie between the
-            ends of another: slices that are computed side by side may be stored out of order.
+            ends of another, because slices at the border may be stored out of order.
     """
     if len(groups) < 2 or min(map(len, groups.values())) < least:
         return

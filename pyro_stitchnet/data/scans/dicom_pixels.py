@@ -1,4 +1,4 @@
-"""The grey values of one DICOM slice, and what its pixel data say against its header."""
+"""The grey values of one DICOM slice, and checks of its pixel data against its header."""
 
 import re
 import struct
@@ -33,7 +33,7 @@ def read_grey(one: DicomSlice) -> np.ndarray:
         with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
             stored = pixel_array(whole, raw=True).reshape(one.shape)
-        for warning in warned:  # pydicom drops what is too much, and warns
+        for warning in warned:  # pydicom drops superfluous bytes, and warns
             if match := re.search(r"RLE .* (\d+) vs\. (\d+) bytes", str(warning.message)):
                 _refuse_more(int(match[1]), one.shape)
     slope, intercept = one.rescale or (1.0, 0.0)
@@ -48,7 +48,7 @@ def read_grey(one: DicomSlice) -> np.ndarray:
 def _check_size(whole: pydicom.Dataset, shape: tuple[int, int]) -> None:
     """Refuse pixel data of another size than the header says.
 
-    GDCM cuts larger pictures, and ends the process at smaller ones.
+    GDCM cuts larger images, and crashes on smaller ones.
     """
     syntax = whole.file_meta.TransferSyntaxUID
     if not syntax.is_compressed:
@@ -64,7 +64,7 @@ def _check_size(whole: pydicom.Dataset, shape: tuple[int, int]) -> None:
 
 
 def _refuse_more(pixels: int, shape: tuple[int, int]) -> None:
-    """Refuse pixels that fill a row more than there are; a few bytes may fill up the element."""
+    """Refuse more pixels than the header says; a few bytes may pad the element."""
     if pixels >= (shape[0] + 1) * shape[1]:
         raise ValueError(f"it holds {pixels} pixels, more than its Rows and Columns {shape} say")
 

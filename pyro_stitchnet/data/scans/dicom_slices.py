@@ -42,7 +42,7 @@ TAGS = [
 """The tags that are read from a header."""
 
 MOST_PIXELS = 8192
-"""The most rows or columns of a slice: more are a damaged header, and take the memory."""
+"""The most rows or columns of a slice: more mean a damaged header, and would fill the memory."""
 
 HOUNSFIELD_TYPES = ("", "HU", "HU_MOD", "HOUNSFIELD", "HOUNSFIELD UNITS", "US")
 """Values of RescaleType of Hounsfield units, in capitals; US, unspecified, is common in processed
@@ -51,7 +51,7 @@ series."""
 LOSSY = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless)
 """Transfer syntaxes that lose details; of JPEG 2000 a tag says so."""
 
-MEND = "mend its tags, or export the series again"
+MEND = "correct its tags, or export the series again"
 """The remedy for tags that no slice of a CT has."""
 
 
@@ -107,7 +107,7 @@ def parse_header(file: Path, header: Dataset) -> DicomSlice:
     """Parse the header of a file.
 
     Raises:
-        ValueError: the file is no slice of a CT, or a tag is missing or malformed.
+        ValueError: the file is not a slice of a CT, or a tag is missing or malformed.
     """
     with reading(file, "fetch it again or remove it"):
         if flaw := _flaw(header):
@@ -172,8 +172,8 @@ def series_affine(slices: Sequence[DicomSlice]) -> np.ndarray:
             )
     if not np.allclose(middle.directions @ middle.directions.T, np.eye(2), atol=1e-2):
         raise ValueError(
-            f"{middle.file}: its ImageOrientationPatient is no pair of perpendicular unit vectors; "
-            f"{MEND}"
+            f"{middle.file}: its ImageOrientationPatient is not a pair of perpendicular unit "
+            f"vectors; {MEND}"
         )
     positions = _positions(slices)
     step = _step(slices, positions)
@@ -193,7 +193,9 @@ def _flaw(header: Dataset) -> str:
     if many or header.get("SOPClassUID") == EnhancedCTImageStorage:
         return "holds many frames in one file (enhanced CT); convert it to NIfTI, as by dcm2niix"
     if header.get("PhotometricInterpretation", "MONOCHROME2") != "MONOCHROME2":
-        return f"has {header.PhotometricInterpretation} pixels, not MONOCHROME2; it is no CT slice"
+        return (
+            f"has {header.PhotometricInterpretation} pixels, not MONOCHROME2; it is not a CT slice"
+        )
     if not header.get("PixelSpacing"):
         return "gives no PixelSpacing; add the tag, or export the series again with it"
     if text_of(header, "RescaleType").strip().upper() not in HOUNSFIELD_TYPES:
@@ -211,7 +213,7 @@ def _flaw(header: Dataset) -> str:
 
 
 def _bad_number(one: DicomSlice) -> str:
-    """Return which numbers of a header no slice of a CT has; "" if all may be right."""
+    """Return the numbers of a header that no slice of a CT has; "" if all may be right."""
     if not all(0 < side <= MOST_PIXELS for side in one.shape):
         return f"has {one.shape[0]} Rows and {one.shape[1]} Columns, not 1 to {MOST_PIXELS}"
     if not all(SPACING[0] <= side <= SPACING[1] for side in one.spacing):
@@ -249,8 +251,8 @@ def _positions(slices: Sequence[DicomSlice]) -> np.ndarray:
 def _step(slices: Sequence[DicomSlice], positions: np.ndarray) -> np.ndarray:
     """Return the vector from one slice to the next, mm, (3,).
 
-    highdicom.spatial.get_volume_positions is no replacement: it refuses a tilted gantry, and does
-    not name the slice at fault.
+    highdicom.spatial.get_volume_positions cannot be used: it refuses a tilted gantry, and does not
+    name the slice at fault.
     """
     normal = slices[0].normal
     if len(slices) == 1:
@@ -260,7 +262,7 @@ def _step(slices: Sequence[DicomSlice], positions: np.ndarray) -> np.ndarray:
     for step, one, following in zip(steps, slices, slices[1:], strict=False):
         if step @ normal < 1e-3:
             raise ValueError(
-                f"{following.file}: lies where {one.file.name} lies; keep one of the two, or "
+                f"{following.file}: has the position of {one.file.name}; keep one of the two, or "
                 "separate the scans that share the series"
             )
         if not np.linalg.norm(step - usual) <= 0.1 * np.linalg.norm(usual):

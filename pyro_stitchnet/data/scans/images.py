@@ -22,7 +22,7 @@ MOST_PIXELS = 8192
 """The most rows or columns: a small file may claim more than the memory holds."""
 
 NEARLY_BLACK = 32
-"""Colours of a palette below this are no picture of labels, but may be the labels themselves."""
+"""A palette of greys below this does not show labels; the greys may be the labels themselves."""
 
 GREY_NOISE = 3
 """The largest difference between the channels of a grey image, of 255: JPEG rounds each channel."""
@@ -31,7 +31,7 @@ GREY_NOISE = 3
 def read_grey_image(path: Path) -> np.ndarray:
     """Read grey values from 0 (black) to 255 (white), float32 (R, C); 16 bits give fractions.
 
-    The picture is turned as its EXIF tag says, as viewers and annotation tools do.
+    The image is turned as its EXIF tag says, as viewers and annotation tools do.
 
     Raises:
         ValueError: the file is unreadable, or the image is not grey.
@@ -51,11 +51,11 @@ def read_grey_image(path: Path) -> np.ndarray:
 
 
 def read_mask_image(path: Path) -> np.ndarray:
-    """Read values, or indices of a palette, float32 (R, C); turned like the picture of the mask.
+    """Read values, or indices of a palette, float32 (R, C); turned like the image of the mask.
 
     Raises:
         ValueError: the file is unreadable, is compressed with losses, has neither 8-bit values nor
-            a palette, or has a palette of other labels than its indices.
+            a palette, or has a palette that contradicts its indices.
     """
     image = _open(path)
     if image.format not in LOSSLESS:
@@ -88,7 +88,7 @@ def read_images(paths: Sequence[Path], read: Callable[[Path], np.ndarray]) -> It
         read: reads one file, such as :func:`read_grey_image`.
 
     Raises:
-        ValueError: a file is no readable image, or differs in size from the first.
+        ValueError: a file is not a readable image, or differs in size from the first.
     """
     shape = None
     for path in paths:

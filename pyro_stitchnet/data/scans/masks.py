@@ -28,9 +28,9 @@ def read_mask(path: Path | Sequence[Path], *, like: Stack) -> np.ndarray:
     grey or have a palette, whose indices are then the values. Where the mask's axes differ from
     the scan's in order or direction, they are exchanged and flipped; nothing is resampled.
 
-    NIfTI files may state two places of their voxels, see
-    :mod:`~pyro_stitchnet.data.scans.nifti_geometry`. If the mask does not lie on the scan as it is,
-    the others are tried too, because the mask may come from a program with another rule.
+    NIfTI files may state two positions of their voxels, see
+    :mod:`~pyro_stitchnet.data.scans.nifti_geometry`. If the mask does not fit its scan, the other
+    positions are tried, because another program may have written the mask.
 
     Args:
         path: the mask's file, DICOM folder or images.
@@ -38,8 +38,8 @@ def read_mask(path: Path | Sequence[Path], *, like: Stack) -> np.ndarray:
 
     Raises:
         FileNotFoundError: there is nothing at ``path``.
-        ValueError: the mask is unreadable, lies on another grid, or holds other values than whole
-            numbers of 0 to 255; the message names it.
+        ValueError: the mask is unreadable, lies on another grid, or has values that are not whole
+            numbers from 0 to 255; the message names it.
     """
     mask = read_volume(path, mask=True)
     values = _whole_numbers(mask.voxels, mask.source)

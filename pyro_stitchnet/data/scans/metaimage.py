@@ -1,7 +1,7 @@
 """MetaImage files (``.mha``, ``.mhd``): the header, checked before voxels are read.
 
-ITK reads these files too, but leaves uninitialised memory where compressed voxels are damaged, ends
-the process at some headers, and opens whatever file a header names.
+ITK also reads these files. But it returns uninitialised memory where compressed voxels are damaged,
+crashes on some headers, and opens any file that a header names.
 """
 
 import difflib
@@ -57,15 +57,15 @@ FIELDS = (
     *("ElementToIntensityFunctionSlope", "ElementToIntensityFunctionOffset"),
     *("ElementNumberOfChannels", "ElementType", "ElementDataFile"),
 )
-"""The fields that matter; any others may be there."""
+"""The fields that are read; there may be others."""
 
 
 def open_metaimage(path: Path) -> StoredVolume:
     """Read the header of a ``.mha`` or ``.mhd`` file.
 
     Raises:
-        ValueError: the file is no MetaImage file, or its header claims what it does not hold or
-            what is no scan, or names a file elsewhere; the message names the file.
+        ValueError: the file is not a MetaImage file, or its header contradicts the file, does not
+            describe a scan, or names a file elsewhere; the message names the file.
     """
     with reading(path, AGAIN):
         fields, end = _fields(path)
@@ -89,7 +89,7 @@ def open_metaimage(path: Path) -> StoredVolume:
                 f"its header claims {fields['CompressedDataSize']} bytes of packed voxels, but "
                 f"{file.name} holds {stored}"
             )
-        if skipped == -1:  # whatever is before the voxels
+        if skipped == -1:  # any bytes before the voxels
             skipped = max(0, stored - math.prod(sizes) * dtype.itemsize)
         if packing and skipped:
             raise ValueError("its header has a HeaderSize before packed voxels")
@@ -135,7 +135,7 @@ def _fields(path: Path) -> tuple[dict[str, str], int]:
 
 
 def _check(fields: dict[str, str], path: Path) -> None:
-    """Refuse what is no volume of grey values in one binary file."""
+    """Refuse anything but a volume of grey values in one binary file."""
     if fields.get("ObjectType", "Image") != "Image":
         raise ValueError(f"{path}: holds a {fields['ObjectType']}, not an image; give a scan")
     if _number(fields, "ElementNumberOfChannels", 1) != 1:
@@ -170,7 +170,7 @@ def _affine(fields: dict[str, str], n: int) -> np.ndarray:
     if "TransformMatrix" in fields:
         matrix = np.array(_numbers(fields, "TransformMatrix", n * n)).reshape(n, n)
     if not np.allclose(np.linalg.norm(matrix, axis=1), 1, atol=0.01):
-        raise ValueError("the rows of its TransformMatrix are no unit vectors")
+        raise ValueError("the rows of its TransformMatrix are not unit vectors")
     offset = np.zeros(n)
     if "Offset" in fields:
         offset = np.array(_numbers(fields, "Offset", n)) * mm
@@ -182,9 +182,9 @@ def _affine(fields: dict[str, str], n: int) -> np.ndarray:
 
 
 def _warnings(fields: dict[str, str], affine: np.ndarray) -> tuple[str, ...]:
-    """Return what is doubtful about a header with this affine, RAS+."""
+    """Return doubts about a header with this affine, RAS+."""
     stated = fields.get("AnatomicalOrientation", "???")
-    # Two conventions name the axes, by where they go to or come from.
+    # There are two conventions: axes are named after where they go to or where they come from.
     to = "".join(nib.orientations.aff2axcodes(affine))
     if not re.fullmatch("[RLAPIS]{3}", stated) or stated in (to, to.translate(OPPOSITE)):
         return ()

@@ -1,12 +1,12 @@
-"""The geometry of a NIfTI file: one affine in mm, by a rule, and a copy of what the file states.
+"""The geometry of a NIfTI file: one affine in mm, and a copy of what the header states.
 
-A header may state the place of the voxels three times: the sform, an affine; the qform, a turn and
-the voxels' sizes; and, without orientation, the sizes alone. The rule is nibabel's: the sform if
-it has a code and is a valid affine, else the qform on the same conditions, else the sizes,
-with the first axis to the patient's left, the second to the front and the third to the head. Other
-programs have other rules, so a header whose forms differ, or that has none, is read with a warning,
-and maps of the scan repeat the header's geometry as it is: each program then shows a map where it
-shows the scan.
+A header can state the position of the voxels three times: by the sform, an affine; by the qform, a
+rotation and the voxels' sizes; and by the sizes alone, without orientation. The rule is nibabel's.
+The sform is used if it has a code and is a valid affine, else the qform on the same conditions,
+else the sizes, with the first axis to the patient's left, the second to the front and the third to
+the head. Other programs have other rules. So a header whose forms differ, or that has none, is read
+with a warning. Maps of the scan copy the header's geometry, so every program shows a map on top of
+the scan.
 """
 
 import math
@@ -27,7 +27,7 @@ UNITS = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 """Millimetres in the units of NIfTI: unknown, metre, millimetre, micron."""
 
 CODES = range(1, 6)
-"""Codes of a form that say what it is relative to; 0 means that there is none."""
+"""Codes that say what a form is relative to; 0 means that there is no such form."""
 
 QUATERNION = ("quatern_b", "quatern_c", "quatern_d")
 
@@ -40,13 +40,13 @@ FIELDS = (
 
 @dataclass(frozen=True)
 class NiftiGeometry:
-    """What a header states of the voxels' place.
+    """The position of the voxels that a header states.
 
     Attributes:
         affine: by the rule, RAS+, mm, (4, 4).
         others: the affines that other programs may take instead, mm.
         spaced: whether the file states the distances between voxels; if not, they are 1.
-        warnings: what is doubtful, in sentences.
+        warnings: doubts, in sentences.
         block: a header with this geometry and nothing else, see :func:`repeat_geometry`.
     """
 
@@ -104,7 +104,7 @@ def repeat_geometry(block: bytes, header: nib.Nifti1Header) -> None:
 
 
 def distance(one: np.ndarray, other: np.ndarray, shape: tuple[int, ...]) -> float:
-    """Return how far apart two affines put a voxel of a grid at most, in voxels of the first."""
+    """Return the largest distance of a voxel's two positions, in voxels of the first affine."""
     corners = np.indices((2, 2, 2)).reshape(3, -1).T * (np.array(shape) - 1)
     with np.errstate(all="ignore"):
         apart = np.abs(apply_affine(np.linalg.inv(one) @ other, corners) - corners).max()
@@ -142,7 +142,7 @@ def _qform(header: nib.Nifti1Header, shape: tuple[int, ...]) -> np.ndarray | Non
     try:
         with np.errstate(all="ignore"):
             affine: np.ndarray = copy.get_qform()
-    except (ValueError, nib.spatialimages.HeaderDataError):  # no turn
+    except (ValueError, nib.spatialimages.HeaderDataError):  # not a rotation
         return None
     return affine if _valid(affine) else None
 
@@ -168,7 +168,7 @@ def _warnings(
     qform: np.ndarray | None,
     shape: tuple[int, ...],
 ) -> list[str]:
-    """Return what is doubtful about a header's forms."""
+    """Return doubts about a header's forms."""
     found = []
     for name, form, other in (("sform", sform, qform), ("qform", qform, sform)):
         if header[f"{name}_code"] and form is None and other is not None:

@@ -23,8 +23,8 @@ def open_nifti(path: Path) -> StoredVolume:
     """Read the header of a ``.nii`` or ``.nii.gz`` file, NIfTI-1 or NIfTI-2.
 
     Raises:
-        ValueError: the file is no NIfTI file, or its header claims what it does not hold or what
-            is no scan; the message names the file.
+        ValueError: the file is not a NIfTI file, or its header contradicts the file or does not
+            describe a scan; the message names the file.
     """
     header, packed = read_header(path)
     with reading(path, AGAIN):
@@ -54,7 +54,7 @@ def read_header(path: Path) -> tuple[nib.Nifti1Header, bool]:
     """Read the header of a file as it is, and whether the file is packed by gzip.
 
     Raises:
-        ValueError: the file is no NIfTI file; the message names it.
+        ValueError: the file is not a NIfTI file; the message names it.
     """
     with reading(path, AGAIN):
         with path.open("rb") as file:
@@ -68,13 +68,13 @@ def _header(block: bytes) -> nib.Nifti1Header:
     for order in ("<", ">"):
         length = int(np.frombuffer(block[:4], f"{order}i4")[0]) if len(block) >= 4 else 0
         if length in HEADERS and len(block) >= length:
-            # No check: nibabel's repairs some fields in silence.
+            # No check: nibabel's would repair some fields silently.
             return HEADERS[length](block[:length], order, check=False)
     raise ValueError("it does not begin with a NIfTI header")
 
 
 def _check(header: nib.Nifti1Header, path: Path) -> None:
-    """Refuse what is no volume of grey values in the file itself."""
+    """Refuse anything but a volume of grey values in the file itself."""
     magic, length = bytes(header["magic"]), int(header["sizeof_hdr"])
     if magic[:3] in (b"ni1", b"ni2"):
         raise ValueError(f"{path}: its voxels are in another file (.img); convert it to .nii.gz")
@@ -98,7 +98,7 @@ def _check(header: nib.Nifti1Header, path: Path) -> None:
 
 
 def _scaling(header: nib.Nifti1Header) -> tuple[float, float]:
-    """Return slope and intercept; a slope of 0 means none, and so do two that are no numbers."""
+    """Return slope and intercept; 1 and 0 if the slope is 0 or both are NaN."""
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     if slope == 0 or (np.isnan(slope) and np.isnan(intercept)):
         return 1.0, 0.0

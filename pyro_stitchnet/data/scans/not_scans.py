@@ -1,4 +1,4 @@
-"""Files in a folder of scans that are none: results of this program, and label maps."""
+"""Files that are not scans: results of this program, and label maps."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from pyro_stitchnet.data.scans.stack import Stack
 __all__ = ["refuse_label_map", "refuse_result"]
 
 FEW = 32
-"""A label map holds at most so many values, whole numbers from 0 to 255."""
+"""The most values of a label map, whole numbers from 0 to 255."""
 
 DARK = 153
 """Values below this do not span the grey scale of 0 to 255."""
@@ -31,8 +31,8 @@ def refuse_result(image: Path | Sequence[Path]) -> None:
     header, _ = read_header(image)
     if bytes(header["descrip"]).startswith(b"stitchnet"):
         raise ValueError(
-            f"{image}: a map that `stitchnet predict` wrote, no scan; keep results in a folder of "
-            "their own"
+            f"{image}: a map that `stitchnet predict` wrote, not a scan; keep results in a folder "
+            "of their own"
         )
 
 
@@ -59,6 +59,6 @@ def refuse_label_map(image: Path | Sequence[Path], stack: Stack) -> None:
         return
     values = ", ".join(f"{value:g}" for value in sorted(found)[:5])
     raise ValueError(
-        f"{image}: a label map, no scan: it holds only the values {values}"
+        f"{image}: a label map, not a scan: it holds only the values {values}"
         f"{', ...' if len(found) > 5 else ''}; keep masks in the layout of a source that has them"
     )

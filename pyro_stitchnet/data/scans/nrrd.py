@@ -16,7 +16,7 @@ from pyro_stitchnet.data.scans.stored import AGAIN, StoredVolume
 
 __all__ = ["open_nrrd"]
 
-LONGEST_HEADER = 2**20  # programs keep long values of their own in it
+LONGEST_HEADER = 2**20  # programs store long values of their own in it
 
 TYPES = {
     **dict.fromkeys(("signed char", "int8", "int8_t"), "i1"),
@@ -81,8 +81,8 @@ def open_nrrd(path: Path) -> StoredVolume:
     """Read the header of a ``.nrrd`` or ``.nhdr`` file.
 
     Raises:
-        ValueError: the file is no NRRD file, or its header claims what it does not hold or what is
-            no scan, or names a file elsewhere; the message names the file.
+        ValueError: the file is not a NRRD file, or its header contradicts the file, does not
+            describe a scan, or names a file elsewhere; the message names the file.
     """
     with reading(path, AGAIN):
         fields, end = _fields(path)
@@ -103,7 +103,7 @@ def open_nrrd(path: Path) -> StoredVolume:
             file, start = _data_file(fields, path), 0
         stored = file.stat().st_size - start
         skipped = int(_numbers(fields, "byte skip", 1)[0]) if "byte skip" in fields else 0
-        if skipped == -1 and not packing:  # whatever is before the voxels
+        if skipped == -1 and not packing:  # any bytes before the voxels
             skipped = max(0, stored - math.prod(sizes) * dtype.itemsize)
         if skipped < 0:
             raise ValueError(f"its header gives a byte skip of {skipped}")
@@ -181,7 +181,7 @@ def _columns(
 ) -> tuple[list[np.ndarray | None], np.ndarray, np.ndarray]:
     """Return the step of each axis, the origin, both in mm, and the turn to RAS, (4, 4).
 
-    The step is None for an axis that is none of space.
+    The step is None for an axis that is not spatial.
     """
     space = fields.get("space", "").lower()
     if space and space not in TO_RAS:
@@ -230,7 +230,7 @@ def _spacings(fields: dict[str, str], n: int) -> list[np.ndarray | None]:
 
 
 def _in_space(fields: dict[str, str], axis: int, n: int) -> bool:
-    """Return whether an axis is one of space, not of channels or time, by its kind."""
+    """Return whether an axis is spatial, not of channels or time, by its kind."""
     kinds = fields.get("kinds", "domain " * n).lower().split()
     if len(kinds) != n:
         raise ValueError(f"its header gives no {n} kinds of axes")

@@ -44,7 +44,7 @@ SHORT = 4
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 BETWEEN = r"[^a-z0-9]*"  # file names may join the parts of a name or date by any sign
 
-# Letters that have no accent to take off. A vowel may stand for one with an e: Muller, Mueller.
+# Letters without an accent to remove. A vowel may be written with an e: Muller, Mueller.
 TRANSLITERATED = {"æ": "ae", "œ": "oe", "ø": "o", "ł": "l", "đ": "d"}
 
 PATH = re.compile(r"[^\s'\"(),;:]*[/\\][^\s'\"(),;:]+")
@@ -65,7 +65,7 @@ def identifiers(files: Iterable[Path]) -> tuple[str, ...]:
     values_and_parts: set[str] = set()
     for file in files:
         try:
-            if not file.is_file():  # opening a pipe would wait for ever
+            if not file.is_file():  # opening a pipe would wait forever
                 continue
             with without_warnings():
                 header = pydicom.dcmread(
@@ -82,7 +82,7 @@ def identifiers(files: Iterable[Path]) -> tuple[str, ...]:
 
 
 def without_identifiers(text: str, known: Iterable[str]) -> str:
-    """Return a text with every identifier replaced by ``[removed]``, however it is spelled.
+    """Return a text with every identifier replaced by ``[removed]``, in any spelling.
 
     Case, accents, umlauts, signs between the parts, and the notation of dates may differ.
     """
@@ -98,9 +98,9 @@ def without_paths(text: str, name: str, path: Path, files: Sequence[Path] = ()) 
 
     Args:
         text: the message.
-        name: what stands for the scan.
+        name: replaces the path of the scan.
         path: of the scan.
-        files: of the scan, which are called by their numbers.
+        files: of the scan; their numbers replace their names.
     """
     text = text.partition("\n")[0]
     real = Path(os.path.realpath(path))  # unlike Path.resolve, also of links in a circle

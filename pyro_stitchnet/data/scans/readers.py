@@ -104,8 +104,8 @@ def check_exists(path: Path | Sequence[Path], series: str | None) -> None:
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: there are no files, one is no file, or ``series`` is given for a format without
-            series.
+        ValueError: there are no files, one is not a file, or ``series`` is given for a format
+            without series.
     """
     files = [path] if isinstance(path, Path) else path
     if not files:

@@ -19,10 +19,10 @@ OVERSHOOT = 0.05
 """How far interpolation may go beyond black and white, as a share of the scale."""
 
 REACHED = 0.4
-"""The share of a scale at its ends, both of which grey values reach if they span it."""
+"""Grey values span a scale if they reach this share of it from both ends."""
 
 FAINT = 0.1
-"""The least share of a scale that a format fixes that grey values span."""
+"""The least share of the scale of a format that grey values must span."""
 
 
 class Spool(Sequence[np.ndarray]):
@@ -99,8 +99,8 @@ class Stack:
         files: of a DICOM series, one for each index along the grid's last axis.
         spaced: whether the file states the distances between voxels; if not, they are 1.
         scale: the grey values of black and white, where the format fixes them; else None.
-        warnings: what is doubtful about what the file states, in sentences.
-        nifti: as of :class:`~pyro_stitchnet.data.scans.volume.Volume`.
+        warnings: doubts about what the file states, in sentences.
+        nifti: see :class:`~pyro_stitchnet.data.scans.volume.Volume`.
     """
 
     slices: Sequence[np.ndarray] | np.ndarray
@@ -144,9 +144,9 @@ class Stack:
     def full_scale(self) -> tuple[float, float]:
         """Return the grey values of black and white of a scan that is not in Hounsfield units.
 
-        They are those of its format (``scale``) or else the first of :data:`SCALES` that the
-        grey values span: all lie within it, or beyond by :data:`OVERSHOOT`, and they reach its
-        first and last :data:`REACHED`.
+        They are those of its format (``scale``), or else the first of :data:`SCALES` that the
+        grey values span: they lie within it, up to :data:`OVERSHOOT`, and reach its first and last
+        :data:`REACHED`.
 
         Raises:
             ValueError: its grey values are neither Hounsfield units nor span a full scale, or less

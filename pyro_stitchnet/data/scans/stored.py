@@ -1,7 +1,7 @@
 """A volume in a file: its geometry and how its voxels are stored, read plane by plane to the end.
 
 What a header claims is checked against limits and the file's length before anything is read.
-Compressed voxels are unpacked to the last byte, so that the checksum at their end counts.
+Compressed voxels are unpacked to the last byte, so the checksum at their end is verified.
 """
 
 import bz2
@@ -40,19 +40,19 @@ class StoredVolume:
 
     Attributes:
         source: the file that the user gave.
-        file: the file that holds the voxels; another one if the header stands alone.
+        file: the file that holds the voxels; another one if the header has a file of its own.
         start: where the voxels begin in ``file``, packed or not.
         packing: how everything from ``start`` on is compressed; "" if it is not.
         skipped: bytes before the first voxel, after unpacking.
         shape: of the grid, (I, J, K).
         dtype: of the stored numbers.
         affine: of the grid, RAS+, mm, (4, 4).
-        slowest: the axis along which the planes lie one after the other in the file: the last, in
-            planes whose first axis is the fastest, or the first, in planes whose last axis is.
+        slowest: the axis along which the file stores planes one after the other: the last axis
+            (Fortran order) or the first (C order).
         scaling: slope and intercept; value = stored number times slope plus intercept.
-        spaced: as of :class:`~pyro_stitchnet.data.scans.volume.Volume`.
-        warnings: as of :class:`~pyro_stitchnet.data.scans.volume.Volume`.
-        nifti: as of :class:`~pyro_stitchnet.data.scans.volume.Volume`.
+        spaced: see :class:`~pyro_stitchnet.data.scans.volume.Volume`.
+        warnings: see :class:`~pyro_stitchnet.data.scans.volume.Volume`.
+        nifti: see :class:`~pyro_stitchnet.data.scans.volume.Volume`.
 
     Raises:
         ValueError: the header claims what no scan has, or more or fewer voxels than the file
@@ -133,7 +133,7 @@ class StoredVolume:
         """Read the whole volume.
 
         Raises:
-            ValueError: as of :meth:`planes`, or a value is infinite or not a number.
+            ValueError: see :meth:`planes`; or a value is infinite or not a number.
         """
         order: Literal["C", "F"] = "F" if self.slowest == 2 else "C"
         voxels = np.empty(self.shape, np.float32, order)

@@ -42,13 +42,13 @@ class Volume:
         study: which of the patient's studies; "" where the file does not name it.
         spaced: whether the file states the distances between voxels; if not, they are 1.
         scale: the grey values of black and white, where the format fixes them; else None.
-        warnings: what is doubtful about what the file states, in sentences.
+        warnings: doubts about what the file states, in sentences.
         nifti: the geometry of a NIfTI file as it states it, see
             :class:`~pyro_stitchnet.data.scans.nifti_geometry.NiftiGeometry`; else empty.
 
     Raises:
-        ValueError: ``voxels`` has not three axes or is empty, or ``affine`` is no affine of a
-            scan, see :func:`check_affine`.
+        ValueError: ``voxels`` does not have three axes or is empty, or ``affine`` is not valid,
+            see :func:`check_affine`.
     """
 
     voxels: np.ndarray

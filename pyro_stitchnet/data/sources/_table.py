@@ -23,7 +23,7 @@ def read_table(path: Path, columns: tuple[str, ...]) -> "pd.DataFrame":
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no table, lacks a column, a cell or all rows, or repeats a row.
+        ValueError: it is not a table, lacks a column, a cell or all rows, or repeats a row.
     """
     import pandas as pd  # slow to import, and not needed to list sources
 

@@ -22,7 +22,7 @@ class ScanFiles:
         patient: whose scan it is. Never empty: splits are made by patient.
         image: a volume's file, a DICOM folder, the folders that a series is spread over, or the
             image files of its slices from feet to head.
-        mask: likewise; None where nothing is labelled. With image files one mask for each, or None
+        mask: likewise; None if nothing is labelled. With image files one mask for each, or None
             for an unlabelled slice.
         study: which of the patient's studies.
         rule: mask value -> the labels it allows; None for the source's rule.
@@ -100,7 +100,7 @@ class Source:
             "" where there is none.
         licence: of the data; "" for users' own data.
         citation: the works to cite; "" for users' own data.
-        homepage: a page about the data, and to download it where there are no ``archives``.
+        homepage: a page about the data; data without ``archives`` is downloaded there.
         archives: the files of ``stitchnet download``; empty where access needs a login or request.
     """
 

@@ -48,7 +48,7 @@ def _scans(folder: Path) -> Iterator[ScanFiles]:
 
 
 def _lesions(folder: Path) -> Iterator[ScanFiles]:
-    """Yield the labelled slices, each as a scan: they are no neighbours in the patient."""
+    """Yield the labelled slices, each as a scan: they are not neighbours in the patient."""
     with_images = folders(folder / "image", besides=IMAGE_ENDINGS)
     with_masks = {
         identity(path.name): path for path in folders(folder / "mask", besides=IMAGE_ENDINGS)

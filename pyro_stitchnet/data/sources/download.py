@@ -85,7 +85,7 @@ def _fetch(archive: Archive, out: Path, homepage: str) -> Path:
 
 
 def _unpack(packed: Path, target: Path) -> None:
-    """Unpack into a temporary folder beside ``target``, then rename it."""
+    """Unpack into a temporary folder next to ``target``, then rename it."""
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
         unpacked = Path(temporary) / target.name
         unpacked.mkdir()

@@ -60,7 +60,7 @@ def _listed(root: Path) -> dict[str, Path]:
 def _masks_of(files: Sequence[str], masks: Collection[str]) -> dict[str, list[str]]:
     """Return the masks of each file: of the same name, or of a name that is of no other file.
 
-    The latter differ from the file's in the ending: a lossless mask beside a JPEG image.
+    The latter differ from the file's in the ending: a lossless mask of a JPEG image.
     """
     by_stem: dict[str, list[str]] = {}
     for mask in sorted(set(masks) - set(files)):
@@ -74,7 +74,7 @@ def _stem(name: str) -> str:
 
 
 def _located(root: Path, file: str, listed: Mapping[str, Path]) -> Path | None:
-    """Return the path of a file, in whatever form of Unicode the file system keeps its name."""
+    """Return the path of a file, in any form of Unicode that the file system uses."""
     direct = root / file
     return direct if direct.exists() else listed.get(file)  # raises where access is denied
 

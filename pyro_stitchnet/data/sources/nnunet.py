@@ -45,7 +45,7 @@ def rule_of(labels: Mapping[str, int]) -> dict[int, frozenset[int]]:
         labels: name -> mask value, with the name "background".
 
     Raises:
-        ValueError: a name is unknown, or a value is none of a mask or has two names.
+        ValueError: a name is unknown, or a value is not from 0 to 255 or has two names.
     """
     names = {name: name.lower().replace("_", " ").replace("-", " ").strip() for name in labels}
     known = {"background", *LUNGS, *NAMES}
@@ -113,9 +113,11 @@ def _description(path: Path) -> tuple[str, dict[str, int], dict[str, str]]:
     if regions := [name for name, value in labels.items() if type(value) is not int]:
         raise ValueError(f"{path}: label {regions[0]!r} is a region; give every value one name")
     if re.fullmatch(r"(\.\w+)+", ending) is None:
-        raise ValueError(f"{path}: file_ending {ending!r} is none; give one such as .nii.gz")
+        raise ValueError(
+            f"{path}: file_ending {ending!r} is not an ending; give one such as .nii.gz"
+        )
     if wrong := [case for case, whose in patients.items() if not isinstance(whose, str | int)]:
-        raise ValueError(f"{path}: the patient of case {wrong[0]!r} is no name; give one")
+        raise ValueError(f"{path}: the patient of case {wrong[0]!r} is not a name; give one")
     return ending, labels, {identity(case): identity(str(w)) for case, w in patients.items()}
 
 

@@ -41,7 +41,7 @@ def folders(folder: Path, *, besides: tuple[str, ...] = ()) -> list[Path]:
         )
     paths = _visible(folder)
     if dead := next(filter(is_dead_link, paths), None):
-        raise FileNotFoundError(f"{dead}: a link to nothing; mend or remove it")
+        raise FileNotFoundError(f"{dead}: a broken link; repair or remove it")
     return [path for path in paths if path.is_dir()]
 
 
@@ -51,7 +51,7 @@ def walk(
     """Yield a folder and all below it, with the names of their folders and files, like os.walk.
 
     Links to folders are followed. However many links lead to a folder, it is visited once, so links
-    may form circles. Hidden files and folders are left out. A link to nothing counts as a file.
+    may form circles. Hidden files and folders are left out. A broken link counts as a file.
 
     Args:
         folder: the folder.
@@ -73,7 +73,7 @@ def walk(
 
 
 def is_dead_link(path: Path) -> bool:
-    """Return whether a path is a link to nothing."""
+    """Return whether a path is a broken link."""
     return path.is_symlink() and not path.exists()
 
 

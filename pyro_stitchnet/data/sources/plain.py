@@ -42,7 +42,7 @@ def _scans(folder: Path) -> Iterator[tuple[ScanFiles, str]]:
     for here, below, names in walk(folder, unreadable.append):
         if any(result <= {*names} for result in RESULTS):
             below.clear()
-            fault = f"{here}: holds results of `stitchnet predict`, no scan; move it elsewhere"
+            fault = f"{here}: holds results of `stitchnet predict`, not a scan; move it elsewhere"
             yield replace(_at(here, folder), fault=fault), ""
             continue
         places.append(here)
@@ -53,7 +53,7 @@ def _scans(folder: Path) -> Iterator[tuple[ScanFiles, str]]:
                 path = path.with_name(stem(path))
                 yield ScanFiles(path.as_posix(), path.parts[0], file), ""
             elif is_dead_link(file):
-                fault = f"{file}: a link to nothing; mend or remove it"
+                fault = f"{file}: a broken link; repair or remove it"
                 yield ScanFiles(path.as_posix(), path.parts[0], file, fault=fault), ""
     yield from _series(places, folder)
     for error in unreadable:

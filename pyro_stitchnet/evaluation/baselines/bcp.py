@@ -15,7 +15,7 @@ SIDE = 2 / 3  # side of the exchanged box, as a share of the slice
 
 
 class BidirectionalCopyPaste(Supervised):
-    """A box of an unlabelled slice is pasted into a labelled one, and the other way round.
+    """A box of an unlabelled slice is pasted into a labelled one, and vice versa.
 
     Bai et al., CVPR 2023: the unlabelled part has the teacher's labels, at half the weight of true
     labels; before that, the network is trained on labelled slices pasted into each other. All of

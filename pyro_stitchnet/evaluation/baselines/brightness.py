@@ -16,7 +16,7 @@ from pyro_stitchnet.model.levels import TissueLevels
 __all__ = ["SplitByBrightness"]
 
 BLUR = 0.8  # pixels, standard deviation
-TEMPER = 0.5  # exponent of the network's probability beside the Gaussians
+TEMPER = 0.5  # exponent of the network's probability, which multiplies the Gaussians
 
 
 class SplitByBrightness(Supervised):
@@ -27,8 +27,8 @@ class SplitByBrightness(Supervised):
     ``gaussian``: there, the network's probability to the power 1/2 times a Gaussian of brightness
     per lesion, with mean and deviation of the labelled slices. Brightness is blurred by .8 pixel.
     ``levels``: there, Gaussians of grey relative to the slice's tissue levels, see
-    :class:`~pyro_stitchnet.model.levels.TissueLevels`. The project's own: what a generative
-    likelihood must beat.
+    :class:`~pyro_stitchnet.model.levels.TissueLevels`. These simple rules are the project's own; a
+    generative likelihood must beat them.
     """
 
     def predictors(self, labelled: Slices) -> Mapping[str, Predictor]:

@@ -32,7 +32,7 @@ def report(results: Results, against: str | None, out: Path) -> dict[str, TextTa
         The table of Dice of each label budget, by its title.
 
     Raises:
-        ValueError: there are no results yet, or none of ``against``.
+        ValueError: there are no results yet, or no results of ``against``.
     """
     if not len(results.rows):
         raise ValueError(f"{out}: no results yet")

@@ -33,9 +33,9 @@ class Results:
     ``table.csv`` has one row per trained model and variant: a predictor of the model with a
     decision. Its column ``spec_digest`` is the digest of the specification that made the row.
     ``scores.csv`` has the scores of each slice. Scores are written before their row; scores without
-    a row, from an interrupted run, are ignored. ``checksums.json`` is written before both, with the
-    checksums of each file as it is and as it will be, so that a kill at any moment leaves files
-    that it knows.
+    a row, from an interrupted run, are ignored. ``checksums.json`` is written before both. It has
+    the checksums of each file before and after the change, so the files are valid even if the run
+    is killed between.
 
     Attributes:
         folder: of both files.

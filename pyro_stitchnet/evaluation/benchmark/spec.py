@@ -34,7 +34,8 @@ class Entry:
         method: a key of :data:`~pyro_stitchnet.evaluation.benchmark.methods.METHODS`.
         unlabelled: whether it is trained on unlabelled slices too; by default if the method uses
             them.
-        random_start: whether MobileNetV2 starts with random weights, whatever the specification's.
+        random_start: whether MobileNetV2 starts with random weights, in place of the
+            specification's.
         pretrain_steps: steps in which the SVAE of a StitchNet learns the unlabelled slices, before
             the steps of every method.
         data: a prepared dataset in place of the benchmark's, such as one with label sets too. An
@@ -54,7 +55,7 @@ class Entry:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check the ranges, and refuse more combinations than anybody could train."""
+        """Check the ranges, and refuse too many combinations of options."""
         check_ranges(self)
         number = math.prod(len(v) for v in self.options.values() if isinstance(v, list))
         if not 1 <= number <= MOST_CANDIDATES:

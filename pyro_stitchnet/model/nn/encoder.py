@@ -152,7 +152,9 @@ def load_imagenet_weights(weights: str | os.PathLike[str]) -> Mapping[str, Tenso
 
 
 def _verify_name(path: Path) -> None:
-    """Check a published file of weights, old ones of which have no checksum but in their name.
+    """Check a published file of weights against the checksum in its name.
+
+    Old files have no other checksum.
 
     Raises:
         ValueError: it is damaged.

@@ -14,7 +14,7 @@
   const VIEWS = { axial: 0, coronal: 1, sagittal: 2, all: 3 }; // NiiVue's numbers
   const ENDS = [["left", "right"], ["back", "front"], ["feet", "head"]]; // of x, y, z
   const LESIONS = [2, 3];
-  // Axial on the left, the others beside it. Positions: left, top, width, height.
+  // Axial on the left, the others to its right. Positions: left, top, width, height.
   const ALL_THREE = [
     { sliceType: 0, position: [0, 0, 0.6, 1] },
     { sliceType: 1, position: [0.605, 0, 0.395, 0.495] },

@@ -155,7 +155,7 @@ def test_no_such_folder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="x@nonsense: no such folder"):
         find_jobs([str(tmp_path / "x@nonsense")])
     (tmp_path / "scan.nii.gz").touch()
-    with pytest.raises(ValueError, match=r"scan\.nii\.gz: is no folder"):
+    with pytest.raises(ValueError, match=r"scan\.nii\.gz: is not a folder"):
         find_jobs([str(tmp_path / "scan.nii.gz")])
 
 

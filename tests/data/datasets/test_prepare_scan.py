@@ -106,8 +106,8 @@ def test_the_study_is_that_of_the_source_or_else_of_the_header(
 
 
 def test_a_known_fault_is_raised_and_nothing_is_read(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="a link to nothing"):
-        prepared(ScanFiles("s", "p", tmp_path / "none", fault="x: a link to nothing"))
+    with pytest.raises(ValueError, match="a broken link"):
+        prepared(ScanFiles("s", "p", tmp_path / "none", fault="x: a broken link"))
 
 
 @pytest.mark.parametrize("values", [(0, 1), (0, 1, 2, 3), range(30), (0, 1, 2, 117)])
@@ -116,7 +116,7 @@ def test_a_label_map_is_no_scan(
 ) -> None:
     labels = np.random.default_rng(0).choice(np.array(values), (32, 32, 4)).astype(np.uint8)
     path = write_volume(tmp_path / "a.nii.gz", labels, np.eye(4))
-    with pytest.raises(ValueError, match=r"a\.nii\.gz: a label map, no scan: .* values 0, 1"):
+    with pytest.raises(ValueError, match=r"a\.nii\.gz: a label map, not a scan: .* values 0, 1"):
         prepared(ScanFiles("s", "p", path))
 
 

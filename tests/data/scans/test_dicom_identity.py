@@ -113,7 +113,7 @@ def test_a_slice_that_is_there_twice_is_named(tmp_path: Path, write_slice: Write
     """It is no second acquisition, though the numbers count through its height twice."""
     heights = [2.5 * k for k in range(6)] + [2.5 * k for k in range(5, 11)]
     write(tmp_path, write_slice, heights)
-    with pytest.raises(ValueError, match=r"0[56]\.dcm: lies where 0[56]\.dcm lies; keep one"):
+    with pytest.raises(ValueError, match=r"0[56]\.dcm: has the position of 0[56]\.dcm; keep one"):
         open_series(tmp_path)
 
 

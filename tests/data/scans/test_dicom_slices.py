@@ -182,7 +182,7 @@ def test_slices_at_the_same_place_are_named(
     write_series(tmp_path, STORED)
     place = {"ImagePositionPatient": [7, 7, 7 + 2 * 2.5], "InstanceNumber": 9}
     write_slice(tmp_path / "f.dcm", STORED[0], **place)
-    refused(tmp_path, "lies where e.dcm lies; keep one", begins=tmp_path / "f.dcm")
+    refused(tmp_path, "has the position of e.dcm; keep one", begins=tmp_path / "f.dcm")
 
 
 def test_a_slice_shifted_sideways_is_refused(
@@ -270,4 +270,4 @@ def test_a_pixel_spacing_that_no_ct_has_is_refused(
     tmp_path: Path, spacing: list[float], write_series: Write
 ) -> None:
     write_series(tmp_path, STORED, PixelSpacing=spacing)
-    refused(tmp_path, "not 0.01 to 100 mm; mend its tags", begins=tmp_path / "a.dcm")
+    refused(tmp_path, "not 0.01 to 100 mm; correct its tags", begins=tmp_path / "a.dcm")

@@ -157,7 +157,7 @@ def test_a_header_names_no_file_elsewhere(tmp_path: Path, name: str) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "a.raw").write_bytes(HU.tobytes("F"))
     path = write(tmp_path / "in" / "a.mhd", b"", ElementDataFile=name)
-    refused(path, "may only name files beside or below it")
+    refused(path, "may only name files in or below its folder")
 
 
 @pytest.mark.parametrize("name", ["LIST", "LIST 2", "a%03d.raw 1 6 1"])

@@ -152,7 +152,7 @@ def test_a_header_names_no_file_elsewhere(tmp_path: Path, name: str) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "a.raw").write_bytes(HU.tobytes("F"))
     path = write(tmp_path / "in" / "a.nhdr", b"", data_file=name)
-    refused(path, "may only name files beside or below it")
+    refused(path, "may only name files in or below its folder")
 
 
 @pytest.mark.parametrize(

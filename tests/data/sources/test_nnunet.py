@@ -156,9 +156,12 @@ def test_a_malformed_description_is_refused(tmp_path: Path, content: bytes) -> N
         ({"labels": {"background": 0, "ggo": 256}}, "label 'ggo' has value 256; give one of 0 to"),
         ({"labels": {"background": 0, "ggo": -1}}, "label 'ggo' has value -1; give one of 0 to"),
         ({"labels": {"background": 0, "ggo": 1, "lesion": 1}}, "labels 'ggo' and 'lesion' have"),
-        ({"file_ending": ""}, "file_ending '' is none; give one such as"),
-        ({"file_ending": "/../x.nii.gz"}, "file_ending '/../x.nii.gz' is none; give one such as"),
-        ({"patients": {"a": None}}, "the patient of case 'a' is no name; give one"),
+        ({"file_ending": ""}, "file_ending '' is not an ending; give one such as"),
+        (
+            {"file_ending": "/../x.nii.gz"},
+            "file_ending '/../x.nii.gz' is not an ending; give one such as",
+        ),
+        ({"patients": {"a": None}}, "the patient of case 'a' is not a name; give one"),
     ],
 )
 def test_an_unsupported_description_is_refused(

@@ -275,7 +275,7 @@ def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
     scans = find(root)
     assert set(scans) == {"a/ct", "b/ct", "d", "e"}
     assert scans["b/ct"].patient == "b"
-    assert scans["d"].fault == f"{root / 'd'}: a link to nothing; mend or remove it"
+    assert scans["d"].fault == f"{root / 'd'}: a broken link; repair or remove it"
     shutil.rmtree(root / "a")
     assert detect(root) is PLAIN
 
@@ -290,7 +290,7 @@ def test_results_of_predict_are_no_scans(tmp_path: Path) -> None:
     assert faults.pop("a") == ""
     assert set(faults) == {"copied", "out"}
     assert all(
-        "results of `stitchnet predict`, no scan; move it" in text for text in faults.values()
+        "results of `stitchnet predict`, not a scan; move it" in text for text in faults.values()
     )
 
 
