@@ -179,21 +179,24 @@ def configuration() -> str:
 
 
 def presets() -> str:
-    """The fields in which presets differ."""
+    """The fields in which presets differ, in a table for each kind of model."""
     flat = {name: dict(_flat(plain(p))) for name, p in PRESETS.items()}
     every = dict.fromkeys(key for values in flat.values() for key in values)
     keys = [k for k in every if len({str(values.get(k)) for values in flat.values()}) > 1]
-    rows = [["field", *flat], ["---"] * (1 + len(flat))]
-    rows += [
-        [f"`{key}`", *(f"`{values[key]}`" if key in values else "" for values in flat.values())]
-        for key in keys
-    ]
-    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
-    return (
+    parts = [
         "# Presets\n\nThe fields in which the presets of `pyro_stitchnet.presets` differ; all "
-        "others have the [defaults](configuration.md). The models are explained "
-        f"[here](../model.md).\n\n{table}\n"
-    )
+        "others have the [defaults](configuration.md). See also [the models](../model.md)."
+    ]
+    for title, stitched in (("StitchNet", True), ("The SVAE alone", False)):
+        of_kind = {n: v for n, v in flat.items() if PRESETS[n].model.stitched == stitched}
+        rows = [["field", *of_kind], ["---"] * (1 + len(of_kind))]
+        rows += [
+            [f"`{key}`", *(f"`{v[key]}`" if key in v else "" for v in of_kind.values())]
+            for key in keys
+            if any(key in v for v in of_kind.values())
+        ]
+        parts.append(f"## {title}\n\n" + "\n".join("| " + " | ".join(r) + " |" for r in rows))
+    return "\n\n".join(parts) + "\n"
 
 
 def _flat(values: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
