@@ -262,7 +262,7 @@ def test_directions_that_are_not_perpendicular_are_refused(
     tmp_path: Path, write_series: Write
 ) -> None:
     write_series(tmp_path, STORED, ImageOrientationPatient=[1, 0, 0, 0.6, 0.8, 0])
-    refused(tmp_path, "no pair of perpendicular unit vectors", begins=tmp_path / "e.dcm")
+    refused(tmp_path, "not a pair of perpendicular unit vectors", begins=tmp_path / "e.dcm")
 
 
 @pytest.mark.parametrize("spacing", [[0, 0.5], [0.75, -0.5], [0.001, 0.001], [0.5, 1e9]])
