@@ -39,7 +39,7 @@ PAGES = [
 ]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
-# Limits of a page's form: those of CONTRIBUTING.md, with much to spare.
+# Limits of a page: far above the rules of CONTRIBUTING.md, so that only a bad page fails.
 MOST_WORDS = 85  # of a paragraph or an item of a list
 MOST_NUMBERS = 8  # in it
 MOST_COLUMNS = 7  # of a table
