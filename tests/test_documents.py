@@ -237,9 +237,10 @@ def test_pages_are_readable(page: Path) -> None:
         if numbers > MOST_NUMBERS:
             faults.append(f"line {line}: {numbers} numbers; put them into a table")
     lines = page.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines, 1):
-        if re.fullmatch(r"\|(?: ?:?-+:? ?\|)+", line) and line.count("|") - 1 > MOST_COLUMNS:
-            faults.append(f"line {number}: a table of {line.count('|') - 1} columns; divide it")
+    for number, row in enumerate(lines, 1):
+        columns = row.count("|") - 1
+        if re.fullmatch(r"\|(?: ?:?-+:? ?\|)+", row) and columns > MOST_COLUMNS:
+            faults.append(f"line {number}: a table of {columns} columns; divide it")
     if page.name == "README.md" and len(lines) > MOST_LINES:
         faults.append(f"{len(lines)} lines; move what is not for a first look to docs/")
     assert not faults
