@@ -141,8 +141,8 @@ def styles(
     Args:
         query: the slice and the model.
         draws: draws of z; each is a row of the figure.
-        noise: sample the label and the styles of each pixel too; the style that the label picks is
-            then the slice itself.
+        noise: sample the label of each pixel too; the style that the label picks is then the slice
+            itself.
         read_out: source of the labels: q(y | x), p(y | z) or p(y | x, z).
         seed: of the draws.
     """

@@ -98,7 +98,7 @@ def styles(
     truth: ArrayLike | None,
     predicted: ArrayLike,
     styles: ArrayLike,
-    stitched: ArrayLike,
+    stitched: ArrayLike | None = None,
     names: Sequence[str] | None = None,
 ) -> Figure:
     """Draw the styles of each slice, as Fig. 6b of the article.
@@ -109,13 +109,13 @@ def styles(
         predicted: The model's labels, of shape (N, H, W).
         styles: Four styles per slice, of shape (N, 4, H, W), in [0, 1]: the slice as if all of it
             were background, healthy, GGO or consolidation.
-        stitched: The reconstruction, of shape (N, H, W), in [0, 1]: at each pixel the style that
-            its label picks.
+        stitched: The reconstruction, of shape (N, H, W), in [0, 1]: at each pixel the mean of the
+            style that its label picks. By default it is left out.
         names: One name per slice, drawn beside its row.
 
     Returns:
         A row per slice: the slice, the truth if given, the segmentation, the four styles, the
-        stitched reconstruction.
+        stitched reconstruction if given.
 
     Raises:
         ValueError: If the shapes differ, or the number of names is not that of the slices.
@@ -131,7 +131,8 @@ def styles(
     columns["segmentation"] = overlays(slices, predicted, "predicted")
     for k, name in enumerate(NAMES):
         columns[f"{name}\nstyle"] = style_maps[:, k]
-    columns["stitched\nreconstruction"] = stack(stitched, "stitched", slices.shape)
+    if stitched is not None:
+        columns["stitched\nreconstruction"] = stack(stitched, "stitched", slices.shape)
     return grid(columns, names)
 
 

@@ -37,7 +37,9 @@ class Draws:
 
     Attributes:
         labels: the label of each pixel, int64 (S, N, H, W).
-        styles: grey values of the four styles, (S, N, K, H, W).
+        styles: grey values of the four styles, (S, N, K, H, W); for draws given a slice with its
+            vessels and noise, see
+            :meth:`~pyro_stitchnet.model.distributions.Stitched.styles_given`.
         stitched: the drawn images, each pixel from the style of its label, (S, N, H, W).
     """
 
@@ -61,12 +63,10 @@ def sample(
         net: a trained model.
         x: slices (N, H, W) in [0, 1], on the model's device.
         samples: S, draws of z from q(z | x), one image each.
-        noise: whether to draw the label and the styles of every pixel too: y from p(y | x, z), and
-            the styles given x, y and z. There the style that y picks is x itself, so that the
-            stitched images equal the slice, and the others have its vessels and noise; see
-            :meth:`~pyro_stitchnet.model.distributions.Stitched.styles_given`. Without noise a pixel
-            takes its likeliest label and the mean of its style given z, so that the images differ
-            by z alone.
+        noise: whether to draw the label of every pixel too, y from p(y | x, z). The style that y
+            picks is then x itself, so that the stitched images equal the slice. Without noise a
+            pixel takes its likeliest label, and the stitched images the means of the styles given
+            z, so that they differ by z alone.
         read_out: of the labels, as in :class:`~pyro_stitchnet.posterior.ReadOutOptions`.
         batch_size: slices per forward pass.
 
@@ -77,8 +77,7 @@ def sample(
 
     def draw(part: Tensor) -> Iterator[Draws]:
         for z1 in draws_of_z(net, part, samples):
-            x = part if noise else None
-            yield _stitch(net.picture(z1), read(net, part, z1, read_out), noise, x)
+            yield _stitch(net.picture(z1), read(net, part, z1, read_out), noise, part)
 
     return _in_batches(net, x, samples, batch_size, draw)
 
@@ -248,11 +247,12 @@ def _stitch(
 ) -> Draws:
     """Choose labels by ``probabilities`` (N, H, W, K), and stitch the styles by them.
 
-    With noise, ``x`` (N, H, W) is the stitched slice; it is drawn where it is None.
+    The styles are those of the slices ``x`` (N, H, W), if given. With noise these are stitched too.
     """
     if not noise:
-        labels, styles = probabilities.argmax(-1), picture.styles.mean
-        return Draws(labels, styles.movedim(-1, 1), pick(styles, labels))
+        labels, means = probabilities.argmax(-1), picture.styles.mean
+        styles = means if x is None else picture.styles_given(x, probabilities)
+        return Draws(labels, styles.movedim(-1, 1), pick(means, labels))
     labels = dist.Categorical(probs=probabilities).sample()
     x = Picked(labels, picture.styles).sample() if x is None else x
     certain = one_hot(labels, probabilities.shape[-1]).to(probabilities)

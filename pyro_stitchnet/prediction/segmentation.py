@@ -97,7 +97,7 @@ class Segmentation:
         nib.save(nib.Nifti1Image(self.labels, None, header), path)
 
     def figure(self, slices: int = FIGURE_SLICES) -> Figure:
-        """Draw slices with segmentation, styles and reconstruction.
+        """Draw slices with their segmentation and styles.
 
         Args:
             slices: largest number of slices, evenly spread over the lungs.
@@ -110,9 +110,8 @@ class Segmentation:
         grey = (np.stack([self.slices[i].maps["scan"] for i in chosen]) - low) / (high - low)
         labels = np.stack([self.slices[i].maps["labels"] for i in chosen])
         styles = np.stack([self._slice(i, _styles, 0) for i in chosen])
-        stitched = np.take_along_axis(styles, labels[:, None].astype(np.int64), 1)[:, 0]
         names = [f"slice {i}" for i in chosen]
-        return figures.styles(grey, None, labels, styles, stitched, names)
+        return figures.styles(grey, None, labels, styles, names=names)
 
     def _repr_html_(self) -> str:
         png = io.BytesIO()

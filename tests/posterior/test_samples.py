@@ -41,8 +41,9 @@ def test_draws_are_stitched_from_their_own_labels_and_styles(
         draws = sample(net, x, 4, noise=noise, batch_size=2)
         assert draws.labels.shape == draws.stitched.shape == (4, 3, 64, 64)
         assert draws.styles.shape == (4, 3, 4, 64, 64)
-        picked = draws.styles.gather(2, draws.labels[:, :, None])[:, :, 0]
-        assert torch.equal(picked, draws.stitched)
+        if noise:
+            picked = draws.styles.gather(2, draws.labels[:, :, None])[:, :, 0]
+            assert torch.equal(picked, draws.stitched)
         assert ((draws.stitched >= 0) & (draws.stitched <= 1)).all()
     assert net.training  # its mode is restored
 
@@ -57,10 +58,11 @@ def test_given_x_and_y_the_style_that_y_picks_is_x(net: StitchNet, x: torch.Tens
 def test_drawn_styles_show_the_slice_and_not_noise_of_their_own(x: torch.Tensor) -> None:
     torch.manual_seed(0)
     net = StitchNet(preset("guided").model)
-    styles = sample(net, x, 1, noise=True).styles[0].flatten(2)  # (N, K, pixels)
-    for k in range(4):
-        seen = torch.stack([styles[0, k], x[0].flatten()])
-        assert torch.corrcoef(seen)[0, 1] > 0.7
+    for noise in (False, True):
+        styles = sample(net, x, 1, noise=noise).styles[0].flatten(2)  # (N, K, pixels)
+        for k in range(4):
+            seen = torch.stack([styles[0, k], x[0].flatten()])
+            assert torch.corrcoef(seen)[0, 1] > 0.7
 
 
 def test_drawn_labels_follow_the_posterior_given_x(tiny: StitchNet, x: torch.Tensor) -> None:
@@ -120,7 +122,6 @@ def test_with_all_levels_kept_it_is_a_draw_of_the_posterior(
         kept = redrawn(tiny, x, 0, 1)
     with seeded(0, CPU):
         posterior = sample(tiny, x, 1, read_out="prior")
-    torch.testing.assert_close(kept.styles, posterior.styles)
     torch.testing.assert_close(kept.stitched, posterior.stitched)
 
 
