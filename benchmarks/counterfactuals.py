@@ -4,7 +4,8 @@
 
 Trains a preset on labelled and unlabelled phantoms (or uses ``--model``), heals the lesions of
 unseen patients, and compares with the true slice without lesions, within the healed region and over
-the whole slice: PSNR and SSIM, mean and standard deviation over slices. For comparison:
+the whole slice: PSNR and SSIM, mean and standard deviation over slices. The healthy style heals
+too, as it shows the slice as healthy lung. For comparison:
 scikit-image's biharmonic inpainting, the mean grey value of healthy lung in the training slices and
 in the same slice, and the slice as it is. The region is that of the true labels, then that of the
 model's own segmentation.
@@ -101,9 +102,13 @@ def biharmonic(image: np.ndarray, region: np.ndarray) -> np.ndarray:
 
 
 def healings(
-    config: Config, net: StitchNet, x: Tensor, source: Tensor, grey: float
+    config: Config, net: StitchNet, x: Tensor, source: Tensor, grey: float, style: Tensor
 ) -> Mapping[str, Callable[[], np.ndarray]]:
-    """Every way to heal, by name; ``source`` are labels (N, H, W) or probabilities (N, K, H, W)."""
+    """Every way to heal, by name.
+
+    ``source`` are labels (N, H, W) or probabilities (N, K, H, W); ``style`` is the healthy style of
+    the slices, (N, H, W).
+    """
     present = source if source.ndim == 3 else source.argmax(1)
     target, region = edited(present, HEALED), (present >= GGO).numpy()
 
@@ -124,6 +129,7 @@ def healings(
     healthy = present == HEALTHY
     own = (x * healthy).flatten(1).sum(1) / healthy.flatten(1).sum(1).clamp_min(1)
     return {
+        "healthy style": lambda: filled(style),
         "stitched, deviations kept": stitched(),
         **({} if source.ndim == 3 else {"stitched, likeliest label": stitched(present=present)}),
         "stitched, deviations kept, one round": stitched(rounds=1),
@@ -148,12 +154,13 @@ def main(config: Config) -> None:
     truth = torch.from_numpy(np.stack([p.labels for p in cut])).long()
     with seeded(0, torch.device("cpu")):
         answer = segment(net, x, ReadOutOptions(samples=config.samples))
+    style = answer.styles[:, HEALTHY]
     rows = []
     for region, source in {"true labels": truth, "own segmentation": answer.probabilities}.items():
         present = source if source.ndim == 3 else source.argmax(1)
         where = (present >= GGO).numpy()
         shown = {}
-        for name, heal in healings(config, net, x, source, grey).items():
+        for name, heal in healings(config, net, x, source, grey, style).items():
             made = shown[name] = heal()
             rows += [
                 {
