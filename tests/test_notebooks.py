@@ -16,7 +16,6 @@ TINY = {
     "stitchnet_from_scratch": "steps = 3",
     "styles_part": "steps = 8; patients = (2, 2, 2)",
     "posterior_and_counterfactuals": "steps = 2; patients = (2, 2); draws = 3",
-    "own_ct_data": "steps = 2; patients = (5, 2); slices = 2",
     "label_sets": "steps = 2; patients = (2, 2, 2); few = 2",
 }
 

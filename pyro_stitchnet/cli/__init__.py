@@ -108,7 +108,8 @@ REMEDIES = {
 NO_MEMORY = "not enough memory; give smaller slices, batches or networks"
 
 INTERRUPTED = (
-    "interrupted; `prepare`, `predict` and `benchmark` continue when run again, `train` starts anew"
+    "interrupted; `download`, `prepare`, `predict` and `benchmark` continue when run again, "
+    "`train` starts anew"
 )
 
 

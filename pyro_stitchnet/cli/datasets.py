@@ -23,19 +23,34 @@ MOST_PIXELS = 2**28  # of phantoms in memory, 5 bytes each
 def download(
     source: tyro.conf.Positional[Literal[tuple(s.name for s in SOURCES.values() if s.archives)]],  # type: ignore[valid-type]
     out: Path,
+    yes: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
 ) -> None:
     """Download a public dataset and verify its checksums.
 
-    Prints its licence and the article to cite.
+    Prints its licence and the article to cite first, and asks before a large download. The same
+    command continues after an interrupt and fetches only what is missing.
 
     Args:
         source: name of the dataset.
         out: folder for it.
+        yes: do not ask.
     """
     from pyro_stitchnet.data.sources import download
 
-    for path in download.download(source, out):
+    for path in download.download(source, out, confirm=None if yes else _confirm):
         print(path)
+
+
+def _confirm(question: str) -> None:
+    """Ask on the terminal; raise ValueError unless the answer is yes."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise ValueError(f"{question} There is no terminal to ask on; give --yes to agree")
+    try:
+        answer = input(f"{question} [y/N] ")
+    except EOFError:
+        answer = ""
+    if answer.strip().lower() not in ("y", "yes"):
+        raise ValueError("nothing was downloaded; answer y, or give --yes")
 
 
 def phantom(

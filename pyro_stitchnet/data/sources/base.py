@@ -69,17 +69,29 @@ class ScanFiles:
 
 @dataclass(frozen=True)
 class Archive:
-    """A zip file to download.
+    """A file to download, which is unpacked if it is a zip archive.
 
     Attributes:
         file: its name.
         base: the address of its folder, "https://host/folder/" or "doi:.../".
         checksum: "md5:..." or "sha256:...", as in pooch; "" for a DOI, whose repository lists it.
+        megabytes: its approximate size; only to ask before a large download and to check the disk.
     """
 
     file: str
     base: str
     checksum: str = ""
+    megabytes: int = 0
+
+    @property
+    def is_zip(self) -> bool:
+        """Whether it is unpacked."""
+        return self.file.endswith(".zip")
+
+    @property
+    def unpacked(self) -> str:
+        """Name of what it becomes: the file itself, or the folder of its members."""
+        return self.file.removesuffix(".zip")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pyro_stitchnet.data.scans.endings import IMAGE_ENDINGS, VOLUME_ENDINGS
 from pyro_stitchnet.data.sources._table import read_table
-from pyro_stitchnet.data.sources.base import ScanFiles, Source
+from pyro_stitchnet.data.sources.base import Archive, ScanFiles, Source
 from pyro_stitchnet.data.sources.paths import files, pair, stem
 from pyro_stitchnet.labels import BACKGROUND, CONSOLIDATION, GGO, HEALTHY
 from pyro_stitchnet.runtime.text import identity
@@ -20,6 +20,8 @@ __all__ = ["MEDSEG"]
 
 LABELLED = ("TrainingSet/MultiClassInfection-Train", "TestingSet/MultiClassInfection-Test")
 UNLABELLED = "TrainingSet/LungInfection-Train/Pseudo-label/Imgs"
+IMAGES_DOI = "doi:10.6084/m9.figshare.13521488.v2/"
+VOLUMES_DOI = "doi:10.6084/m9.figshare.13521509.v2/"
 
 
 def _find(folder: Path) -> Iterator[ScanFiles]:
@@ -100,12 +102,23 @@ MEDSEG = Source(
         "patient and cannot be split: train on all of them or test on all of them. COVID-SemiSeg's "
         "own split has the same patients on both sides."
     ),
-    licence="for non-commercial use with attribution; see the homepage",
+    licence=(
+        "CC0, as published on Figshare. The images come from journals' and societies' web pages, "
+        "the volumes from Radiopaedia, whose terms allow non-commercial use with attribution only."
+    ),
     citation=(
-        "MedSeg, COVID-19 CT segmentation dataset, 2020; split: Fan et al. Inf-Net: automatic "
-        "COVID-19 lung infection segmentation from CT images. IEEE TMI 39(8), 2020. "
-        "https://doi.org/10.1109/TMI.2020.2996645"
+        "MedSeg, Jenssen, Sakinis. MedSeg Covid Dataset 1 and 2. Figshare, 2021. "
+        "https://doi.org/10.6084/m9.figshare.13521488.v2, "
+        "https://doi.org/10.6084/m9.figshare.13521509.v2; for the split of COVID-SemiSeg: Fan et "
+        "al. Inf-Net: automatic COVID-19 lung infection segmentation from CT images. IEEE TMI "
+        "39(8), 2020. https://doi.org/10.1109/TMI.2020.2996645"
     ),
     homepage="https://medicalsegmentation.com/covid19/",
+    archives=(
+        Archive("tr_im.nii.gz", IMAGES_DOI, megabytes=150),
+        Archive("tr_mask.nii.gz", IMAGES_DOI, megabytes=1),
+        Archive("rp_im.zip", VOLUMES_DOI, megabytes=310),
+        Archive("rp_msk.zip", VOLUMES_DOI, megabytes=1),
+    ),
 )
 """MedSeg and COVID-SemiSeg as unpacked."""

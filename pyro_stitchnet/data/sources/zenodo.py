@@ -16,6 +16,7 @@ from pyro_stitchnet.labels import BACKGROUND, HEALTHY, LESIONS
 __all__ = ["ZENODO"]
 
 IMAGES, MASKS = "COVID-19-CT-Seg_20cases", "Lung_and_Infection_Mask"
+DOI = "doi:10.5281/zenodo.3757476/"
 RADIOPAEDIA = re.compile(r"(?P<patient>radiopaedia_\d+)_(?P<study>\d+)_\d+")
 
 
@@ -60,8 +61,9 @@ ZENODO = Source(
         "https://doi.org/10.1002/mp.14676"
     ),
     homepage="https://zenodo.org/records/3757476",
-    archives=tuple(
-        Archive(f"{part}.zip", "doi:10.5281/zenodo.3757476/") for part in (IMAGES, MASKS)
+    archives=(
+        Archive(f"{IMAGES}.zip", DOI, megabytes=1100),
+        Archive(f"{MASKS}.zip", DOI, megabytes=15),
     ),
 )
 """Zenodo 3757476 as unpacked."""

@@ -1,31 +1,27 @@
-"""Downloads from a local server: checksums, broken downloads, unsafe archives."""
+"""Downloads from a local server: questions, checksums, broken downloads, unsafe archives."""
 
+import errno
 import hashlib
 import io
-import threading
+import os
+import shutil
+import sys
 import zipfile
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-import pooch
 import pytest
+import requests
+from pooch import HTTPDownloader
 
-from pyro_stitchnet.data.sources import SOURCES, Archive, Source
+from pyro_stitchnet.cli import datasets
+from pyro_stitchnet.data.sources import SOURCES, Archive, Source, detect
 from pyro_stitchnet.data.sources import download as module
 from pyro_stitchnet.data.sources.download import download
 from pyro_stitchnet.runtime.locks import LOCK
-
-
-@dataclass
-class Server:
-    """Files by name, and the requests."""
-
-    address: str = ""
-    content: dict[str, bytes] = field(default_factory=dict)
-    requests: list[str] = field(default_factory=list)
-    broken: int = 0  # responses that end half-way
 
 
 def files(folder: Path) -> list[str]:
@@ -42,44 +38,11 @@ def packed(**members: str) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between pooch's attempts
-    state = Server()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            name = self.path.strip("/")
-            state.requests.append(name)
-            if name not in state.content:
-                self.send_error(404)
-                return
-            content = state.content[name]
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            if state.broken:
-                state.broken -= 1
-                content = content[: len(content) // 2]
-            self.wfile.write(content)
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        state.address = f"http://127.0.0.1:{http.server_address[1]}/"
-        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield state
-        http.shutdown()
-        thread.join()
-
-
 def offer(
-    server: Server,
+    server: Any,
     monkeypatch: pytest.MonkeyPatch,
     checksums: dict[str, str] | None = None,
+    megabytes: int = 0,
     **contents: bytes,
 ) -> None:
     """Register a source "test" of archives NAME.zip, served with these contents."""
@@ -87,7 +50,7 @@ def offer(
     for name, content in contents.items():
         server.content[f"{name}.zip"] = content
         checksum = (checksums or {}).get(name, f"sha256:{hashlib.sha256(content).hexdigest()}")
-        archives.append(Archive(f"{name}.zip", server.address, checksum))
+        archives.append(Archive(f"{name}.zip", server.address, checksum, megabytes))
     source = Source(
         name="test",
         title="A test",
@@ -104,7 +67,7 @@ def offer(
 
 
 def test_archives_become_folders_without_leftovers(
-    server: Server,
+    server: Any,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -121,7 +84,7 @@ def test_archives_become_folders_without_leftovers(
 
 
 def test_a_second_call_downloads_nothing(
-    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    server: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     offer(server, monkeypatch, images=packed(a="1"))
     first = download("test", tmp_path)
@@ -131,7 +94,7 @@ def test_a_second_call_downloads_nothing(
 
 
 def test_an_interrupted_download_resumes_with_the_missing_archives(
-    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    server: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     offer(server, monkeypatch, images=packed(a="1"), masks=packed(a="2"))
     masks = server.content.pop("masks.zip")
@@ -148,7 +111,7 @@ def test_an_interrupted_download_resumes_with_the_missing_archives(
 
 
 def test_a_truncated_response_is_requested_again(
-    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    server: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     offer(server, monkeypatch, images=packed(a="1" * 1000))
     server.broken = 1
@@ -158,7 +121,7 @@ def test_a_truncated_response_is_requested_again(
 
 
 def test_a_wrong_checksum_is_refused_and_nothing_is_kept(
-    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    server: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     offer(server, monkeypatch, {"images": f"md5:{'0' * 32}"}, images=packed(a="1"))
     with pytest.raises(
@@ -171,7 +134,7 @@ def test_a_wrong_checksum_is_refused_and_nothing_is_kept(
 
 
 def test_an_archive_from_another_download_is_used(
-    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    server: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     offer(server, monkeypatch, images=packed(a="1"))
     (tmp_path / "images.zip").write_bytes(server.content.pop("images.zip"))
@@ -182,7 +145,7 @@ def test_an_archive_from_another_download_is_used(
 
 @pytest.mark.parametrize("member", ["../evil", "a/../../evil", "/evil", "C:\\evil", "..\\evil"])
 def test_an_archive_that_would_write_outside_is_refused(
-    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, member: str
+    server: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, member: str
 ) -> None:
     offer(server, monkeypatch, images=packed(**{"a": "1", member: "2"}))
     out = tmp_path / "out"
@@ -192,8 +155,29 @@ def test_an_archive_that_would_write_outside_is_refused(
     assert not list(tmp_path.rglob("*evil*"))
 
 
+def test_an_archive_by_hand_with_a_wrong_checksum_is_refused_and_kept(
+    server: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    offer(server, monkeypatch, images=packed(a="1"))
+    (tmp_path / "images.zip").write_bytes(server.content["images.zip"][:-9])
+    with pytest.raises(ValueError, match=r"images\.zip: has a wrong checksum; remove it"):
+        download("test", tmp_path)
+    assert files(tmp_path) == ["images.zip"]
+    assert server.requests == []
+
+
+def test_a_damaged_member_is_refused(
+    server: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    content = packed(a="x" * 100)
+    offer(server, monkeypatch, images=content.replace(b"x" * 100, b"x" * 99 + b"y"))
+    with pytest.raises(ValueError, match=r"images\.zip: not a readable zip archive \(Bad CRC"):
+        download("test", tmp_path)
+    assert files(tmp_path) == ["images.zip"]
+
+
 def test_a_file_that_is_no_archive_is_refused(
-    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    server: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     offer(server, monkeypatch, images=b"no zip")
     with pytest.raises(ValueError, match=r"images\.zip: not a readable zip archive .*; remove it"):
@@ -217,45 +201,212 @@ def test_the_error_for_other_data_names_their_place(
     assert not (tmp_path / "out").exists()
 
 
-def test_checksums_come_from_zenodo(
-    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    archives = SOURCES["zenodo"].archives
-    content = {archive.file: packed(**{"x.nii.gz": archive.file}) for archive in archives}
-
-    class Repository:
-        """A stand-in for Zenodo, whose files are on the local server."""
-
-        def populate_registry(self, shelf: pooch.Pooch) -> None:
-            for file, data in content.items():
-                shelf.registry[file] = f"md5:{hashlib.md5(data).hexdigest()}"
-
-        def download_url(self, file_name: str) -> str:
-            return server.address + file_name
-
-    dois = []
-
-    def repository(doi: str, **_: object) -> Repository:
-        dois.append(doi.strip("/"))
-        return Repository()
-
-    monkeypatch.setattr("pooch.core.doi_to_repository", repository)
-    monkeypatch.setattr("pooch.downloaders.doi_to_repository", repository)
-    server.content.update(content)
-    first, second = download("zenodo", tmp_path)
-    assert set(dois) == {"10.5281/zenodo.3757476"}
-    assert (first / "x.nii.gz").read_text() == "COVID-19-CT-Seg_20cases.zip"
-    assert (second / "x.nii.gz").read_text() == "Lung_and_Infection_Mask.zip"
+ERRORS = [ValueError, KeyError, IndexError, requests.ConnectionError]
 
 
-@pytest.mark.parametrize("error", [ValueError, KeyError])
+@pytest.mark.parametrize("error", ERRORS)
 def test_missing_checksums_are_an_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: type[Exception]
 ) -> None:
-    def without_files(doi: str, **_: object) -> None:
-        raise error("no files")
-
-    monkeypatch.setattr("pooch.core.doi_to_repository", without_files)
+    without_checksums(monkeypatch, error)
     with pytest.raises(ConnectionError, match=r"doi:10\.5281/zenodo\.3757476/ does not list its"):
         download("zenodo", tmp_path)
     assert files(tmp_path) == []
+
+
+def without_checksums(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
+    def fail(doi: str, **_: object) -> None:
+        raise error("no files")
+
+    monkeypatch.setattr("pooch.core.doi_to_repository", fail)
+
+
+def test_a_file_that_the_repository_does_not_list_is_named(
+    repositories: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = Archive("gone.zip", "doi:10.5281/zenodo.3757476/")
+    monkeypatch.setitem(SOURCES, "zenodo", replace(SOURCES["zenodo"], archives=(gone,)))
+    with pytest.raises(ConnectionError, match=r"gone\.zip: .*its list of files lacks this one"):
+        download("zenodo", tmp_path)
+
+
+def test_archives_by_hand_are_enough_without_a_connection(
+    miniatures: Mapping[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    without_checksums(monkeypatch, requests.ConnectionError)
+    for archive in SOURCES["zenodo"].archives:
+        (tmp_path / archive.file).write_bytes(miniatures[archive.file])
+    asked: list[str] = []
+    download("zenodo", tmp_path, confirm=asked.append)
+    assert asked == []
+    assert files(tmp_path) == ["COVID-19-CT-Seg_20cases", "Lung_and_Infection_Mask"]
+    assert "Lung_and_Infection_Mask.zip: used unchecked" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("zenodo", ["COVID-19-CT-Seg_20cases", "Lung_and_Infection_Mask"]),
+        ("medseg", ["rp_im", "rp_msk", "tr_im.nii.gz", "tr_mask.nii.gz"]),
+    ],
+)
+def test_a_public_dataset_is_downloaded_by_doi_and_found(
+    repositories: Any, tmp_path: Path, name: str, shown: list[str]
+) -> None:
+    download(name, tmp_path)
+    assert files(tmp_path) == shown
+    assert detect(tmp_path) is SOURCES[name]
+    scans = list(SOURCES[name].find(tmp_path))
+    assert len(scans) == {"zenodo": 5, "medseg": 3}[name]
+    assert all(isinstance(scan.mask, Path) and scan.mask.is_file() for scan in scans)
+    fetched = sorted(repositories.requests)
+    assert fetched == sorted(archive.file for archive in SOURCES[name].archives)
+    download(name, tmp_path)
+    assert len(repositories.requests) == len(fetched), "the second call downloads nothing"
+
+
+def test_the_folder_that_macos_adds_is_left_out(
+    server: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    offer(server, monkeypatch, im=packed(**{"im/1": "1", "__MACOSX/im/._1": "2", "im/im/2": "3"}))
+    download("test", tmp_path)
+    assert files(tmp_path / "im") == ["1", "im"]
+
+
+def test_licence_and_citation_come_before_the_question_and_the_question_before_the_download(
+    server: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    offer(server, monkeypatch, megabytes=60, images=packed(a="1"), masks=packed(b="2"))
+    out = tmp_path / "out"
+
+    def refuse(question: str) -> None:
+        assert question == f"Download images.zip, masks.zip, about 120 MB, to {out}?"
+        assert "Licence: CC0\nPlease cite: Author 1999" in capsys.readouterr().out
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match=r"^no$"):
+        download("test", out, confirm=refuse)
+    assert server.requests == []
+    assert not out.exists()
+
+
+def test_there_is_no_question_about_a_small_rest(
+    server: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    offer(server, monkeypatch, megabytes=60, images=packed(a="1"), masks=packed(b="2"))
+    (tmp_path / "images").mkdir()
+    asked: list[str] = []
+    download("test", tmp_path, confirm=asked.append)
+    assert asked == []
+    assert server.requests == ["masks.zip"]
+
+
+@pytest.mark.parametrize(
+    ("terminal", "answer", "agreed"),
+    [(False, "y", False), (True, "", False), (True, "n", False), (True, "Y", True)],
+)
+def test_the_command_asks_on_a_terminal_only(
+    server: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    terminal: bool,
+    answer: str,
+    agreed: bool,
+) -> None:
+    offer(server, monkeypatch, megabytes=200, images=packed(a="1"))
+    monkeypatch.setattr(sys, "stdin", Terminal(answer + "\n", terminal))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal, raising=False)
+
+    def confirmed() -> None:
+        download("test", tmp_path / "out", confirm=datasets._confirm)
+
+    if agreed:
+        confirmed()
+    else:
+        with pytest.raises(ValueError, match="give --yes"):
+            confirmed()
+    assert (tmp_path / "out").exists() == agreed
+
+
+class Terminal(io.StringIO):
+    """A standard input that says whether it is a terminal."""
+
+    def __init__(self, text: str, terminal: bool) -> None:
+        super().__init__(text)
+        self.terminal = terminal
+
+    def isatty(self) -> bool:
+        return self.terminal
+
+
+def test_without_a_terminal_the_command_names_the_option(
+    repositories: Any, refused: Callable[..., str], stitchnet: Callable[..., None], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    said = refused("download", "zenodo", "--out", out)
+    assert "about 1115 MB" in said
+    assert "no terminal to ask on; give --yes" in said
+    assert repositories.requests == []
+    stitchnet("download", "zenodo", "--out", out, "--yes")
+    assert (out / "Lung_and_Infection_Mask" / "coronacases_001.nii.gz").is_file()
+
+
+def test_too_small_a_disk_is_refused_before_the_download(
+    server: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    offer(server, monkeypatch, megabytes=60, images=packed(a="1"), masks=packed(b="2"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=179 * 10**6))
+    with pytest.raises(OSError, match=r"out: 179 MB are free .* needs about 180 MB; free some"):
+        download("test", tmp_path / "out")
+    assert server.requests == []
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=180 * 10**6))
+    download("test", tmp_path / "out")
+
+
+def test_a_disk_that_fills_up_is_an_error_with_a_remedy(
+    repositories: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("pooch.downloaders.HTTPDownloader.__call__", full)
+    said = refused("download", "medseg", "--out", tmp_path / "out", "--yes")
+    assert f"{tmp_path / 'out'}: no space left on the disk; free some space" in said
+    assert files(tmp_path / "out") == []
+
+
+def test_what_a_killed_run_left_is_removed(
+    server: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    offer(server, monkeypatch, images=packed(a="1"))
+    left = tmp_path / ".images.zip.abc.tmp"
+    left.mkdir()
+    (left / "half").write_text("1")
+    download("test", tmp_path)
+    assert files(tmp_path) == ["images"]
+
+
+def test_an_interrupt_leaves_nothing_half_done_and_the_same_command_continues(
+    repositories: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fetch = HTTPDownloader.__call__
+
+    def interrupted(self: HTTPDownloader, url: str, output_file: str, pooch: object) -> None:
+        fetch(self, url, output_file, pooch)
+        if url.endswith("rp_im.zip"):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(HTTPDownloader, "__call__", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            download("medseg", tmp_path)
+    assert files(tmp_path) == ["tr_im.nii.gz", "tr_mask.nii.gz"]
+    repositories.requests.clear()
+    download("medseg", tmp_path)
+    assert repositories.requests == ["rp_im.zip", "rp_msk.zip"]
