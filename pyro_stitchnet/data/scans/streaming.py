@@ -34,8 +34,8 @@ def read_stack(
 ) -> Stack:
     """Read a scan of any format of :func:`~pyro_stitchnet.data.scans.readers.read_volume`.
 
-    With ``spool``, image files, and other scans whose file holds one axial slice after the other,
-    are read one slice at a time into that file. Other scans are held in memory.
+    With ``spool``, sequences of image files, and other scans whose file holds one axial slice after
+    the other, are read one slice at a time into that file. Other scans are held in memory.
 
     Args:
         path: a file, a DICOM folder, several folders of one series, or the image files of one scan.
@@ -59,7 +59,8 @@ def read_stack(
             stack = Stack.of(opened.volume())
         return replace(stack, files=opened.series.files)
     if is_image_path(path):
-        return _images(path, spool) if spool else Stack.of(read_volume(path))
+        one = isinstance(path, Path)  # needs no file
+        return Stack.of(read_volume(path)) if one or not spool else _images(path, spool)
     assert isinstance(path, Path)
     stored = open_volume(path)
     if not (spool and stored.streams):
