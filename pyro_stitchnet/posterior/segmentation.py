@@ -1,6 +1,7 @@
 """Label probabilities of slices by each read-out, and their styles."""
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -63,14 +64,16 @@ def segment(net: StitchNet, x: Tensor, options: ReadOutOptions | None = None) ->
     """
     options = options or ReadOutOptions()
     check_read_out(net, options.read_out)
-
-    of_draws = options.views == 1 and needs_z(net, options.read_out)
+    batches: Iterator[Tensor] | None = None
+    if options.views > 1 or not needs_z(net, options.read_out):
+        p = probabilities(net, x, options).movedim(1, -1)
+        batches = iter(p.split(options.batch_size))
 
     def query(part: Tensor) -> Tensor:
-        fixed = None if of_draws else probabilities(net, part, options).movedim(1, -1)
+        known = next(batches) if batches else None
 
         def draw(z1: Tensor) -> Tensor:
-            p = read(net, part, z1, options.read_out) if fixed is None else fixed
+            p = read(net, part, z1, options.read_out) if known is None else known
             picture = net.picture(z1)
             return torch.stack([p, picture.styles_given(part, p), picture.styles.mean], 1)
 
