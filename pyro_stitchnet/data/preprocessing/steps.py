@@ -350,5 +350,8 @@ def _along(image: np.ndarray, axis: int, places: np.ndarray, order: int) -> np.n
     weight = (between - lower).astype(image.dtype)
     weight = weight[:, None] if axis == -2 else weight
     below = image.take(lower, axis)
-    above = image.take(np.minimum(lower + 1, last), axis)
-    return below + weight * (above - below)
+    value = image.take(np.minimum(lower + 1, last), axis)
+    value -= below  # in place: new arrays take longer than the arithmetic
+    value *= weight
+    value += below
+    return value

@@ -59,8 +59,7 @@ def read_stack(
             stack = Stack.of(opened.volume())
         return replace(stack, files=opened.series.files)
     if is_image_path(path):
-        one = isinstance(path, Path)  # needs no file
-        return Stack.of(read_volume(path)) if one or not spool else _images(path, spool)
+        return _images(path, spool) if spool else Stack.of(read_volume(path))
     assert isinstance(path, Path)
     stored = open_volume(path)
     if not (spool and stored.streams):
@@ -89,10 +88,17 @@ def _spool_planes(
 def _images(path: Path | Sequence[Path], spool: Path) -> Stack:
     paths = [path] if isinstance(path, Path) else path
     source = path if isinstance(path, Path) else path[0].parent
-    stored, values = _spooled(read_images(paths, read_grey_image), source, spool)
+    images = read_images(paths, read_grey_image)
+    slices: Sequence[np.ndarray] | np.ndarray
+    if len(paths) == 1:  # needs no file
+        slices = np.stack(list(images))
+        check_finite(slices, source)
+        values = float(slices.min()), float(slices.max())
+    else:
+        slices, values = _spooled(images, source, spool)
     return Stack(
-        stored,
-        (len(stored), *stored.shape),
+        slices,
+        (len(slices), *slices[0].shape),
         axial_affine(),
         (1.0, 1.0, 1.0),
         False,
