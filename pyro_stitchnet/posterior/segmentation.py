@@ -147,8 +147,8 @@ def read(net: StitchNet, x: Tensor, z1: Tensor | None, read_out: ReadOut) -> Ten
     ``z1`` may be None for a read-out that does not need z, which is computed once for all draws.
     """
     if not needs_z(net, read_out):
-        log_p = net.log_q if read_out == "guide" else net.log_separated
-        return net.memo.get(read_out, "slices", x, lambda: log_p(x).exp())
+        without_z = net.log_q if read_out == "guide" else net.log_separated
+        return net.memo.get(read_out, "slices", x, lambda: without_z(x).exp())
     assert z1 is not None
     if read_out == "prior":
         return net.picture(z1).log_pi.exp()

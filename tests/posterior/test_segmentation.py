@@ -117,6 +117,7 @@ def test_what_does_not_depend_on_z_is_computed_once_for_all_draws(
     query: Callable[..., object], guided: StitchNet
 ) -> None:
     calls = []
+    assert guided.levels is not None
     with guided.levels.register_forward_hook(lambda *_: calls.append(1)):
         query(guided, torch.rand(2, 64, 64), 4 if query is sample else ReadOutOptions(samples=4))
     assert len(calls) == 1
@@ -139,6 +140,7 @@ def test_views_average_the_probabilities_and_the_mean_styles_are_of_the_slice_as
 
 def test_the_views_of_one_slice_are_one_batch(guided: StitchNet) -> None:
     sizes: list[int] = []
+    assert guided.classifier is not None
     with guided.classifier.register_forward_hook(lambda _, given, __: sizes.append(len(given[0]))):
         probabilities(guided, torch.rand(1, 64, 64), ReadOutOptions(views=8))
         probabilities(guided, torch.rand(3, 64, 64), ReadOutOptions(views=2, batch_size=2))
