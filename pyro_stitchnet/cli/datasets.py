@@ -1,6 +1,5 @@
 """Commands that write or summarise datasets: `download`, `phantom`, `prepare`, `inspect`."""
 
-import os
 import sys
 import time
 from pathlib import Path
@@ -16,7 +15,6 @@ from pyro_stitchnet.runtime.ranges import Count, CountOrZero, Few, Positive, Pro
 __all__ = ["download", "inspect", "phantom", "prepare"]
 
 DEFAULT_STEPS = Preprocessing()
-WORKERS = min(os.cpu_count() or 1, 128)
 MOST_PIXELS = 2**28  # of phantoms in memory, 5 bytes each
 
 
@@ -96,7 +94,7 @@ def prepare(
     ],
     out: Path,
     preprocessing: tyro.conf.OmitArgPrefixes[Preprocessing] = DEFAULT_STEPS,
-    workers: Processes = WORKERS,
+    workers: Processes | None = None,
     scheduler: str | None = None,
     skip_bad: bool = False,
     time_limit: Positive = 600.0,
@@ -111,10 +109,11 @@ def prepare(
             control), FOLDER@SOURCE reads a layout that is not detected automatically.
         out: folder for the dataset.
         preprocessing: the steps from a scan to slices.
-        workers: number of processes. If one crashes, only the scan that it was reading fails.
+        workers: number of processes; by default one per core, or none for up to 256 images. If one
+            crashes, only the scan that it was reading fails.
         scheduler: address of a dask scheduler whose workers, on other machines too, do the work.
         skip_bad: leave out scans that cannot be used, and list them in skipped.csv.
-        time_limit: seconds that a scan may take; a scan that takes longer fails.
+        time_limit: seconds that a scan may take in a process; a scan that takes longer fails.
         progress: show a progress bar.
     """
     from pyro_stitchnet.data.datasets import prepare

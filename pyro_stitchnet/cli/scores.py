@@ -43,6 +43,7 @@ def evaluate(
     from pyro_stitchnet.data.datasets.dataset import Dataset
     from pyro_stitchnet.evaluation import evaluate
     from pyro_stitchnet.evaluation.coverage import Coverage
+    from pyro_stitchnet.posterior.folding import folded
     from pyro_stitchnet.runtime.devices import choose_device
     from pyro_stitchnet.runtime.files import refuse_others
     from pyro_stitchnet.runtime.provenance import provenance
@@ -87,7 +88,7 @@ def evaluate(
         **provenance(),
     }
     with writing(out, "table.md"):
-        evaluate.evaluate(net, slices, out, options, record, coverage)
+        evaluate.evaluate(folded(net), slices, out, options, record, coverage)
     print_scores(out)
     print(f"tables and figures: {out}")
 

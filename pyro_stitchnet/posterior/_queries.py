@@ -124,13 +124,15 @@ def check_labels(labels: Tensor, x: Tensor) -> None:
 @contextmanager
 def evaluating(net: Model) -> Iterator[None]:
     """Evaluation mode, no gradients, and one evaluation of each network per input, within."""
-    was_training = net.training
-    net.eval()
+    training = [module for module in net.modules() if module.training]
+    if training:  # to set the mode of a thousand modules takes as long as a small slice
+        net.eval()
     try:
         with torch.no_grad(), net.memo.one_pass():
             yield
     finally:
-        net.train(was_training)
+        for module in training:
+            module.training = True
 
 
 def in_batches(
@@ -149,11 +151,15 @@ def in_batches(
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     check_slices(net, x)
-    parts = []
-    for part in x.split(batch_size):
-        with evaluating(net):
-            parts.append(average_views(query, part, views))
-    return torch.cat(parts)
+
+    def batched(slices: Tensor) -> Tensor:
+        parts = []
+        for part in slices.split(batch_size):
+            with evaluating(net):
+                parts.append(query(part))
+        return torch.cat(parts)
+
+    return torch.cat([average_views(batched, part, views) for part in x.split(batch_size)])
 
 
 def infer_z(net: Model, x: Tensor) -> Tensor:

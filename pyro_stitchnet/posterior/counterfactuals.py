@@ -26,7 +26,7 @@ from pyro_stitchnet.posterior._queries import (
     mean,
 )
 from pyro_stitchnet.posterior.options import ReadOutOptions
-from pyro_stitchnet.posterior.segmentation import check_read_out, segment
+from pyro_stitchnet.posterior.segmentation import check_read_out, probabilities
 
 __all__ = ["HEALED", "Counterfactual", "Pixels", "counterfactual", "edited", "region"]
 
@@ -131,8 +131,8 @@ def counterfactual(
         x: slices (N, H, W) in [0, 1], on the model's device.
         labels: the new labels, int64 (N, H, W); see :func:`edited`.
         present: the present labels, int64 (N, H, W), or their probabilities, (N, K, H, W); by
-            default those of :func:`~pyro_stitchnet.posterior.segment`. Pixels whose likeliest label
-            is not the new one are changed.
+            default those of :func:`~pyro_stitchnet.posterior.probabilities`. Pixels whose likeliest
+            label is not the new one are changed.
         pixels: the standard score of a changed pixel under its new style: "kept" takes its score
             under the present style, in expectation over the present labels, which preserves noise
             and vessels; "mean" takes 0; "drawn" draws it.
@@ -153,9 +153,8 @@ def counterfactual(
     check_slices(net, x)
     check_labels(labels, x)
     if present is None:
-        present = segment(
-            net, x, ReadOutOptions(samples=samples, batch_size=batch_size)
-        ).probabilities
+        options = ReadOutOptions(samples=samples, batch_size=batch_size)
+        present = probabilities(net, x, options)
     labels, p = labels.to(x.device), _probabilities(present.to(x.device), x)
     present = p.argmax(-1)
     changed = labels != present

@@ -23,8 +23,8 @@ from pyro_stitchnet.posterior._queries import (
     trace_z,
 )
 from pyro_stitchnet.posterior.options import ReadOutOptions
-from pyro_stitchnet.posterior.segmentation import check_read_out
-from pyro_stitchnet.posterior.uncertainties import uncertainty
+from pyro_stitchnet.posterior.segmentation import check_read_out, probabilities
+from pyro_stitchnet.posterior.uncertainties import entropy
 
 __all__ = [
     "active_units",
@@ -130,8 +130,8 @@ def unusual(
     def statistics(slices: Tensor) -> Tensor:
         bound = log_evidence(net, slices, samples, batch_size=batch_size) / slices[0].numel()
         options = ReadOutOptions(samples=samples, batch_size=batch_size)
-        entropy = uncertainty(net, slices, options).entropy
-        return torch.stack([bound, entropy.flatten(1).mean(1)], 1)
+        doubt = entropy(probabilities(net, slices, options))
+        return torch.stack([bound, doubt.flatten(1).mean(1)], 1)
 
     reference = statistics(usual)
     scores = (statistics(x) - reference.mean(0)) / reference.std(0).clamp_min(1e-6)

@@ -1,6 +1,7 @@
 """Label probabilities of slices by each read-out, and their styles."""
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -49,6 +50,8 @@ def segment(net: StitchNet, x: Tensor, options: ReadOutOptions | None = None) ->
     repeatable; but the decoder was trained on draws, and its batch norm (in presets that have it)
     expects their spread.
 
+    Only the probabilities are averaged over views: the styles are those of the slices as they are.
+
     Args:
         net: a trained model; used in evaluation mode, its mode restored.
         x: slices (N, H, W) in [0, 1], on the model's device.
@@ -61,17 +64,22 @@ def segment(net: StitchNet, x: Tensor, options: ReadOutOptions | None = None) ->
     """
     options = options or ReadOutOptions()
     check_read_out(net, options.read_out)
+    batches: Iterator[Tensor] | None = None
+    if options.views > 1 or not needs_z(net, options.read_out):
+        p = probabilities(net, x, options).movedim(1, -1)
+        batches = iter(p.split(options.batch_size))
 
-    def draw(view: Tensor, z1: Tensor) -> Tensor:
-        p, picture = read(net, view, z1, options.read_out), net.picture(z1)
-        return torch.stack([p, picture.styles_given(view, p), picture.styles.mean], 1)
+    def query(part: Tensor) -> Tensor:
+        known = next(batches) if batches else None
 
-    def query(view: Tensor) -> Tensor:
-        draws = draws_of_z(net, view, options.samples)
-        return mean(draw(view, z1) for z1 in draws).movedim(-1, 2)
+        def draw(z1: Tensor) -> Tensor:
+            p = read(net, part, z1, options.read_out) if known is None else known
+            picture = net.picture(z1)
+            return torch.stack([p, picture.styles_given(part, p), picture.styles.mean], 1)
 
-    maps = in_batches(net, x, query, views=options.views, batch_size=options.batch_size)
-    return Answer(*maps.unbind(1))
+        return mean(map(draw, draws_of_z(net, part, options.samples))).movedim(-1, 2)
+
+    return Answer(*in_batches(net, x, query, batch_size=options.batch_size).unbind(1))
 
 
 @torch.no_grad()
@@ -136,12 +144,11 @@ def needs_z(net: StitchNet, read_out: ReadOut) -> bool:
 def read(net: StitchNet, x: Tensor, z1: Tensor | None, read_out: ReadOut) -> Tensor:
     """The label probabilities of slices (N, H, W) given one draw of z: (N, H, W, K).
 
-    ``z1`` may be None for a read-out that does not need z.
+    ``z1`` may be None for a read-out that does not need z, which is computed once for all draws.
     """
-    if read_out == "guide":
-        return net.log_q(x).exp()
     if not needs_z(net, read_out):
-        return net.log_separated(x).exp()
+        without_z = net.log_q if read_out == "guide" else net.log_separated
+        return net.memo.get(read_out, "slices", x, lambda: without_z(x).exp())
     assert z1 is not None
     if read_out == "prior":
         return net.picture(z1).log_pi.exp()

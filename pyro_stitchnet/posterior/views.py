@@ -16,7 +16,8 @@ def average_views(function: Callable[[Tensor], Tensor], x: Tensor, views: int) -
     Training flips and turns slices, so that all views are equally good; their mean is better.
 
     Args:
-        function: slices (N, S, S) to maps (N, ..., S, S).
+        function: slices (M, S, S) to maps (M, ..., S, S); called once, with all views, one after
+            the other: M is N times ``views``.
         x: slices (N, S, S).
         views: how many, 1 (the slices as they are) to 8.
 
@@ -27,7 +28,8 @@ def average_views(function: Callable[[Tensor], Tensor], x: Tensor, views: int) -
         raise ValueError(f"views must be between 1 and {VIEWS}, got {views}")
     if views > 1 and x.shape[-2] != x.shape[-1]:
         raise ValueError(f"more than one view needs square slices, got {tuple(x.shape[-2:])}")
-    return torch.stack([_back(function(_view(x, view)), view) for view in range(views)]).mean(0)
+    maps = function(torch.cat([_view(x, view) for view in range(views)])).split(len(x))
+    return torch.stack([_back(one, view) for view, one in enumerate(maps)]).mean(0)
 
 
 def _view(maps: Tensor, view: int) -> Tensor:

@@ -21,6 +21,7 @@ from pyro_stitchnet.data.preprocessing.steps import (
 from pyro_stitchnet.data.scans.stack import Stack
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.posterior import ReadOutOptions, probabilities, seeded, segment
+from pyro_stitchnet.posterior.folding import folded
 from pyro_stitchnet.posterior.segmentation import check_read_out
 from pyro_stitchnet.runtime.devices import choose_device
 from pyro_stitchnet.training import checkpoint
@@ -59,7 +60,8 @@ class SliceSegmenter:
     """A trained model and the preprocessing that its input needs.
 
     Attributes:
-        net: the model, in evaluation mode.
+        net: the model, in evaluation mode; from a checkpoint :func:`folded
+            <pyro_stitchnet.posterior.folding.folded>`, for queries only.
         preprocessing: from a scan to the model's input.
         name: the checkpoint's file.
         digest: SHA-256 of the checkpoint.
@@ -114,10 +116,9 @@ class SliceSegmenter:
         """
         path = Path(path)
         net, info = checkpoint.load(path, choose_device(device))
-        net = net.to(memory_format=torch.channels_last)  # a quarter faster for a U-Net on CPUs
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         steps = trained_preprocessing(path, info, lungs=lungs, size=size)
-        return cls(net, steps, name=path.name, digest=digest, info=info, options=options)
+        return cls(folded(net), steps, name=path.name, digest=digest, info=info, options=options)
 
     @property
     def device(self) -> torch.device:

@@ -36,7 +36,7 @@ def test_patches_below_the_least_are_scored_as_ground_glass(
     p = torch.tensor([0, 0, 0.6, 0.4])[:, None, None].repeat(1, 1, 64, 64)
     for patch in (p[0, 2:, 3:6, 3:6], p[0, 2:, 30:31, 30:31]):
         patch[:] = patch.flip(0).clone()
-    result = Answer(p, p, p[:, 0])
+    result = Answer(p, p, p)
     monkeypatch.setattr(module, "segment", lambda *_, **__: result)
     options = ReadOutOptions(least_patch=least)
     scores = evaluate(net, slices, tmp_path, options).set_index("lesion")

@@ -55,6 +55,12 @@ def test_every_slice_has_its_own_cut() -> None:
     assert torch.equal(both, torch.cat([decide(one[None], "dice") for one in p]))
 
 
+def test_the_likeliest_label_is_argmaxs_also_in_a_tie() -> None:
+    torch.manual_seed(0)
+    p = torch.randint(0, 3, (3, 4, 16, 16)) / 4
+    assert torch.equal(decide(p), p.argmax(1))
+
+
 def test_an_unknown_decision_is_refused() -> None:
     with pytest.raises(ValueError, match="choose one of"):
         decide(torch.rand(1, 4, 2, 2), "boldest")  # type: ignore[arg-type]

@@ -101,6 +101,60 @@ def test_the_guide_read_out_is_the_classifier_and_draws_no_z(
     torch.testing.assert_close(probabilities(guided, x, options), q, rtol=0, atol=1e-6)
 
 
+def test_the_posterior_of_a_model_with_a_classifier_draws_no_z(
+    guided: StitchNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = torch.rand(2, 64, 64)
+    with torch.no_grad():
+        expected = guided.eval().log_separated(x).exp().movedim(-1, 1)
+    monkeypatch.setattr(guided.svae, "guide", lambda *_: pytest.fail("z was drawn"))
+    p = probabilities(guided, x, ReadOutOptions(samples=8))
+    torch.testing.assert_close(p, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("query", [segment, uncertainty, sample])
+def test_what_does_not_depend_on_z_is_computed_once_for_all_draws(
+    query: Callable[..., object], guided: StitchNet
+) -> None:
+    calls = []
+    assert guided.levels is not None
+    with guided.levels.register_forward_hook(lambda *_: calls.append(1)):
+        query(guided, torch.rand(2, 64, 64), 4 if query is sample else ReadOutOptions(samples=4))
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("name", ["tiny", "guided"])
+def test_views_average_the_probabilities_and_the_mean_styles_are_of_the_slice_as_it_is(
+    name: str, shared_net: SharedNet
+) -> None:
+    net, x = shared_net(name), torch.rand(2, 64, 64)
+    one, four = (segment(net, x, ReadOutOptions(samples=0, views=n)) for n in (1, 4))
+    torch.testing.assert_close(one.style_means, four.style_means)
+    turned = [
+        probabilities(net, x.rot90(n, (-2, -1)), ReadOutOptions(samples=0)).rot90(-n, (-2, -1))
+        for n in range(4)
+    ]
+    # Convolutions of another batch size round differently, and an untrained net amplifies it.
+    torch.testing.assert_close(four.probabilities, torch.stack(turned).mean(0), rtol=0, atol=5e-3)
+
+
+def test_the_views_of_one_slice_are_one_batch(guided: StitchNet) -> None:
+    sizes: list[int] = []
+    assert guided.classifier is not None
+    with guided.classifier.register_forward_hook(lambda _, given, __: sizes.append(len(given[0]))):
+        probabilities(guided, torch.rand(1, 64, 64), ReadOutOptions(views=8))
+        probabilities(guided, torch.rand(3, 64, 64), ReadOutOptions(views=2, batch_size=2))
+    assert sizes == [8, 2, 2, 2]
+
+
+def test_queries_restore_the_mode_of_every_module(guided: StitchNet) -> None:
+    guided.train()
+    guided.svae.decoder.eval()
+    modes = [module.training for module in guided.modules()]
+    probabilities(guided, torch.rand(1, 64, 64))
+    assert [module.training for module in guided.modules()] == modes
+
+
 def test_draws_for_the_same_slices_encode_them_once(tiny: StitchNet, x: torch.Tensor) -> None:
     calls = []
     options = ReadOutOptions(samples=6, batch_size=3)

@@ -42,6 +42,12 @@ TIME_LIMIT = 600.0
 IMAGES_PER_SHARD = 64
 """How many scans of a single image share a shard."""
 
+FEW_IMAGES = 256
+"""So many images take no longer than processes take to start."""
+
+MOST_WORKERS = 128
+"""The most processes that start by default."""
+
 
 def find_jobs(folders: Sequence[str]) -> list[Job]:
     """Find the scans in folders, in an order that depends on their names only.
@@ -118,7 +124,7 @@ def prepare(
     out: Path,
     *,
     preprocessing: Preprocessing,
-    workers: int = 0,
+    workers: int | None = 0,
     scheduler: str | None = None,
     skip_bad: bool = False,
     time_limit: float = TIME_LIMIT,
@@ -133,7 +139,8 @@ def prepare(
         out: the dataset's folder.
         preprocessing: the steps.
         workers: processes on this machine. If one crashes or hangs, only the scan that it was
-            reading fails. 0 works in this process.
+            reading fails. 0 works in this process. None starts one per core, or none for up to
+            :data:`FEW_IMAGES` scans of a single image.
         scheduler: address of a dask scheduler whose workers do the work instead, on machines with
             the same files.
         skip_bad: whether to leave out scans that cannot be used, and list them in ``skipped.csv``.
@@ -151,7 +158,7 @@ def prepare(
             or ``time_limit`` is out of range.
         OSError: ``out`` cannot be written, or another run writes there; the next call resumes.
     """
-    if workers < 0:
+    if workers is not None and workers < 0:
         raise ValueError(f"workers must be at least 0, got {workers}")
     if not 0 < time_limit < math.inf:
         raise ValueError(f"time_limit must be a positive number of seconds, got {time_limit}")
@@ -159,6 +166,9 @@ def prepare(
         raise FileExistsError(f"{out}: holds a dataset already; choose another --out")
     out = out.absolute()  # other workers may have another working directory
     jobs = find_jobs(folders)
+    if workers is None:
+        few = len(jobs) <= FEW_IMAGES and all(map(_is_image, jobs))
+        workers = 0 if few else min(os.cpu_count() or 1, MOST_WORKERS)
     if not skip_bad and (faults := [job.scan.fault for job in jobs if job.scan.fault]):
         raise ValueError(faults[0])
     about = {
@@ -272,15 +282,19 @@ def _shards(jobs: Iterable[Job]) -> list[list[Job]]:
     shards: list[list[Job]] = []
     room = 0
     for job in jobs:
-        single = job.file.suffix.lower() in IMAGE_ENDINGS and (
-            isinstance(job.scan.image, Path) or len(job.scan.image) == 1
-        )
+        single = _is_image(job)
         if not single or not room:
             shards.append([])
             room = IMAGES_PER_SHARD
         shards[-1].append(job)
         room = room - 1 if single else 0
     return shards
+
+
+def _is_image(job: Job) -> bool:
+    """Whether a scan is a single image."""
+    image = job.scan.image
+    return job.file.suffix.lower() in IMAGE_ENDINGS and (isinstance(image, Path) or len(image) == 1)
 
 
 def _same_but_form(path: Path, other: Path) -> bool:

@@ -244,7 +244,7 @@ def _row(job: Job, stack: Stack, one: PreparedSlice) -> dict[str, object]:
     """Return a slice's row of the manifest, without its place in a shard."""
     scan = job.scan
     between, row, column = stack.spacing
-    sets = set(np.flatnonzero(np.bincount(one.label_sets.ravel())).tolist())
+    sets = {bits for bits in range(1, ALL_LABELS + 1) if (one.label_sets == bits).any()}
     rule_sets = _rule_sets(job, one.index)
     # Where a mask leaves pixels unlabelled, its other values decide what it can separate.
     can_occur = rule_sets - {ALL_LABELS} | sets
@@ -262,7 +262,7 @@ def _row(job: Job, stack: Stack, one: PreparedSlice) -> dict[str, object]:
         "row_mm": row,
         "column_mm": column,
         **asdict(one.placement),
-        "lung": float(one.lung.mean()),
+        "lung": np.count_nonzero(one.lung) / one.lung.size,
         "rule_sets": _names(rule_sets),
         "label_sets": _names(sets),
         "labelled": sets != {ALL_LABELS},

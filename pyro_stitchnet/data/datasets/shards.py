@@ -184,7 +184,7 @@ def write_shard(
             dtype=slices.dtype,
             chunks=(1, *size),
             shards=(max(n, 1), *size),
-            compressors=ZstdCodec(level=3, checksum=True),
+            compressors=ZstdCodec(level=1, checksum=True),
             config={"write_empty_chunks": True},  # no chunk is empty; looking takes time
         )[:] = slices
         crc32 = [zlib.crc32(np.ascontiguousarray(one).data) for one in slices]

@@ -116,29 +116,26 @@ def _enlarged(mask: np.ndarray, factor: int, shape: tuple[int, ...]) -> np.ndarr
 
 def _large(masks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """Yield the masks of neighbouring slices, bool (R, C), without parts that are small in 3-D."""
-    packed: list[np.ndarray] = []
+    labelled: list[np.ndarray] = []
     firsts, sizes, joined = [1], [np.zeros(1, int)], [np.zeros((2, 0), int)]
-    below = np.zeros(0, int)  # the parts of the previous slice, numbered from 1
     for mask in masks:
-        packed.append(np.packbits(mask))
         parts, n = ndimage.label(mask)
         sizes.append(np.bincount(parts.ravel(), minlength=n + 1)[1:])
-        if below.size:
+        if labelled:
+            below = labelled[-1]
             both = mask & (below > 0)
-            met = np.bincount(below[both] * (n + 1) + parts[both])
+            met = np.bincount(below[both].astype(int) * (n + 1) + parts[both])
             pair = np.stack(np.divmod(np.flatnonzero(met), n + 1)) - 1
             joined.append(pair + np.array([[firsts[-2]], [firsts[-1]]]))
         firsts.append(firsts[-1] + n)  # part numbers are unique over all slices
-        below = parts
+        labelled.append(parts.astype(np.min_scalar_type(n)))
     edges = np.concatenate(joined, 1)
     graph = coo_array((np.ones(edges.shape[1]), tuple(edges)), shape=(firsts[-1],) * 2)
     _, whole = connected_components(graph, directed=False)
     size = np.bincount(whole, weights=np.concatenate(sizes))[whole]
-    keep = (size > 0) & (size >= _SMALLEST_SHARE[len(packed) > 1] * size.max())
-    for bits, start in zip(packed, firsts, strict=False):
-        mask = np.unpackbits(bits, count=below.size).astype(bool).reshape(below.shape)
-        parts, n = ndimage.label(mask)
-        yield np.concatenate([[False], keep[start : start + n]])[parts]
+    keep = (size > 0) & (size >= _SMALLEST_SHARE[len(labelled) > 1] * size.max())
+    for parts, start, end in zip(labelled, firsts, firsts[1:], strict=False):
+        yield np.concatenate([[False], keep[start:end]])[parts]
 
 
 def lungmask_lungs(

@@ -90,12 +90,13 @@ class Placement:
         Arguments are those of :meth:`back`.
         """
         box = []
-        for axis, first, length in ((-2, self.top, self.rows), (-1, self.left, self.columns)):
+        # Columns first: most of the work is done before there are more rows.
+        for axis, first, length in ((-1, self.left, self.columns), (-2, self.top, self.rows)):
             places = (np.arange(length) + 0.5 - first) / self.pixel
             within = np.flatnonzero((places >= 0) & (places < image.shape[axis]))
             box.append(slice(within[0], within[-1] + 1) if len(within) else slice(0))
             image = _along(image, axis, places[box[-1]], order)
-        return (box[0], box[1]), image
+        return (box[1], box[0]), image
 
 
 @dataclass(frozen=True)
@@ -198,11 +199,16 @@ def resize(one: PreparedSlice, size: int) -> PreparedSlice:
     def to_size(array: np.ndarray, resampling: Image.Resampling) -> np.ndarray:
         return np.asarray(Image.fromarray(array).resize((size, size), resampling))
 
+    def nearest(array: np.ndarray) -> np.ndarray:
+        if array.min() == array.max():  # as in unlabelled slices
+            return np.full((size, size), array[0, 0])
+        return to_size(array, Image.Resampling.NEAREST)
+
     return replace(
         one,
         image=to_size(one.image, Image.Resampling.BILINEAR).clip(0, 1),
-        label_sets=to_size(one.label_sets, Image.Resampling.NEAREST),
-        lung=to_size(one.lung.astype(np.uint8), Image.Resampling.NEAREST).astype(bool),
+        label_sets=nearest(one.label_sets),
+        lung=nearest(one.lung.view(np.uint8)).view(bool),
         placement=replace(one.placement, pixel=one.placement.pixel * side / size),
     )
 
@@ -283,7 +289,7 @@ class Preprocessing:
         limits = self.limits(stack)
         stack = without_fill(stack, limits)
         for index, lung in enumerate(self._lung_fields(stack, limits, stacked)):
-            if lung.mean() <= self.least_lung:
+            if np.count_nonzero(lung) / lung.size <= self.least_lung:
                 continue
             image = window(stack.slices[index], *limits)
             if label_sets is None:
@@ -344,5 +350,8 @@ def _along(image: np.ndarray, axis: int, places: np.ndarray, order: int) -> np.n
     weight = (between - lower).astype(image.dtype)
     weight = weight[:, None] if axis == -2 else weight
     below = image.take(lower, axis)
-    above = image.take(np.minimum(lower + 1, last), axis)
-    return below + weight * (above - below)
+    value = image.take(np.minimum(lower + 1, last), axis)
+    value -= below  # in place: new arrays take longer than the arithmetic
+    value *= weight
+    value += below
+    return value

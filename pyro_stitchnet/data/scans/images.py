@@ -113,9 +113,8 @@ def _open(path: Path) -> Image.Image:
         file.seek(0)
         image = _checked(file)
         image.load()
-        upright = ImageOps.exif_transpose(image)
-        upright.format = image.format
-    return upright
+        ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 def _checked(file: BinaryIO) -> Image.Image:

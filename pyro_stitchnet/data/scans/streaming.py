@@ -34,8 +34,8 @@ def read_stack(
 ) -> Stack:
     """Read a scan of any format of :func:`~pyro_stitchnet.data.scans.readers.read_volume`.
 
-    With ``spool``, image files, and other scans whose file holds one axial slice after the other,
-    are read one slice at a time into that file. Other scans are held in memory.
+    With ``spool``, sequences of image files, and other scans whose file holds one axial slice after
+    the other, are read one slice at a time into that file. Other scans are held in memory.
 
     Args:
         path: a file, a DICOM folder, several folders of one series, or the image files of one scan.
@@ -88,10 +88,17 @@ def _spool_planes(
 def _images(path: Path | Sequence[Path], spool: Path) -> Stack:
     paths = [path] if isinstance(path, Path) else path
     source = path if isinstance(path, Path) else path[0].parent
-    stored, values = _spooled(read_images(paths, read_grey_image), source, spool)
+    images = read_images(paths, read_grey_image)
+    slices: Sequence[np.ndarray] | np.ndarray
+    if len(paths) == 1:  # needs no file
+        slices = np.stack(list(images))
+        check_finite(slices, source)
+        values = float(slices.min()), float(slices.max())
+    else:
+        slices, values = _spooled(images, source, spool)
     return Stack(
-        stored,
-        (len(stored), *stored.shape),
+        slices,
+        (len(slices), *slices[0].shape),
         axial_affine(),
         (1.0, 1.0, 1.0),
         False,

@@ -1,8 +1,9 @@
 """The label sets of a mask's values, and the manifest's entries for each slice."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from pyro_stitchnet.data.datasets.slices import allowed_sets, write_folder
 from pyro_stitchnet.data.phantoms.phantom import phantom_slices
 from pyro_stitchnet.data.preprocessing.steps import Preprocessing
 from pyro_stitchnet.labels import ALL_LABELS, LABEL_RULES
+from pyro_stitchnet.runtime.workers import work
 
 
 @pytest.mark.parametrize("rule", LABEL_RULES)
@@ -46,6 +48,30 @@ def test_there_is_a_caution_only_where_the_rule_was_assumed(
         (folder / "masks" / "a.png").unlink()
     dataset = prepared(f"{folder}{suffix}", out=tmp_path / "out")
     assert ("rule 'full'" in dataset.about["sources"]["folder"]["caution"]) == cautious
+
+
+def test_a_few_images_start_no_processes_by_default(
+    image_folder: Callable[..., Path],
+    volume_folder: Callable[..., Path],
+    prepared: Callable[..., Dataset],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started = []
+
+    def noted(units: Any, workers: int, *_: object, **__: object) -> Iterator[Any]:
+        started.append(workers)
+        return work(units, 0)
+
+    monkeypatch.setattr("pyro_stitchnet.data.datasets.prepare.work", noted)
+    monkeypatch.setattr("pyro_stitchnet.data.datasets.prepare.FEW_IMAGES", 2)
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    few = image_folder(tmp_path / "few", [0, 1], names=("a.png", "b.png"))
+    many = image_folder(tmp_path / "many", [0, 1], names=("a.png", "b.png", "c.png"))
+    volumes = volume_folder(tmp_path / "volumes", 1)
+    for number, folder in enumerate((few, many, volumes)):
+        prepared(folder, out=tmp_path / f"out{number}", workers=None)
+    assert started == [0, 3, 3]
 
 
 def test_a_written_folder_comes_back(prepared: Callable[..., Dataset], tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from PIL import Image
 
 from pyro_stitchnet.data.phantoms.phantom import phantom_slices
 from pyro_stitchnet.data.preprocessing.steps import (
@@ -101,6 +102,20 @@ def test_crop_stops_at_the_border_and_keeps_the_margin() -> None:
     after = crop(new_slice(20, 30, lung), 3)
     assert after.image.shape == (9, 7)
     assert (after.placement.top, after.placement.left) == (2, 0)
+
+
+@pytest.mark.parametrize("size", [32, 64, 96])
+def test_labels_and_lung_are_resized_as_by_pillow(size: int) -> None:
+    """Also where all pixels are equal."""
+    rng = np.random.default_rng(0)
+    for sets in (np.full((50, 50), ALL_LABELS, np.uint8), rng.integers(1, 15, (50, 50), np.uint8)):
+        lung = sets > 7
+        one = PreparedSlice(np.zeros((50, 50), np.float32), sets, lung, Placement(50, 50))
+        done = resize(one, size)
+        for array, before in ((done.label_sets, sets), (done.lung, lung.view(np.uint8))):
+            expected = Image.fromarray(before).resize((size, size), Image.Resampling.NEAREST)
+            np.testing.assert_array_equal(array, np.asarray(expected))
+            assert array.dtype == (bool if array is done.lung else np.uint8)
 
 
 def test_padding_is_background_but_unlabelled_slices_stay_unlabelled() -> None:
