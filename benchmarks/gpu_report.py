@@ -2,9 +2,9 @@
 
     python benchmarks/gpu_report.py --out gpu.md
 
-Runs the tests marked `cuda`, the step-speed tables at 32 bits, bfloat16 and float16, eager and
-compiled, and one short training, and writes their output. The exit status is 1 without a GPU, or if
-a part failed; its output is in the report.
+Runs the tests marked `cuda`, `speed step` and `speed segment` at 32 bits, bfloat16 and float16,
+eager and compiled, `speed enumeration`, and one short training, and writes their output. The exit
+status is 1 without a GPU, or if a part failed; its output is in the report.
 """
 
 import shlex
@@ -21,38 +21,34 @@ from pyro_stitchnet.runtime.files import write_atomically
 from pyro_stitchnet.runtime.provenance import provenance
 
 HERE = Path(__file__).parent
-SIZES = {  # by presets
-    ("article", "tiny"): (128, 192, 256, 352),
-    ("guided",): (128, 192, 256, 384),
-}
+PRECISIONS = ("32", "bf16-mixed", "16-mixed")
 
 
 @dataclass
 class Config:
     out: Path = Path("gpu.md")
     batch: int = 8
+    sizes: tuple[int, ...] = (128, 192, 256, 384)  # multiples of 64
     minutes: float = 20  # limit for each part
 
 
 def parts(config: Config, scratch: Path) -> dict[str, list[str]]:
-    speed = [
-        sys.executable, str(HERE / "step_speed.py"), "--device", "cuda",
-        "--batch", str(config.batch),
-    ]  # fmt: skip
+    speed = [sys.executable, str(HERE / "speed")]
+    options = ["--device", "cuda", "--batch", str(config.batch), "--sizes", *map(str, config.sizes)]
     tables = {
-        f"Step speed, {', '.join(presets)}, {precision}{', compiled' * compiled}": [
-            *speed, "--presets", *presets, "--sizes", *map(str, sizes), "--precision", precision,
-            *["--compile"] * compiled,
+        f"Speed of {command}, {precision}{', compiled' * compiled}": [
+            *speed, command, *options, "--precision", precision, *["--compile"] * compiled,
         ]
         for compiled in (False, True)
-        for precision in ("32", "bf16-mixed", "16-mixed")
-        for presets, sizes in SIZES.items()
+        for precision in PRECISIONS
+        for command in ("step", "segment")
     }  # fmt: skip
     return {
         "Tests": [sys.executable, "-m", "pytest", "-q", "-m", "cuda", str(HERE.parent / "tests")],
         "A short training": [
             sys.executable, "-m", "pyro_stitchnet", "demo", "--out", str(scratch / "demo"),
         ],
+        "Speed of Pyro's enumeration": [*speed, "enumeration", *options],
         **tables,
     }  # fmt: skip
 

@@ -10,6 +10,7 @@ folder that holds what pages speak of: scans in ``ct``, ``ct.data`` made of them
 import contextlib
 import io
 import re
+import runpy
 import shlex
 import shutil
 import sys
@@ -21,6 +22,7 @@ from unittest import mock
 import nibabel as nib
 import numpy as np
 import pytest
+import tyro
 import yaml
 from markdown_it import MarkdownIt
 from PIL import Image
@@ -194,13 +196,18 @@ def check_command(words: list[str], patch: pytest.MonkeyPatch, made: set[Path]) 
         for target in (word for word in words[1:] if "=" not in word):
             assert re.search(rf"^{target}:", MAKEFILE, re.MULTILINE), f"no target {target}"
     elif words[0] == "python":
-        check_script(words[1:])
+        check_script(words[1:], patch)
     else:
         assert (ROOT / words[0]).is_file() or words[0].startswith(".venv/"), f"what is {words[0]}?"
 
 
-def check_script(words: list[str]) -> None:
+def check_script(words: list[str], patch: pytest.MonkeyPatch) -> None:
     """A script has the options that a page gives it; `tests/test_examples.py` runs it."""
+    if (ROOT / words[0]).is_dir():
+        patch.syspath_prepend(str(ROOT / words[0]))  # as `python FOLDER` does
+        commands = runpy.run_path(str(ROOT / words[0]))["COMMANDS"]
+        tyro.extras.subcommand_cli_from_dict(commands, args=words[1:])
+        return
     script = (ROOT / words[0]).read_text(encoding="utf-8")
     for word in words[1:]:
         if word.startswith("--"):

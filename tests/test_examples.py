@@ -44,14 +44,6 @@ RUNS = {
         "--out c --model model.pt --size 64 --patients 2 --labelled 2 --samples 1",
         r"psnr_region",
     ),
-    "benchmarks/data_speed.py": (
-        "--volumes 1 --slices 2 --side 64 --size 64 --workers 1 --rounds 1",
-        r"slices/s",
-    ),
-    "benchmarks/export_speed.py": (
-        "model.pt --size 64 --batches 1 --read-outs prior --rounds 1",
-        r"prior",
-    ),
     # The same fold twice is trained once.
     "benchmarks/held_out.py": (
         ". --out h --weights None --size 64 --steps 1 --folds 0 0 --runs labels --samples 1"
@@ -59,29 +51,9 @@ RUNS = {
         r"Dice",
     ),
     "benchmarks/lung_field.py": ("--patients 2 --shared nowhere", r"Dice"),
-    "benchmarks/posterior_speed.py": (
-        "--presets tiny --sizes 64 --slices 1 --rounds 1",
-        r"draws / one",
-    ),
-    "benchmarks/predict_speed.py": ("--slices 2 --size 64 --preset tiny", r"a slice|per slice"),
-    "benchmarks/prepare_speed.py": ("labelled --size 64", r"classical"),
-    "benchmarks/processes.py": ("--size 64 --steps 1 --rounds 1 --per-process 1", r"slices/s"),
-    "benchmarks/profile_step.py": (
-        "--preset tiny --size 64 --batch 2 --steps 1 --device cpu",
-        r"operator",
-    ),
-    "benchmarks/projection.py": ("--presets tiny --size 64 --batch 2", r"GFLOP"),
     "benchmarks/robustness.py": (
         "--out r --mutations 160 --kills 1 --requests 50 --no-options --workers 1",
         r"\| all \| 211 \| .* \| 0 \|",
-    ),
-    "benchmarks/step_growth.py": (
-        "--presets tiny --sizes 64 --batch 1 --rounds 1 --no-memory --device cpu",
-        r"tiny",
-    ),
-    "benchmarks/step_speed.py": (
-        "--presets tiny --sizes 64 --batch 2 --rounds 1 --no-memory --device cpu",
-        r"tiny",
     ),
     "benchmarks/style_collapse.py": (
         "--out c --seeds 0 --arms reference --steps 1 --labelled 4 --unlabelled 6",
@@ -98,8 +70,24 @@ RUNS = {
     ),
 }
 
+# The same for the commands of benchmarks/speed.
+SPEED = {
+    "step": ("--presets tiny --sizes 64 --batch 2 --rounds 1 --no-memory", r"tiny"),
+    "enumeration": ("--presets tiny --sizes 64 --batch 2 --rounds 1", r"Pyro's enumeration"),
+    "parts": ("--preset guided --sizes 64 --batch 2 --rounds 1", r"classifier"),
+    "operators": ("--preset tiny --size 64 --batch 2 --rounds 1", r"convolution"),
+    "segment": ("--presets tiny --sizes 64 --batch 1 --rounds 1", r"8 draws"),
+    "predict": ("--slices 2 --size 64 --preset tiny --rounds 1 --no-memory", r"network alone"),
+    "prepare": ("--size 64 --volumes 1 --slices 2 --side 64 --rounds 1", r"classical"),
+    "load": ("--size 64 --volumes 1 --slices 2 --rounds 1", r"prepared dataset"),
+    "export": ("model.pt --size 64 --batches 1 --read-outs prior --rounds 1", r"onnxruntime"),
+    "processes": ("--size 64 --steps 1 --rounds 1 --per-process 1", r"2 processes"),
+    "start": ("--commands --rounds 1", r"--help"),
+}
+RUNS |= {f"benchmarks/speed {name}": run for name, run in SPEED.items()}
+
 OWN_PROCESSES = (
-    "examples/multi_gpu.py", "benchmarks/processes.py", "benchmarks/robustness.py",
+    "examples/multi_gpu.py", "benchmarks/robustness.py", "benchmarks/speed processes",
 )  # fmt: skip
 """Scripts that start processes of themselves, so they cannot run inside pytest's."""
 
@@ -110,8 +98,15 @@ def test_all_are_listed() -> None:
         for d in ("examples", "benchmarks")
         for p in (ROOT / d).glob("*.py")
     }
-    others = ("gpu_report", "plain_torch", "mutations")  # the last is a part of robustness.py
-    assert found == {*RUNS, *(f"benchmarks/{name}.py" for name in others)}
+    others = ("gpu_report", "mutations")  # the last is a part of robustness.py
+    speed = {f"benchmarks/speed {name}" for name in SPEED}
+    assert found == {*RUNS, *(f"benchmarks/{name}.py" for name in others)} - speed
+
+
+def test_all_commands_of_speed_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = ROOT / "benchmarks" / "speed"
+    monkeypatch.syspath_prepend(str(folder))  # as `python FOLDER` does
+    assert list(runpy.run_path(str(folder))["COMMANDS"]) == list(SPEED)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="takes minutes")
@@ -158,13 +153,14 @@ def test_runs(
 ) -> None:
     folder = shutil.copytree(world, tmp_path / "here")
     arguments, pattern = RUNS[script]
-    path = str(ROOT / script)
+    name, *command = script.split()
+    path, words = str(ROOT / name), [*command, *arguments.split()]
     if script in OWN_PROCESSES:
-        subprocess.run([sys.executable, path, *arguments.split()], cwd=folder, check=True)
+        subprocess.run([sys.executable, path, *words], cwd=folder, check=True)
     else:
         monkeypatch.chdir(folder)
-        monkeypatch.setattr(sys, "argv", [path, *arguments.split()])
-        monkeypatch.syspath_prepend(str((ROOT / script).parent))  # as `python FILE` does
+        monkeypatch.setattr(sys, "argv", [path, *words])
+        monkeypatch.syspath_prepend(path if command else str(Path(path).parent))  # as python does
         threads = torch.get_num_threads()
         try:
             runpy.run_path(path, run_name="__main__")

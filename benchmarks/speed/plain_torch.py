@@ -1,6 +1,6 @@
 """A StitchNet's loss in plain PyTorch: its networks, without Pyro or distribution classes.
 
-A version written by hand for this one loss; ``step_speed.py`` compares its speed with the
+Written by hand for this one loss; ``enumeration.py`` compares its speed and value with the
 library's. For the label terms "marginal" and "enumerated" only.
 """
 
