@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 
 from pyro_stitchnet.data.phantoms.phantom import phantom_slices
 from pyro_stitchnet.figures import overlay, save_figure
-from pyro_stitchnet.labels import CONSOLIDATION, GGO, LABELS
+from pyro_stitchnet.figures.grids import NAMES
+from pyro_stitchnet.labels import CONSOLIDATION, GGO
 from pyro_stitchnet.posterior import ReadOutOptions, segment
 from pyro_stitchnet.training import checkpoint
 
@@ -47,7 +48,7 @@ def main(config: Config) -> None:
         "truth": overlay(x[0], truth[one]),
         "segmentation": overlay(x[0], answer.labels[0]),
         "entropy": entropy,
-        **{f"style: {name}": answer.styles[0, k] for k, name in enumerate(LABELS)},
+        **{f"style: {name}": answer.styles[0, k] for k, name in enumerate(NAMES)},
     }
     figure = Figure(figsize=(1.5 * len(shown), 1.8), layout="constrained")
     for ax, (title, image) in zip(figure.subplots(1, len(shown)), shown.items(), strict=True):
