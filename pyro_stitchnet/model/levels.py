@@ -1,8 +1,8 @@
 """GGO or consolidation by grey relative to the slice's own lung and soft tissue.
 
-Pictures come with unknown windows, so that an absolute grey value tells little. As in unified
-segmentation (Ashburner & Friston, NeuroImage 2005) a slice has tissue levels of its own: l, that of
-its healthy lung, and t, that of its soft tissue. A lesion k has the grey value ::
+The window of a CT image is often unknown, and an absolute grey value then says little. As in
+unified segmentation (Ashburner & Friston, NeuroImage 2005), a slice has tissue levels of its own: l
+of its healthy lung, and t of its soft tissue. A lesion k has the grey value ::
 
     x = l + r (t - l),    r ~ Normal(mean_k, deviation_k)
 
@@ -26,7 +26,10 @@ USUAL_SHARE = 1 / 16
 
 PRIOR_MEAN = (0.28, 0.75)
 PRIOR_DEVIATION = (0.2, 0.25)
-"""Of r for GGO and consolidation: near -600 and -185 HU, where lung has -860 and soft tissue 40."""
+"""Of r for GGO and consolidation, before any labelled slice is seen.
+
+The means are near -600 and -185 HU, where lung has -860 and soft tissue 40.
+"""
 
 PRIOR_SLICES = 10
 """Labelled slices that this prior is worth."""
