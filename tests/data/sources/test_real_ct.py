@@ -22,8 +22,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "tutorials" / "real_ct.md"
 TINY = {
     "prepare": "--size 64 --workers 1 --no-progress",
     "inspect": "--sheet 2",
-    "train": "--steps 2 --weights None --labelled-per-batch 2 --no-progress --no-tensorboard"
-    " --device cpu",
+    "train": "--steps 2 --weights None --no-progress --no-tensorboard --device cpu",
     "evaluate": "--device cpu",
     "predict": "--workers 0 --device cpu --no-progress",
 }
