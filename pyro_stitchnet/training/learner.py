@@ -133,18 +133,20 @@ class ElboLearner(Learner):
             log_q = self.net.log_q(batch.x)
             result = self.bound(batch, objective, log_q)
             loss = result.loss + self.classifier_loss(log_q, batch.allowed)
-        return LossOutput(loss, result, log_q[self.in_bound])
+        return LossOutput(loss, result, log_q[self.in_bound(batch)])
 
-    @property
-    def in_bound(self) -> slice:
-        """The slices of a batch that the bound of a model with a classifier takes."""
+    def in_bound(self, batch: Batch) -> slice:
+        """The slices of a batch that the bound of a model with a classifier takes.
+
+        At least two, if there are: batch norm needs them.
+        """
         labels = self.objective.labels
         assert isinstance(labels, Guided)
-        return slice(None, None, labels.bound_every)
+        return slice(None, None, max(1, min(labels.bound_every, len(batch.x) // 2)))
 
     def bound(self, batch: Batch, objective: Objective, log_q: Tensor) -> Bound:
         """The bound of those slices of a batch, given log q(y | x) of all, (N, H, W, K)."""
-        part = self.in_bound
+        part = self.in_bound(batch)
         return bound(self.net, batch.x[part], batch.allowed[part], objective, log_q=log_q[part])
 
     def probabilities(self, x: Tensor) -> Tensor:

@@ -85,7 +85,7 @@ class SelfTraining(ElboLearner):
             differences = (q - target).square().sum(-1)[several[ambiguous]]
             weight = labels.posterior_weight * ramp(step, labels.posterior_warmup)
             loss = loss + weight * differences.mean()
-        return LossOutput(loss, result, log_q[self.in_bound])
+        return LossOutput(loss, result, log_q[self.in_bound(batch)])
 
     def stepped(self) -> None:
         """Move the teacher's average."""

@@ -70,6 +70,7 @@ def test_the_loss_is_the_bound_and_the_classifiers(
 
 def test_the_bound_takes_every_so_many_th_slice(net: StitchNet, batch: Batch) -> None:
     objective = Objective(Guided(bound_every=2))
+    batch = Batch(batch.x.repeat(2, 1, 1), batch.allowed.repeat(2, 1, 1, 1))
     torch.manual_seed(1)
     output = ElboLearner(net, objective).loss(batch, 1)
     assert output.bound is not None
@@ -82,6 +83,13 @@ def test_the_bound_takes_every_so_many_th_slice(net: StitchNet, batch: Batch) ->
     alone = bound(net, batch.x[::2], batch.allowed[::2], objective, log_q=log_q[::2])
     expected = alone.loss + ClassifierLoss()(log_q, batch.allowed)  # of all slices
     torch.testing.assert_close(output.loss, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("slices", "taken"), [(1, 1), (2, 2), (3, 3), (4, 2), (8, 4)])
+def test_the_bound_takes_at_least_two_slices(net: StitchNet, slices: int, taken: int) -> None:
+    learner = ElboLearner(net, Objective(Guided(bound_every=2)))
+    batch = Batch(torch.rand(slices, 64, 64), torch.ones(slices, 64, 64, K, dtype=torch.bool))
+    assert len(batch.x[learner.in_bound(batch)]) == taken
 
 
 @pytest.mark.parametrize(("weight", "learns"), [(0.0, False), (0.5, True)])
@@ -123,7 +131,7 @@ def test_metrics_are_those_of_the_pass_of_the_loss(net: StitchNet, batch: Batch)
     metrics = learner.metrics(batch, output)
     assert metrics == bound_metrics(output.bound, output.log_q)
     for k, label in enumerate(["background", "healthy", "ggo", "consolidation"]):
-        allowed = batch.allowed[learner.in_bound]
+        allowed = batch.allowed[learner.in_bound(batch)]
         expected = float((allowed.int().argmax(-1) == k).float().mean())
         assert metrics[f"labelled/{label}"] == pytest.approx(expected)
 
