@@ -74,7 +74,7 @@ RUNS = {
 SPEED = {
     "step": ("--presets tiny --sizes 64 --batch 2 --rounds 1 --no-memory", r"tiny"),
     "enumeration": ("--presets tiny --sizes 64 --batch 2 --rounds 1", r"Pyro's enumeration"),
-    "parts": ("--preset guided --sizes 64 --batch 2 --rounds 1", r"classifier"),
+    "parts": ("--preset guided --sizes 64 --batch 4 --rounds 1", r"classifier"),
     "operators": ("--preset tiny --size 64 --batch 2 --rounds 1", r"convolution"),
     "segment": ("--presets tiny --sizes 64 --batch 1 --rounds 1", r"8 draws"),
     "predict": ("--slices 2 --size 64 --preset tiny --rounds 1 --no-memory", r"network alone"),
