@@ -125,13 +125,10 @@ def test_unusual_is_a_distance_either_way(net: StitchNet, monkeypatch: pytest.Mo
     usual = torch.tensor([0.2, 0.4, 0.6])[:, None, None].expand(3, 64, 64).clone()
     x = torch.tensor([0.0, 0.4, 0.8])[:, None, None].expand(3, 64, 64).clone()
 
-    class Result:
-        def __init__(self, x: Tensor) -> None:
-            self.entropy = x
-
     where = "pyro_stitchnet.posterior.evidence"
     monkeypatch.setattr(f"{where}.log_evidence", lambda net, x, s, batch_size: -x.sum((1, 2)))
-    monkeypatch.setattr(f"{where}.uncertainty", lambda net, x, options: Result(x))
+    monkeypatch.setattr(f"{where}.probabilities", lambda net, x, options: x)
+    monkeypatch.setattr(f"{where}.entropy", lambda p: p)
     distances = unusual(net, x, usual)
     assert torch.allclose(distances, torch.tensor([2.0, 0.0, 2.0]), atol=1e-4)
     with pytest.raises(ValueError, match="at least 3"):

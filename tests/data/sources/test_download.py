@@ -8,6 +8,7 @@ import shutil
 import sys
 import zipfile
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -320,29 +321,12 @@ def test_the_command_asks_on_a_terminal_only(
     agreed: bool,
 ) -> None:
     offer(server, monkeypatch, megabytes=200, images=packed(a="1"))
-    monkeypatch.setattr(sys, "stdin", Terminal(answer + "\n", terminal))
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal, raising=False)
-
-    def confirmed() -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(answer + "\n"))
+    for stream in (sys.stdin, sys.stdout):
+        monkeypatch.setattr(stream, "isatty", lambda: terminal, raising=False)
+    with nullcontext() if agreed else pytest.raises(ValueError, match="give --yes"):
         download("test", tmp_path / "out", confirm=datasets._confirm)
-
-    if agreed:
-        confirmed()
-    else:
-        with pytest.raises(ValueError, match="give --yes"):
-            confirmed()
     assert (tmp_path / "out").exists() == agreed
-
-
-class Terminal(io.StringIO):
-    """A standard input that says whether it is a terminal."""
-
-    def __init__(self, text: str, terminal: bool) -> None:
-        super().__init__(text)
-        self.terminal = terminal
-
-    def isatty(self) -> bool:
-        return self.terminal
 
 
 def test_without_a_terminal_the_command_names_the_option(

@@ -17,7 +17,7 @@ class OnlyGGO(nn.Module):
 
 def slices() -> Slices:
     image, truth = torch.full((1, 32, 32), 0.1), torch.ones(1, 32, 32, dtype=torch.long)
-    image[:, 4:14, 4:14], truth[:, 4:14, 4:14] = 0.5, 2
+    image[:, 4:14, 4:14], truth[:, 4:14, 4:14] = 0.35, 2
     image[:, 18:28, 18:28], truth[:, 18:28, 18:28] = 0.9, 3
     return Slices(image, (1 << truth).byte(), ["a"], ["a"])
 
