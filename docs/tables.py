@@ -56,6 +56,12 @@ STUDY = {
     "the same, `downsampling` 1": "guided, whole size (posterior)",
 }
 
+ARTICLE = {
+    "U-Net": "unet",
+    "`article`": "article, labels only (posterior)",
+    "`article`, p(y given z)": "article, labels only",
+}
+
 Section = Mapping[str, pd.DataFrame]
 
 
@@ -141,7 +147,32 @@ def study() -> TextTable:
     return study_table(_sections("study")["10 labelled slices"])
 
 
-TABLES: Mapping[str, Callable[[], TextTable]] = {"covid": covid, "readme": readme, "study": study}
+def article() -> TextTable:
+    """Return the article's model beside its U-Net, by number of labelled slices."""
+    rows = []
+    for heading, section in _sections("article").items():
+        if DICE not in section:
+            continue
+        dice = section[DICE]
+        rows += [
+            [
+                heading.partition(" ")[0],
+                name,
+                *dice.loc[line, ["runs", "GGO", "consolidation", BOTH]],
+                _difference(section, line),
+            ]
+            for name, line in _with_results(section, ARTICLE)
+        ]
+    head = ["labelled", "method", "runs", "GGO", "consolidation", "both (95 %)"]
+    return TextTable([*head, "minus U-Net (95 %)"], rows)
+
+
+TABLES: Mapping[str, Callable[[], TextTable]] = {
+    "covid": covid,
+    "readme": readme,
+    "study": study,
+    "article": article,
+}
 
 
 def filled(page: str) -> str:
