@@ -40,7 +40,8 @@ class Draws:
         styles: grey values of the four styles, (S, N, K, H, W); for draws given a slice with its
             vessels and noise, see
             :meth:`~pyro_stitchnet.model.distributions.Stitched.styles_given`.
-        stitched: the drawn images, each pixel from the style of its label, (S, N, H, W).
+        stitched: the drawn images, (S, N, H, W): each pixel from the style of its label; without
+            noise, from the mean of that style given z.
     """
 
     labels: Tensor

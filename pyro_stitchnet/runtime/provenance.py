@@ -22,7 +22,7 @@ def provenance() -> dict[str, str]:
     return {
         "command": escaped(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _commit(),
+        "commit": COMMIT,
         "machine": f"{_processor()}, {platform.system()}, {torch.get_num_threads()} threads"
         + (f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""),
         "python": platform.python_version(),
@@ -63,3 +63,7 @@ def _commit() -> str:
         return git("describe", "--always", "--dirty", "--exclude=*")
     except (OSError, subprocess.CalledProcessError):
         return "none"
+
+
+COMMIT = _commit()
+"""The commit at the start of the process. A checkout may change during a run, its code does not."""

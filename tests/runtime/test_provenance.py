@@ -1,4 +1,4 @@
-"""The machine in the provenance of results."""
+"""The machine and the commit in the provenance of results."""
 
 from pathlib import Path
 
@@ -23,3 +23,16 @@ def test_without_cpuinfo_the_architecture_is_named(
     monkeypatch.setattr("platform.processor", lambda: "")
     monkeypatch.setattr("platform.machine", lambda: "vax")
     assert provenance()["machine"].startswith("vax, ")
+
+
+def test_the_commit_is_that_of_the_start_whatever_the_checkout_becomes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = provenance()["commit"]
+    assert before
+
+    def moved(*arguments: object, **options: object) -> None:
+        raise AssertionError("the checkout was read during the run")
+
+    monkeypatch.setattr("subprocess.run", moved)
+    assert provenance()["commit"] == before
