@@ -109,8 +109,8 @@ def prepare(
             control), FOLDER@SOURCE reads a layout that is not detected automatically.
         out: folder for the dataset.
         preprocessing: the steps from a scan to slices.
-        workers: number of processes; by default one per core, or none for up to 256 images. If one
-            crashes, only the scan that it was reading fails.
+        workers: number of processes; by default one per core, or none for up to 256 images without
+            a shorter time limit. If one crashes, only the scan that it was reading fails.
         scheduler: address of a dask scheduler whose workers, on other machines too, do the work.
         skip_bad: leave out scans that cannot be used, and list them in skipped.csv.
         time_limit: seconds that a scan may take in a process; a scan that takes longer fails.

@@ -140,7 +140,7 @@ def prepare(
         preprocessing: the steps.
         workers: processes on this machine. If one crashes or hangs, only the scan that it was
             reading fails. 0 works in this process. None starts one per core, or none for up to
-            :data:`FEW_IMAGES` scans of a single image.
+            :data:`FEW_IMAGES` scans of a single image without a shorter time limit.
         scheduler: address of a dask scheduler whose workers do the work instead, on machines with
             the same files.
         skip_bad: whether to leave out scans that cannot be used, and list them in ``skipped.csv``.
@@ -168,7 +168,8 @@ def prepare(
     jobs = find_jobs(folders)
     if workers is None:
         few = len(jobs) <= FEW_IMAGES and all(map(_is_image, jobs))
-        workers = 0 if few else min(os.cpu_count() or 1, MOST_WORKERS)
+        # A shorter time limit needs processes, which can be ended.
+        workers = 0 if few and time_limit >= TIME_LIMIT else min(os.cpu_count() or 1, MOST_WORKERS)
     if not skip_bad and (faults := [job.scan.fault for job in jobs if job.scan.fault]):
         raise ValueError(faults[0])
     about = {

@@ -71,7 +71,8 @@ def test_a_few_images_start_no_processes_by_default(
     volumes = volume_folder(tmp_path / "volumes", 1)
     for number, folder in enumerate((few, many, volumes)):
         prepared(folder, out=tmp_path / f"out{number}", workers=None)
-    assert started == [0, 3, 3]
+    prepared(few, out=tmp_path / "hurried", workers=None, time_limit=60)
+    assert started == [0, 3, 3, 3]
 
 
 def test_a_written_folder_comes_back(prepared: Callable[..., Dataset], tmp_path: Path) -> None:
