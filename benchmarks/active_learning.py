@@ -21,7 +21,7 @@ import tyro
 from pyro_stitchnet.data.datasets.batches import TwoStreams
 from pyro_stitchnet.data.datasets.slices import Slices
 from pyro_stitchnet.data.phantoms.phantom import phantom_slices
-from pyro_stitchnet.evaluation.benchmark.report import lesion_dice
+from pyro_stitchnet.evaluation.benchmark.columns import lesion_dice
 from pyro_stitchnet.metrics.scores import slice_scores
 from pyro_stitchnet.metrics.statistics import interval, paired
 from pyro_stitchnet.model.stitchnet import StitchNet

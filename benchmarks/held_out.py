@@ -25,7 +25,7 @@ import tyro
 from pyro_stitchnet import cli
 from pyro_stitchnet.data.datasets.dataset import Dataset
 from pyro_stitchnet.evaluation.baselines.brightness import SplitByBrightness
-from pyro_stitchnet.evaluation.benchmark.report import lesion_dice
+from pyro_stitchnet.evaluation.benchmark.columns import lesion_dice
 from pyro_stitchnet.evaluation.tables import table_one
 from pyro_stitchnet.metrics.scores import slice_scores
 from pyro_stitchnet.metrics.statistics import paired

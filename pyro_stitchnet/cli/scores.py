@@ -97,6 +97,7 @@ def benchmark(
     spec: tyro.conf.Positional[Path],
     out: Path,
     only: tuple[str, ...] = (),
+    labels: tuple[int, ...] = (),
     against: str = "unet",
     report_only: bool = False,
 ) -> None:
@@ -109,6 +110,7 @@ def benchmark(
             docs/how-to/compare_methods.md.
         out: folder for table.csv, scores.csv, report.md and label_efficiency.png.
         only: entries of the file to train; all by default.
+        labels: label budgets to train with, by their number of labelled slices; all by default.
         against: the line of the tables that the others are compared with: an entry, or an entry and
             its variant, such as "unet (gaussian)".
         report_only: only write the report of the results so far.
@@ -127,7 +129,7 @@ def benchmark(
         if not any(against == name or against.startswith(f"{name} (") for name in names):
             entries = ", ".join(chosen.entries)
             raise ValueError(f"--against: no entry {against!r}; there are {entries}")
-        results = run(chosen, out, only)
+        results = run(chosen, out, only, labels)
         if against not in set(line_names(results.rows)):
             print(f"note: no results of {against!r} to compare with yet", file=sys.stderr)
             compared = None

@@ -1,13 +1,13 @@
-"""The report of a benchmark: tables and a figure from its rows and scores."""
+"""The report of a benchmark: tables and a figure from its rows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
-from pyro_stitchnet.evaluation.benchmark.results import OTHER_HOSPITAL, Results
+from pyro_stitchnet.evaluation.benchmark.columns import by_patient
+from pyro_stitchnet.evaluation.benchmark.results import Results
 from pyro_stitchnet.evaluation.style_metrics import STYLE_METRICS
-from pyro_stitchnet.evaluation.tables import table_one, to_markdown
 from pyro_stitchnet.evaluation.text_table import TextTable, decimal
 from pyro_stitchnet.figures import label_efficiency, save_figure
 from pyro_stitchnet.metrics.scores import LESION_GROUPS
@@ -15,16 +15,18 @@ from pyro_stitchnet.metrics.statistics import holm, interval, paired
 from pyro_stitchnet.runtime.files import write_atomically
 from pyro_stitchnet.runtime.locks import only_run
 
-__all__ = ["lesion_dice", "line_names", "report"]
+__all__ = ["line_names", "report"]
 
 RUN = ["folds", "fold", "seed"]
+LESIONS = [lesion.lower() for lesion in LESION_GROUPS]
+INFECTION = "other_hospital_infection"
 
 
 def report(results: Results, against: str | None, out: Path) -> dict[str, TextTable]:
     """Write ``report.md`` and ``label_efficiency.png``.
 
     Args:
-        results: rows and scores.
+        results: the rows.
         against: the line that all others are compared with; None leaves the comparison out.
         out: folder for both files.
 
@@ -32,11 +34,14 @@ def report(results: Results, against: str | None, out: Path) -> dict[str, TextTa
         The table of Dice of each label budget, by its title.
 
     Raises:
-        ValueError: there are no results yet, or no results of ``against``.
+        ValueError: there are no results yet, no results of ``against``, or rows of an older
+            version.
     """
     if not len(results.rows):
         raise ValueError(f"{out}: no results yet")
-    rows, scores = (table.assign(line=line_names) for table in (results.rows, results.scores))
+    rows = results.rows.assign(line=line_names)
+    if "dice_by_patient" not in rows:
+        raise ValueError(f"{out}: its rows are of an older version; run the benchmark again")
     if against is not None and against not in set(rows["line"]):
         raise ValueError(
             f"no results of {against!r} to compare with; there are "
@@ -44,24 +49,17 @@ def report(results: Results, against: str | None, out: Path) -> dict[str, TextTa
         )
     summaries, parts = {}, []
     for labels, budget_rows in rows.groupby("labels"):
-        budget_scores = scores[scores["labels"] == labels]
         title = "All labels" if labels < 0 else f"{labels} labelled slices"
         tables = {
-            **_summaries(budget_rows, budget_scores),
-            f"Difference from {against}": _comparison(budget_scores, against),
-            "Gain from unlabelled slices": _unlabelled(budget_rows, budget_scores),
+            **_summaries(budget_rows),
+            f"Difference from {against}": _comparison(budget_rows, against),
+            "Gain from unlabelled slices": _unlabelled(budget_rows),
             **_styles(budget_rows),
         }
         summaries[title] = tables["Dice on slices with the lesion"]
         parts += [f"## {title}\n", *_sections(tables)]
-    parts.append("## Scores in the form of the article's Table 1\n")
-    test = scores[scores["set"] == "test"]
-    for (labels, line), line_scores in test.groupby(["labels", "line"]):
-        parts.append(f"### {line}, {labels} labelled slices\n")
-        parts.append(_coverage(rows[(rows["labels"] == labels) & (rows["line"] == line)]))
-        parts.append(to_markdown(table_one(line_scores)))
     parts += ["## Provenance\n", _provenance(rows).markdown()]
-    figure = label_efficiency(_curves(scores))
+    figure = label_efficiency(_curves(rows))
     with only_run(out):
         write_atomically(out / "report.md", "\n".join(parts))
         save_figure(figure, out / "label_efficiency.png")
@@ -74,107 +72,81 @@ def line_names(table: pd.DataFrame) -> pd.Series:
     return table["name"] + variant
 
 
-def lesion_dice(scores: pd.DataFrame, by: str | Sequence[str] = "patient") -> pd.Series:
-    """Return the mean Dice of GGO and consolidation over the slices with the lesion, by patient.
-
-    For each patient, Dice of a lesion is averaged over slices and runs, then over the lesions.
-
-    Args:
-        scores: of one line, on the test patients.
-        by: the column or columns to group by.
-    """
-    present = scores[(scores["truth_pixels"] > 0) & scores["lesion"].isin(LESION_GROUPS)]
-    keys = [by] if isinstance(by, str) else list(by)
-    by_lesion = present.groupby([*keys, "lesion"])["f1"].mean()
-    return by_lesion.groupby(level=keys).mean()
-
-
-def _coverage(rows: pd.DataFrame) -> str:
-    """Say how many slices of the test patients the runs of a line are scored on."""
-    given = rows["slices_test_of"] if "slices_test_of" in rows else pd.Series(dtype=float)
-    of = f" of {given.sum():.0f}" if len(given) and given.notna().all() else ""
-    return f"Scored: {rows['slices_test'].sum()}{of} slices of the test patients.\n"
-
-
 def _sections(tables: Mapping[str, TextTable]) -> list[str]:
     return [f"### {title}\n\n{table.markdown()}" for title, table in tables.items() if table.rows]
 
 
-def _present(scores: pd.DataFrame, lesion: str) -> pd.Series:
-    return scores[(scores["lesion"] == lesion) & (scores["truth_pixels"] > 0)]["f1"]
-
-
-def _false_alarms(scores: pd.DataFrame, lesion: str) -> str:
+def _false_alarms(rows: pd.DataFrame, lesion: str) -> str:
     """Count the slices without the lesion on which it is predicted."""
-    absent = scores[(scores["lesion"] == lesion) & (scores["truth_pixels"] == 0)]
-    return f"{(absent['predicted_pixels'] > 0).sum()} of {len(absent)}"
+    return f"{rows[f'false_alarms_{lesion}'].sum():.0f} of {rows[f'absent_{lesion}'].sum():.0f}"
 
 
-def _summaries(rows: pd.DataFrame, scores: pd.DataFrame) -> dict[str, TextTable]:
+def _summaries(rows: pd.DataFrame) -> dict[str, TextTable]:
     """Return the tables with one row per line: Dice, errors, calibration and cost."""
     dice, errors, calibration, cost = [], [], [], []
     for line, runs in rows.groupby("line", sort=False):
-        line_scores = scores[scores["line"] == line]
-        test = line_scores[line_scores["set"] == "test"]
-        patients = lesion_dice(test)
+        patients, means = by_patient(runs), runs.mean(numeric_only=True)
         low, high = interval(patients.tolist())
         dice.append(
             [
                 str(line),
                 str(len(runs)),
-                *(decimal(_present(test, lesion).mean()) for lesion in LESION_GROUPS),
+                *(decimal(means[f"dice_{lesion}_present"]) for lesion in LESIONS),
                 f"{decimal(patients.mean())} ({decimal(low)} to {decimal(high)})",
-                decimal(_infection(line_scores).mean()),
+                decimal(means.get(INFECTION, float("nan"))),
             ]
         )
-        by_lesion = [test[test["lesion"] == lesion] for lesion in LESION_GROUPS]
         errors.append(
             [
                 str(line),
-                *(_false_alarms(test, lesion) for lesion in LESION_GROUPS),
-                *(decimal(_pooled(each)) for each in by_lesion),
-                *(f"{each['hd95'].mean():.1f}" for each in by_lesion),
+                *(_false_alarms(runs, lesion) for lesion in LESIONS),
+                *(decimal(means[f"pooled_{lesion}"]) for lesion in LESIONS),
+                *(f"{means[f'hd95_{lesion}']:.1f}" for lesion in LESIONS),
             ]
         )
-        means = runs[["ece_ggo", "ece_con", "brier_ggo", "brier_con"]].mean()
-        calibration.append([str(line), *map(decimal, means)])
+        columns = [f"{score}_{lesion}" for score in ("ece", "brier") for lesion in LESIONS]
+        calibration.append([str(line), *map(decimal, means[columns])])
         cost.append(
             [
                 str(line),
-                f"{runs['seconds_training'].mean():.0f}",
-                f"{1000 * runs['seconds_a_slice'].mean():.0f}",
+                f"{runs['slices_test'].sum()} of {runs['slices_test_of'].sum()}",
+                f"{means['seconds_training']:.0f}",
+                f"{1000 * means['seconds_a_slice']:.0f}",
                 f"{runs['peak_gb'].max():.1f}",
             ]
         )
-    lesions = ["GGO", "consolidation"]
+    names = ["GGO", "consolidation"]
     return {
         "Dice on slices with the lesion": TextTable(
-            ["method", "runs", *lesions, "both, by patient (95 %)", "other-hospital infection"],
+            ["method", "runs", *names, "both, by patient (95 %)", "other-hospital infection"],
             dice,
         ),
         "False alarms, pooled Dice, 95th percentile Hausdorff distance": TextTable(
-            ["method", *(f"{name} {x}" for name in ("false alarms", "pooled", "HD95")
-                         for x in lesions)],
+            ["method", *(f"{score} {name}" for score in ("false alarms", "pooled", "HD95")
+                         for name in names)],
             errors,
         ),
         "Calibration inside the lung": TextTable(
-            ["method", *(f"{name} {x}" for name in ("ECE", "Brier") for x in lesions)], calibration
+            ["method", *(f"{score} {name}" for score in ("ECE", "Brier") for name in names)],
+            calibration,
         ),
-        "Cost": TextTable(["method", "training (s)", "ms per slice", "memory (GB)"], cost),
+        "Slices of the test patients, and cost": TextTable(
+            ["method", "slices scored", "training (s)", "ms per slice", "memory (GB)"], cost
+        ),
     }  # fmt: skip
 
 
-def _comparison(scores: pd.DataFrame, against: str | None) -> TextTable:
+def _comparison(rows: pd.DataFrame, against: str | None) -> TextTable:
     """Compare every line with one line."""
-    lines = dict(list(scores[scores["set"] == "test"].groupby("line", sort=False)))
+    lines = dict(list(rows.groupby("line", sort=False)))
     if against not in lines:
         return TextTable([], [])
     other = lines.pop(against)
-    compared = {str(line): _difference(part, other) for line, part in lines.items()}
+    compared = {str(line): _difference(runs, other) for line, runs in lines.items()}
     return _differences([f"minus {against}"], {line: [line] for line in compared}, compared)
 
 
-def _unlabelled(rows: pd.DataFrame, scores: pd.DataFrame) -> TextTable:
+def _unlabelled(rows: pd.DataFrame) -> TextTable:
     """Compare each line with unlabelled slices with its counterpart without them.
 
     The counterpart is the line of the same method, variant and data, trained on labels alone; for a
@@ -182,36 +154,29 @@ def _unlabelled(rows: pd.DataFrame, scores: pd.DataFrame) -> TextTable:
     """
     keys = ["method", "variant", "data"]
     supervised = rows[~rows["unlabelled"]].drop_duplicates(keys).set_index(keys)["line"]
-    counterparts = {}
-    for line, run in rows[rows["unlabelled"]].groupby("line", sort=False):
-        method, *rest = run.iloc[0][keys]
-        base = (method if method.startswith("stitchnet-") else "unet", *rest)
-        if base in supervised.index:
-            counterparts[str(line)] = supervised[base]
-    lines = dict(list(scores.groupby("line", sort=False)))
+    lines = dict(list(rows.groupby("line", sort=False)))
     compared, cells = {}, {}
-    for line, counterpart in counterparts.items():
-        both = lines[line], lines[counterpart]
-        compared[line] = _difference(*(each[each["set"] == "test"] for each in both))
-        one, other = (_infection(each, RUN) for each in both)
-        gains = (one - other).dropna()
+    for line, runs in rows[rows["unlabelled"]].groupby("line", sort=False):
+        method, *rest = runs.iloc[0][keys]
+        base = (method if method.startswith("stitchnet-") else "unet", *rest)
+        if base not in supervised.index:
+            continue
+        counterpart = lines[supervised[base]]
+        compared[str(line)] = _difference(runs, counterpart)
+        both = [each.set_index(RUN).get(INFECTION, pd.Series()) for each in (runs, counterpart)]
+        gains = (both[0] - both[1]).dropna()
         by_run = " ".join(f"{gain:+.3f}" for gain in gains)
-        cells[line] = [line, counterpart, f"{gains.mean():+.3f}: {by_run}" if len(gains) else "–"]
+        gain = f"{gains.mean():+.3f}: {by_run}" if len(gains) else "–"
+        cells[str(line)] = [str(line), str(supervised[base]), gain]
     head = ["with unlabelled slices", "minus, without", "other hospital: mean, by run"]
     return _differences(head, cells, compared)
-
-
-def _infection(scores: pd.DataFrame, by: Sequence[str] = ()) -> pd.Series:
-    """Return other-hospital infection Dice of slices with infection, averaged by columns if any."""
-    infected = scores[(scores["set"] == OTHER_HOSPITAL) & (scores["truth_pixels"] > 0)]
-    return infected.groupby(list(by))["f1"].mean() if by else infected["f1"]
 
 
 def _difference(one: pd.DataFrame, other: pd.DataFrame) -> dict[str, float]:
     """Compare the lesion Dice of two lines by patient, in the runs that both have."""
     runs = [pd.MultiIndex.from_frame(each[RUN]) for each in (one, other)]
     one, other = one[runs[0].isin(runs[1])], other[runs[1].isin(runs[0])]
-    return paired(lesion_dice(one), lesion_dice(other))
+    return paired(by_patient(one), by_patient(other))
 
 
 def _differences(
@@ -255,20 +220,19 @@ def _styles(rows: pd.DataFrame) -> dict[str, TextTable]:
     return tables
 
 
-def _curves(scores: pd.DataFrame) -> pd.DataFrame:
+def _curves(rows: pd.DataFrame) -> pd.DataFrame:
     """Return lesion Dice against labelled slices: a row per line and budget, with its interval.
 
     Other decisions than the likeliest label are left out if that is present, and lines with a
     single budget if others have more.
     """
-    test = scores[scores["set"] == "test"]
-    likeliest = test[~test["variant"].str.endswith("dice")]
-    test = likeliest if len(likeliest) else test
-    budgets = test.groupby("line")["labels"].transform("nunique")
-    test = test[budgets >= min(2, budgets.max())]
+    likeliest = rows[~rows["variant"].str.endswith("dice")]
+    rows = likeliest if len(likeliest) else rows
+    budgets = rows.groupby("line")["labels"].transform("nunique")
+    rows = rows[budgets >= min(2, budgets.max())]
     points = []
-    for (line, labels), part in test.groupby(["line", "labels"], sort=False):
-        dice = lesion_dice(part)
+    for (line, labels), runs in rows.groupby(["line", "labels"], sort=False):
+        dice = by_patient(runs)
         low, high = interval(dice.tolist())
         points.append(
             {"line": line, "labels": labels, "dice": dice.mean(), "low": low, "high": high}
@@ -286,8 +250,3 @@ def _provenance(rows: pd.DataFrame) -> TextTable:
             for (command, commit, machine), row in dates.iterrows()
         ],
     )
-
-
-def _pooled(scores: pd.DataFrame) -> float:
-    pixels = scores["truth_pixels"].sum() + scores["predicted_pixels"].sum()
-    return 2 * scores["common_pixels"].sum() / pixels if pixels else float("nan")

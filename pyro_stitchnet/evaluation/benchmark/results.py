@@ -1,7 +1,7 @@
-"""The tables of a benchmark on disk."""
+"""The results of a benchmark on disk."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,61 +10,51 @@ import pandas as pd
 from pyro_stitchnet.runtime.checksums import read_json, sha256, verify, write_json
 from pyro_stitchnet.runtime.files import write_atomically
 
-__all__ = ["CELL", "CHECKSUMS", "OTHER_HOSPITAL", "Results"]
+__all__ = ["CELL", "CHECKSUMS", "SCORES", "TABLE", "Results"]
 
 CELL = ("name", "labels", "folds", "fold", "seed")
 """The columns that identify a trained model: entry, label budget (-1 for all), split."""
 
-OTHER_HOSPITAL = "other_hospital"
-"""Value of the column ``set`` of the scores on another hospital's slices; else it is "test"."""
-
 CHECKSUMS = "checksums.json"
-"""The file with the checksums of both tables."""
+"""The file with the checksum of the table."""
 
-TABLES = ("scores.csv", "table.csv")  # in the order in which they are written
+SCORES, TABLE = "scores.csv", "table.csv"
 
 # Columns that may look like numbers: a commit such as 5090819 or 12e4567, Python 3.12.
-TEXT = ("name", "variant", "method", "data", "patient", "spec_digest", "commit", "python")
+TEXT = ("name", "variant", "method", "data", "spec_digest", "commit", "python")
 
 
 class Results:
     """The results so far.
 
     ``table.csv`` has one row per trained model and variant: a predictor of the model with a
-    decision. Its column ``spec_digest`` is the digest of the specification that made the row.
-    ``scores.csv`` has the scores of each slice. Scores are written before their row; scores without
-    a row, from an interrupted run, are ignored. ``checksums.json`` is written before both. It has
-    the checksums of each file before and after the change, so the files are valid even if the run
-    is killed between.
+    decision. The report is made from these rows alone, so a run can go on from them on another
+    machine. The column ``spec_digest`` is the digest of the specification that made the row.
+    ``checksums.json`` is written before the table. It has the table's checksums before and after
+    the change, so the table is valid even if the run is killed between.
+
+    ``scores.csv`` has the scores of each slice, for analyses of one's own. It is never read here.
 
     Attributes:
-        folder: of both files.
+        folder: of the files.
         rows: the content of ``table.csv``.
-        scores: the content of ``scores.csv``.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Read the files, if there are any.
+        """Read the table, if there is one.
 
         Raises:
-            FileNotFoundError: there are rows and no scores, or no checksums.
-            ValueError: a table is damaged, or was edited.
+            FileNotFoundError: there are rows, but no checksums.
+            ValueError: the table is damaged, or was edited.
         """
         self.folder = folder
-        written = [name for name in TABLES if (folder / name).exists()]
-        known = read_json(folder / CHECKSUMS) if written else {}
-        for name in written:
-            verify(folder / name, *known.get(name, ()))
-        self._digests = {name: sha256(folder / name) for name in written}
-        self.scores, self.rows = (self._read(name) for name in TABLES)
-        if len(self.rows):
-            if not len(self.scores):
-                raise FileNotFoundError(
-                    f"{folder}/scores.csv: missing beside table.csv; restore it, or choose another "
-                    "--out"
-                )
-            done = self.rows[list(CELL)].drop_duplicates()
-            self.scores = self.scores.merge(done, on=list(CELL))
+        self.rows = pd.DataFrame()
+        self._digest = ""
+        path = folder / TABLE
+        if path.exists():
+            verify(path, *read_json(folder / CHECKSUMS).get(TABLE, ()))
+            self._digest = sha256(path)
+            self.rows = _read(path, TEXT).fillna({"variant": ""})
 
     def has(self, key: Mapping[str, Any]) -> bool:
         """Whether there are results of a model, given its values of :data:`CELL`."""
@@ -76,31 +66,27 @@ class Results:
         return set(rows["spec_digest"].dropna()) if "spec_digest" in rows else set()
 
     def add(self, rows: list[dict[str, Any]], scores: pd.DataFrame) -> None:
-        """Append the rows and scores of a model and write both files."""
+        """Append the rows and scores of a model and write the files."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.scores = pd.concat([self.scores, scores], ignore_index=True)
+        if (path := self.folder / SCORES).exists():
+            earlier = _read(path, [*TEXT, "patient"])
+            of_model = _same_cell(earlier, rows[0])  # from a run that was interrupted here
+            scores = pd.concat([earlier[~of_model], scores], ignore_index=True)
+        write_atomically(path, scores.to_csv(index=False))
         self.rows = pd.concat([self.rows, pd.DataFrame(rows)], ignore_index=True)
-        texts = {
-            name: table.to_csv(index=False)
-            for name, table in zip(TABLES, (self.scores, self.rows), strict=True)
-        }
-        before = self._digests
-        self._digests = {n: hashlib.sha256(text.encode()).hexdigest() for n, text in texts.items()}
-        known = {name: [before.get(name, ""), self._digests[name]] for name in TABLES}
-        write_json(self.folder / CHECKSUMS, known)
-        for name, text in texts.items():
-            write_atomically(self.folder / name, text)
+        text = self.rows.to_csv(index=False)
+        before, self._digest = self._digest, hashlib.sha256(text.encode()).hexdigest()
+        write_json(self.folder / CHECKSUMS, {TABLE: [before, self._digest]})
+        write_atomically(self.folder / TABLE, text)
 
     def _of(self, key: Mapping[str, Any]) -> pd.DataFrame:
-        if not len(self.rows):
-            return self.rows
-        return self.rows[(self.rows[list(CELL)] == pd.Series(key)[list(CELL)]).all(axis=1)]
+        return self.rows[_same_cell(self.rows, key)] if len(self.rows) else self.rows
 
-    def _read(self, name: str) -> pd.DataFrame:
-        path = self.folder / name
-        if not path.exists():
-            return pd.DataFrame()
-        text = dict.fromkeys(TEXT, str)
-        # A patient may be called NA.
-        table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
-        return table.fillna({"variant": ""})
+
+def _same_cell(table: pd.DataFrame, key: Mapping[str, Any]) -> pd.Series:
+    return (table[list(CELL)] == pd.Series(key)[list(CELL)]).all(axis=1)
+
+
+def _read(path: Path, text: Sequence[str]) -> pd.DataFrame:
+    # A patient may be called NA.
+    return pd.read_csv(path, dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=[""])

@@ -18,8 +18,9 @@ from pyro_stitchnet.data.datasets.dataset import Dataset
 from pyro_stitchnet.data.datasets.partition import cut
 from pyro_stitchnet.data.datasets.slices import Slices
 from pyro_stitchnet.evaluation.baselines.base import Predictor, Supervised
+from pyro_stitchnet.evaluation.benchmark.columns import dice_columns
 from pyro_stitchnet.evaluation.benchmark.methods import METHODS
-from pyro_stitchnet.evaluation.benchmark.results import CELL, OTHER_HOSPITAL, Results
+from pyro_stitchnet.evaluation.benchmark.results import CELL, Results
 from pyro_stitchnet.evaluation.benchmark.spec import Budget, Entry, Spec
 from pyro_stitchnet.evaluation.style_metrics import style_metrics
 from pyro_stitchnet.metrics.calibration import calibration
@@ -60,27 +61,37 @@ class Cell:
         )
 
 
-def run(spec: Spec, out: Path, only: Sequence[str] = ()) -> Results:
-    """Train and test every model that the tables do not contain yet.
+def run(spec: Spec, out: Path, only: Sequence[str] = (), labels: Sequence[int] = ()) -> Results:
+    """Train and test every model that the table does not contain yet.
 
     Args:
         spec: the benchmark.
-        out: folder of the tables.
+        out: folder of the results.
         only: names of the entries to train; all by default.
+        labels: numbers of labelled slices to train with; all by default.
 
     Returns:
         All results, old and new.
 
     Raises:
         BlockingIOError: another run is writing to ``out``.
-        ValueError: a name of ``only`` is unknown, or a method does not have an option; or a table
-            in ``out`` is damaged, or has rows of another specification.
+        ValueError: a name of ``only`` or a number of ``labels`` is not in the specification, or a
+            method does not have an option; or the table in ``out`` is damaged, or has rows of
+            another specification.
     """
     if unknown := [name for name in only if name not in spec.entries]:
         raise ValueError(f"no entry {unknown[0]!r}; there are {', '.join(spec.entries)}")
+    budgets = [budget.labels for budget in spec.budgets]
+    if missing := [number for number in labels if number not in budgets]:
+        numbers = ", ".join(str(number) for number in budgets if number is not None)
+        raise ValueError(f"no budget of {missing[0]} labelled slices; there are {numbers}")
     for name in only or spec.entries:
         check_options(name, spec.entries[name])
-    cells = [cell for cell in _cells(spec) if not only or cell.name in only]
+    cells = [
+        cell
+        for cell in _cells(spec)
+        if (not only or cell.name in only) and (not labels or cell.budget.labels in labels)
+    ]
     datasets = {path: Dataset(path) for path in {spec.data_of(cell.entry) for cell in cells}}
     other_hospital = None if spec.other_hospital is None else Dataset(spec.other_hospital)
     with only_run(out):
@@ -199,20 +210,19 @@ def _train_and_test(
             suffix = "" if decision == "likeliest" else decision
             variant = ", ".join(filter(None, (name, suffix)))
             by_slice = _scores(_decide(p, decision, options), test)
-            dice = by_slice.groupby("lesion")["f1"].mean()
             row = {
                 **columns,
                 "variant": variant,
-                "dice_ggo": dice["GGO"],
-                "dice_con": dice["CON"],
+                **dice_columns(by_slice),
                 **calibration(p, test.labels()),
                 "seconds_a_slice": per_slice,
             }
             by_slice["set"] = "test"
             if other_hospital is not None and other_p is not None:
                 infection = _infection_scores(_decide(other_p, decision, options), other_hospital)
-                row["other_hospital_infection"] = infection["f1"].mean()
-                infection["set"] = OTHER_HOSPITAL
+                infected = infection["truth_pixels"] > 0
+                row["other_hospital_infection"] = infection["f1"][infected].mean()
+                infection["set"] = "other_hospital"
                 by_slice = pd.concat([by_slice, infection], ignore_index=True)
             rows.append(row)
             scores.append(by_slice.assign(**cell.key, variant=variant))
@@ -252,20 +262,21 @@ def train_candidate(
     optimiser = replace(spec.optimiser, **method.optimiser)
     if "learning_rate" in options:
         optimiser = replace(optimiser, learning_rate=options.pop("learning_rate"))
+    steps = spec.steps if cell.entry.steps is None else cell.entry.steps
     torch.manual_seed(cell.seed)
     learner = method.build(None if cell.entry.random_start else spec.weights, **options)
     config = TrainConfig(
         data=spec.data_of(cell.entry),
         out=Path(),
         optimiser=optimiser,
-        steps=spec.steps,
+        steps=steps,
         labelled_per_batch=spec.labelled_per_batch,
         unlabelled_per_batch=spec.unlabelled_per_batch if cell.entry.uses_unlabelled else 0,
         affine=spec.affine,
         paste=spec.paste,
         seed=cell.seed,
         validate_every=spec.validate_every,
-        log_every=spec.steps,
+        log_every=steps,
         device=spec.device,
         precision=spec.precision,
     )

@@ -36,6 +36,7 @@ class Entry:
             them.
         random_start: whether MobileNetV2 starts with random weights, in place of the
             specification's.
+        steps: in place of the benchmark's.
         pretrain_steps: steps in which the SVAE of a StitchNet learns the unlabelled slices, before
             the steps of every method.
         data: a prepared dataset in place of the benchmark's, such as one with label sets too. An
@@ -49,6 +50,7 @@ class Entry:
     method: str
     unlabelled: bool | None = None
     random_start: bool = False
+    steps: Count | None = None
     pretrain_steps: CountOrZero = 0
     data: Path | None = None
     seeds: Sequence[Seed] | None = None
@@ -112,7 +114,7 @@ class Spec:
             tested.
         seeds: of the split, the kept labels, the initial weights and the batches.
         weights: initial weights of MobileNetV2 for every method that contains one.
-        steps: optimiser steps of every method.
+        steps: optimiser steps of every method whose entry has no other number.
         labelled_per_batch: labelled slices in a batch.
         unlabelled_per_batch: unlabelled slices in a batch, for the methods that use them.
         affine: whether training slices are rotated, scaled and sheared freely.

@@ -1,0 +1,64 @@
+"""The scores of a tested model as columns of its row."""
+
+import json
+from typing import Any
+
+import pandas as pd
+
+from pyro_stitchnet.metrics.scores import LESION_GROUPS
+
+__all__ = ["by_patient", "dice_columns", "lesion_dice"]
+
+
+def lesion_dice(scores: pd.DataFrame) -> pd.Series:
+    """Return the mean Dice of GGO and consolidation over the slices with the lesion, by patient.
+
+    For each patient, Dice of a lesion is averaged over slices, then over the lesions.
+
+    Args:
+        scores: of the slices of the test patients.
+    """
+    present = scores[(scores["truth_pixels"] > 0) & scores["lesion"].isin(LESION_GROUPS)]
+    by_lesion = present.groupby(["patient", "lesion"])["f1"].mean()
+    return by_lesion.groupby(level="patient").mean()
+
+
+def dice_columns(scores: pd.DataFrame) -> dict[str, Any]:
+    """Return the columns of Dice, false alarms and distances.
+
+    Args:
+        scores: of the slices of the test patients.
+
+    Returns:
+        For each lesion, here GGO,
+
+        - ``dice_ggo``, over the slices where it is defined: 0 for a false alarm;
+        - ``dice_ggo_present``, over the slices with the lesion;
+        - ``pooled_ggo``, over the pixels of all slices together;
+        - ``hd95_ggo``, the mean 95th percentile of the Hausdorff distance, in pixels;
+        - ``absent_ggo``, the slices without the lesion, and ``false_alarms_ggo``, those of them on
+          which it is predicted;
+
+        and ``dice_by_patient``, the result of :func:`lesion_dice` as JSON.
+    """
+    columns: dict[str, Any] = {}
+    for lesion in LESION_GROUPS:
+        own, short = scores[scores["lesion"] == lesion], lesion.lower()
+        present = own["truth_pixels"] > 0
+        pixels = own["truth_pixels"].sum() + own["predicted_pixels"].sum()
+        columns |= {
+            f"dice_{short}": own["f1"].mean(),
+            f"dice_{short}_present": own["f1"][present].mean(),
+            f"pooled_{short}": 2 * own["common_pixels"].sum() / pixels if pixels else float("nan"),
+            f"hd95_{short}": own["hd95"].mean(),
+            f"absent_{short}": int((~present).sum()),
+            f"false_alarms_{short}": int((~present & (own["predicted_pixels"] > 0)).sum()),
+        }
+    columns["dice_by_patient"] = json.dumps(lesion_dice(scores).round(4).to_dict())
+    return columns
+
+
+def by_patient(rows: pd.DataFrame) -> pd.Series:
+    """Return the lesion Dice of each patient, averaged over the rows of several runs."""
+    runs = [json.loads(cell) for cell in rows["dice_by_patient"].dropna()]
+    return pd.DataFrame(runs).mean()
