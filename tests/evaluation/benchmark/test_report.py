@@ -1,7 +1,8 @@
 """The report of a benchmark: its tables, comparisons and curves."""
 
+import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -9,12 +10,10 @@ import pytest
 
 from pyro_stitchnet.evaluation.benchmark.report import (
     _curves,
-    _false_alarms,
-    lesion_dice,
     line_names,
     report,
 )
-from pyro_stitchnet.evaluation.benchmark.results import CHECKSUMS, Results
+from pyro_stitchnet.evaluation.benchmark.results import CHECKSUMS, TABLE, Results
 from pyro_stitchnet.runtime.checksums import sha256, write_json
 
 LINES = ["unet", "unet (threshold)", "unet (gaussian)", "unet (levels)", "tiny", "tiny (posterior)"]
@@ -47,18 +46,19 @@ def test_unknown_lines_and_empty_results_are_refused(first_fold: Path, tmp_path:
 def test_the_gain_from_unlabelled_slices_is_over_the_runs_of_both(
     first_fold: Path, tmp_path: Path
 ) -> None:
-    results = Results(first_fold)
-    for name, table in {"table.csv": results.rows, "scores.csv": results.scores}.items():
-        teacher = table[(table["name"] == "unet") & (table["variant"] == "")].copy()
-        teacher["name"] = "teacher"
-        if "f1" in teacher:
-            teacher["f1"] += 0.1
-        else:
-            teacher[["method", "unlabelled"]] = "mean-teacher", True
-        other_run = teacher.assign(seed=1, **({"f1": 0.9} if "f1" in teacher else {}))
-        pd.concat([table, teacher, other_run]).to_csv(tmp_path / name, index=False)
-    checksums = {name: [sha256(tmp_path / name)] for name in ("table.csv", "scores.csv")}
-    write_json(tmp_path / CHECKSUMS, checksums)
+    rows = Results(first_fold).rows
+    unet = rows[(rows["name"] == "unet") & (rows["variant"] == "")]
+
+    def of_teacher(seed: int, patients: Mapping[str, float]) -> pd.DataFrame:
+        named = unet.assign(name="teacher", method="mean-teacher", unlabelled=True, seed=seed)
+        infection = unet["other_hospital_infection"] + 0.1
+        columns = {"dice_by_patient": json.dumps(patients), "other_hospital_infection": infection}
+        return named.assign(**columns)
+
+    better = {p: dice + 0.1 for p, dice in json.loads(unet["dice_by_patient"].item()).items()}
+    table = pd.concat([rows, of_teacher(0, better), of_teacher(1, dict.fromkeys(better, 0.9))])
+    table.to_csv(tmp_path / TABLE, index=False)
+    write_json(tmp_path / CHECKSUMS, {TABLE: [sha256(tmp_path / TABLE)]})
     report(Results(tmp_path), "unet", tmp_path)
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "| teacher | unet | +0.100: +0.100 | +0.100 | +0.100 to +0.100 |" in text
@@ -66,36 +66,13 @@ def test_the_gain_from_unlabelled_slices_is_over_the_runs_of_both(
 
 
 def test_curves_are_of_lines_with_several_budgets_and_likeliest_labels(first_fold: Path) -> None:
-    scores = Results(first_fold).scores
-    scores = scores.assign(line=line_names(scores))
-    assert set(_curves(scores)["line"]) == set(LINES)  # there is a single budget
-    unet = scores[scores["line"] == "unet"]
+    rows = Results(first_fold).rows
+    rows = rows.assign(line=line_names(rows))
+    assert set(_curves(rows)["line"]) == set(LINES)  # there is a single budget
+    unet = rows[rows["line"] == "unet"]
     dice = unet.assign(variant="dice", line="unet (dice)")
-    points = _curves(pd.concat([scores, unet.assign(labels=8), dice, dice.assign(labels=8)]))
+    points = _curves(pd.concat([rows, unet.assign(labels=8), dice, dice.assign(labels=8)]))
     assert list(points["line"]) == ["unet", "unet"]
-
-
-def test_dice_is_over_slices_with_the_lesion_with_equal_weight_per_patient() -> None:
-    scores = pd.DataFrame(
-        {
-            "patient": ["a", "a", "a", "b", "b"],
-            "lesion": ["GGO", "GGO", "CON", "GGO", "CON"],
-            "truth_pixels": [1, 1, 1, 1, 0],
-            "f1": [0.2, 0.4, 0.7, 1.0, 0.0],
-        }
-    )
-    assert lesion_dice(scores).to_dict() == pytest.approx({"a": 0.5, "b": 1.0})
-
-
-def test_a_false_alarm_is_a_predicted_lesion_on_a_slice_without_it() -> None:
-    scores = pd.DataFrame(
-        {
-            "lesion": ["CON", "CON", "CON", "GGO"],
-            "truth_pixels": [0, 0, 5, 0],
-            "predicted_pixels": [2, 0, 3, 1],
-        }
-    )
-    assert [_false_alarms(scores, lesion) for lesion in ("CON", "GGO")] == ["1 of 2", "1 of 1"]
 
 
 def test_the_command_writes_the_report_and_prints_a_table(

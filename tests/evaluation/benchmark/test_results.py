@@ -1,4 +1,4 @@
-"""The tables of a benchmark are read back as they were written."""
+"""The results of a benchmark are read back as they were written."""
 
 import shutil
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import pytest
 
 from pyro_stitchnet.evaluation.benchmark import results as module
 from pyro_stitchnet.evaluation.benchmark.report import report
-from pyro_stitchnet.evaluation.benchmark.results import CELL, CHECKSUMS, TABLES, Results
+from pyro_stitchnet.evaluation.benchmark.results import CHECKSUMS, SCORES, TABLE, Results
 from pyro_stitchnet.runtime.checksums import sha256, write_json
 
 
@@ -19,24 +19,15 @@ def folder(first_fold: Path, tmp_path: Path) -> Path:
     return tmp_path / "results"
 
 
-def rewrite(path: Path, table: pd.DataFrame) -> None:
-    table.to_csv(path, index=False)
-    checksums = {name: [sha256(path.parent / name)] for name in TABLES}
-    write_json(path.parent / CHECKSUMS, checksums)
-
-
-def test_scores_of_an_interrupted_model_are_ignored(folder: Path) -> None:
-    complete = Results(folder)
-    rewrite(folder / "table.csv", complete.rows[complete.rows["name"] == "unet"])
-    interrupted = Results(folder)
-    assert set(interrupted.scores["name"]) == {"unet"}
-    assert not interrupted.has({**dict.fromkeys(CELL, 0), "name": "tiny"})
+def rewrite(folder: Path, table: pd.DataFrame) -> None:
+    table.to_csv(folder / TABLE, index=False)
+    write_json(folder / CHECKSUMS, {TABLE: [sha256(folder / TABLE)]})
 
 
 @pytest.mark.parametrize("commit", ["5090819", "0012345", "12e4567"])
 def test_a_commit_that_looks_like_a_number_stays_text(folder: Path, commit: str) -> None:
     rows = Results(folder).rows.assign(commit=commit, python="3.10")
-    rewrite(folder / "table.csv", rows)
+    rewrite(folder, rows)
     assert set(Results(folder).rows["commit"]) == {commit}
     assert set(Results(folder).rows["python"]) == {"3.10"}
     report(Results(folder), None, folder)
@@ -44,40 +35,64 @@ def test_a_commit_that_looks_like_a_number_stays_text(folder: Path, commit: str)
 
 
 def test_a_patient_may_be_called_like_a_missing_value(folder: Path) -> None:
-    rewrite(folder / "scores.csv", Results(folder).scores.assign(patient="NA"))
-    assert set(Results(folder).scores["patient"]) == {"NA"}
+    before = Results(folder)
+    row = {**before.rows.iloc[0].to_dict(), "seed": 7}
+    scores = pd.read_csv(folder / SCORES).head(3).assign(seed=7, patient="NA")
+    before.add([row], scores)
+    written = pd.read_csv(folder / SCORES, keep_default_na=False)
+    assert set(written.loc[written["seed"] == 7, "patient"]) == {"NA"}
     assert Results(folder).rows["style_gap_mean"].isna().any()
 
 
-def test_rows_without_scores_are_refused(folder: Path) -> None:
-    (folder / "scores.csv").unlink()
-    with pytest.raises(FileNotFoundError, match=r"scores\.csv: missing"):
-        Results(folder)
+def test_results_go_on_and_are_reported_without_the_scores(folder: Path) -> None:
+    complete = report(Results(folder), "unet", folder)
+    (folder / SCORES).unlink()
+    results = Results(folder)
+    assert str(report(results, "unet", folder)) == str(complete)
+    results.add([{**results.rows.iloc[0].to_dict(), "seed": 7}], pd.DataFrame({"seed": [7]}))
+    assert set(Results(folder).rows["seed"]) == {0, 7}
 
 
-@pytest.mark.parametrize("name", TABLES)
-def test_a_damaged_table_is_refused(folder: Path, name: str) -> None:
-    content = bytearray((folder / name).read_bytes())
+def test_scores_of_an_interrupted_model_are_replaced(folder: Path) -> None:
+    results = Results(folder)
+    row = {**results.rows.iloc[0].to_dict(), "seed": 7}
+    scores = pd.read_csv(folder / SCORES)
+    interrupted = scores[scores["name"] == row["name"]].head(3).assign(seed=7, f1=-1.0)
+    pd.concat([scores, interrupted]).to_csv(folder / SCORES, index=False)
+    results.add([row], interrupted.assign(f1=0.5))
+    written = pd.read_csv(folder / SCORES)
+    assert written.loc[written["seed"] == 7, "f1"].tolist() == [0.5] * 3
+    assert len(written) == len(scores) + 3
+
+
+def test_a_damaged_table_is_refused(folder: Path) -> None:
+    content = bytearray((folder / TABLE).read_bytes())
     content[len(content) // 2] ^= 1
-    (folder / name).write_bytes(content)
-    with pytest.raises(ValueError, match=rf"{name}: damaged or edited since it was written"):
+    (folder / TABLE).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{TABLE}: damaged or edited since it was written"):
         Results(folder)
 
 
-def test_tables_without_checksums_are_refused(folder: Path) -> None:
+def test_a_table_without_checksums_is_refused(folder: Path) -> None:
     (folder / CHECKSUMS).unlink()
     with pytest.raises(FileNotFoundError, match=CHECKSUMS):
         Results(folder)
+
+
+def test_rows_of_an_older_version_are_not_reported(folder: Path) -> None:
+    rewrite(folder, Results(folder).rows.drop(columns="dice_by_patient"))
+    with pytest.raises(ValueError, match="older version; run the benchmark again"):
+        report(Results(folder), None, folder)
 
 
 @pytest.mark.parametrize("write", range(1, 4))
 def test_a_kill_between_two_writes_loses_nothing(
     folder: Path, write: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The checksums, the scores and the rows are written in this order."""
+    """The scores, the checksums and the rows are written in this order."""
     before = Results(folder)
     row = {**before.rows.iloc[0].to_dict(), "seed": 7}
-    scores = before.scores.head(3).assign(seed=7)
+    scores = pd.read_csv(folder / SCORES).head(3).assign(seed=7)
     done = 0
 
     def counted(function: Callable[..., None]) -> Callable[..., None]:

@@ -17,7 +17,7 @@ from pyro_stitchnet.data.datasets.slices import Slices
 from pyro_stitchnet.data.preprocessing.steps import Preprocessing
 from pyro_stitchnet.evaluation.benchmark import runner
 from pyro_stitchnet.evaluation.benchmark.methods import METHODS
-from pyro_stitchnet.evaluation.benchmark.results import Results
+from pyro_stitchnet.evaluation.benchmark.results import SCORES, Results
 from pyro_stitchnet.evaluation.benchmark.runner import Cell, check_options, run, train_candidate
 from pyro_stitchnet.evaluation.benchmark.spec import Budget, Entry, Spec, read_spec
 from pyro_stitchnet.posterior import ReadOutOptions
@@ -34,13 +34,17 @@ def training_slices(spec: Spec) -> dict[str, Slices]:
     return {part: chosen.load() for part, chosen in parts.items()}
 
 
+def scores_of(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / SCORES).fillna({"variant": ""})
+
+
 def test_every_variant_is_a_row_with_metrics_and_provenance(first_fold: Path) -> None:
     results = Results(first_fold)
     assert list(results.rows["variant"]) == ["", "threshold", "gaussian", "levels", "", "posterior"]
     assert {"command", "commit", "machine", "date", "seed", "seconds_training"} <= set(results.rows)
     metrics = results.rows[["ece_ggo", "brier_con", "other_hospital_infection"]]
     assert metrics.notna().all(axis=None)
-    scores = results.scores
+    scores = scores_of(first_fold)
     assert set(scores["set"]) == {"test", "other_hospital"}
     assert set(scores.loc[scores["set"] == "other_hospital", "lesion"]) == {"Infection"}
     assert len(scores[(scores["set"] == "test") & (scores["variant"] == "posterior")]) == 4 * 4
@@ -58,7 +62,8 @@ def test_every_decision_is_a_row_of_the_same_model(
     before = Results(first_fold).rows.iloc[0]
     assert rows.loc["", "dice_ggo"] == pytest.approx(before["dice_ggo"])
     assert rows.loc["dice", "ece_ggo"] == rows.loc["", "ece_ggo"]
-    infection = results.scores[results.scores["lesion"] == "Infection"]
+    scores = scores_of(tmp_path)
+    infection = scores[scores["lesion"] == "Infection"]
     predicted = infection.groupby("variant")["predicted_pixels"].sum()
     assert predicted["dice"] > predicted[""]
 
@@ -67,7 +72,8 @@ def test_small_patches_of_consolidation_become_ggo(
     small: Callable[..., Spec], tmp_path: Path
 ) -> None:
     spec = small(read_out=ReadOutOptions(least_patch=64 * 64 + 1), budgets=[ONE_FOLD])
-    scores = run(spec, tmp_path, ["unet"]).scores
+    run(spec, tmp_path, ["unet"])
+    scores = scores_of(tmp_path)
     assert (scores.loc[scores["lesion"] == "CON", "predicted_pixels"] == 0).all()
 
 
@@ -121,6 +127,26 @@ def test_an_entry_may_have_data_and_seeds_of_its_own(
 def test_an_unknown_entry_is_refused(small: Callable[..., Spec], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there are unet, tiny"):
         run(small(), tmp_path, ["big"])
+
+
+def test_only_chosen_budgets_are_run(small: Callable[..., Spec], tmp_path: Path) -> None:
+    spec = small(budgets=[ONE_FOLD, replace(ONE_FOLD, labels=5)], steps=1)
+    assert set(run(spec, tmp_path, ["unet"], [5]).rows["labels"]) == {5}
+    with pytest.raises(ValueError, match="no budget of 6 labelled slices; there are 4, 5"):
+        run(spec, tmp_path, labels=[6])
+
+
+def test_an_entry_may_have_steps_of_its_own(
+    small: Callable[..., Spec], datasets: Path
+) -> None:
+    entry = Entry("unet", steps=1)
+    spec = small(entries={"unet": entry})
+    cell = Cell("unet", entry, ONE_FOLD, 0, 0)
+    learner, _ = train_candidate(spec, cell, training_slices(spec), {})
+    one_step = train_candidate(replace(spec, steps=1), cell, training_slices(spec), {})[0]
+    for weights, other in zip(learner.parameters(), one_step.parameters(), strict=True):
+        torch.testing.assert_close(weights, other)
+    assert spec.digest(entry, ONE_FOLD) != spec.digest(Entry("unet"), ONE_FOLD)
 
 
 def test_a_row_is_reproduced(small: Callable[..., Spec], first_fold: Path, tmp_path: Path) -> None:
