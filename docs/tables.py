@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from pyro_stitchnet.evaluation.benchmark.report import line_names
-from pyro_stitchnet.evaluation.text_table import TextTable
+from pyro_stitchnet.evaluation.text_table import TextTable, decimal
 from pyro_stitchnet.figures import label_efficiency, save_figure
 
 ROOT = Path(__file__).parent.parent
@@ -56,10 +56,16 @@ STUDY = {
     "the same, `downsampling` 1": "guided, whole size (posterior)",
 }
 
+# Lines of the article's model and its U-Nets, each with the U-Net of the same start.
 ARTICLE = {
-    "U-Net": "unet",
-    "`article`": "article, labels only (posterior)",
-    "`article`, p(y given z)": "article, labels only",
+    "U-Net": ("unet", "unet"),
+    "`article`": ("article, labels only (posterior)", "unet"),
+    "`article`, p(y given z)": ("article, labels only", "unet"),
+    "`article`, unlabelled slices": ("article (posterior)", "unet"),
+    "the same, SVAE trained first": ("article, pretrained (posterior)", "unet"),
+    "`reference`": ("reference (posterior)", "unet"),
+    "U-Net, ImageNet start": ("unet, ImageNet", "unet, ImageNet"),
+    "`article`, ImageNet start": ("article, labels only, ImageNet (posterior)", "unet, ImageNet"),
 }
 
 Section = Mapping[str, pd.DataFrame]
@@ -149,22 +155,21 @@ def study() -> TextTable:
 
 def article() -> TextTable:
     """Return the article's model beside its U-Net, by number of labelled slices."""
-    rows = []
-    for heading, section in _sections("article").items():
-        if DICE not in section:
-            continue
-        dice = section[DICE]
-        rows += [
-            [
-                heading.partition(" ")[0],
-                name,
-                *dice.loc[line, ["runs", "GGO", "consolidation", BOTH]],
-                _difference(section, line),
-            ]
-            for name, line in _with_results(section, ARTICLE)
-        ]
-    head = ["labelled", "method", "runs", "GGO", "consolidation", "both (95 %)"]
-    return TextTable([*head, "minus U-Net (95 %)"], rows)
+    rows = _rows("article")
+    rows = rows.assign(line=line_names(rows)).set_index(["labels", "line", "seed"])
+    cells = []
+    for labels in sorted(set(rows.index.get_level_values("labels"))):
+        budget = rows.loc[labels]
+        for name, (line, other) in ARTICLE.items():
+            if line not in budget.index:
+                continue
+            runs = budget.loc[line, ["dice_ggo", "dice_con"]]
+            means = [decimal(mean) for mean in runs.mean()]
+            gains = (runs - budget.loc[other, ["dice_ggo", "dice_con"]]).dropna()
+            by_run = [" ".join(_signed(gain) for gain in gains[column]) for column in gains]
+            cells.append([str(labels), name, *means, *(by_run if line != other else "––")])
+    head = ["labelled", "method", "GGO", "consolidation"]
+    return TextTable([*head, "GGO, minus U-Net by run", "consolidation, likewise"], cells)
 
 
 TABLES: Mapping[str, Callable[[], TextTable]] = {
@@ -203,9 +208,13 @@ def _sections(name: str) -> dict[str, dict[str, pd.DataFrame]]:
     return report_tables((RESULTS / name / "report.md").read_text(encoding="utf-8"))
 
 
+def _rows(name: str) -> pd.DataFrame:
+    return pd.read_csv(RESULTS / name / "table.csv").fillna({"variant": ""})
+
+
 def _unlabelled(name: str) -> dict[str, bool]:
     """Whether each line of a benchmark was trained on unlabelled slices."""
-    rows = pd.read_csv(RESULTS / name / "table.csv").fillna({"variant": ""})
+    rows = _rows(name)
     return dict(zip(line_names(rows), rows["unlabelled"], strict=True))
 
 
@@ -225,6 +234,10 @@ def _difference(section: Section, line: str) -> str:
         return "–"
     row = section[f"Difference from {against}"].loc[line]
     return re.sub(r"([+-])0\.", r"\1.", f"{row['difference']} ({row['95 %']})")
+
+
+def _signed(number: float) -> str:
+    return f"{number:+.3f}".replace("0.", ".", 1)
 
 
 def _name(shown: Mapping[str, str], line: str) -> str:
