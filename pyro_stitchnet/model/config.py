@@ -57,6 +57,9 @@ class ModelConfig:
         classifier: whether the guide has q(y | x), a U-Net over a MobileNetV2 of its own.
         anchored: whether the styles start at the grey values of their labels in the labelled
             slices; see `StitchNet.anchor`.
+        checkpointing: whether the activations of the heads and of the networks from z5 down to them
+            are computed again in the backward pass. It saves memory and takes time; the results
+            are the same.
     """
 
     stitched: bool = True
@@ -76,6 +79,7 @@ class ModelConfig:
     style_pool: Pool = 1
     classifier: bool = False
     anchored: bool = False
+    checkpointing: bool = False
 
     def __post_init__(self) -> None:
         """Check the ranges, and refuse options of labels in a model without labels."""

@@ -12,6 +12,7 @@ from pyro_stitchnet.model.levels import TissueLevels
 from pyro_stitchnet.model.likelihoods import FAMILIES, check_likelihood
 from pyro_stitchnet.model.memo import remembered
 from pyro_stitchnet.model.nn.blocks import Head, start_as_identity
+from pyro_stitchnet.model.nn.checkpointing import recomputed
 from pyro_stitchnet.model.nn.resize import enlarge, resize
 from pyro_stitchnet.model.nn.unet import UNet
 from pyro_stitchnet.model.objective import Objective
@@ -156,13 +157,14 @@ class StitchNet(nn.Module):
         """
         features = self.svae.features(z1)
         downsampling, pool = self.config.downsampling, self.config.style_pool
+        run = recomputed if self.config.checkpointing else _run
         if pool > downsampling:
             labels, styles = self.heads
             pooled = functional.avg_pool2d(features, pool // downsampling, ceil_mode=True)
             full = [downsampling * side for side in features.shape[-2:]]
-            maps = [enlarge(labels(features), downsampling), resize(styles(pooled), full)]
+            maps = [enlarge(run(labels, features), downsampling), resize(run(styles, pooled), full)]
         else:
-            maps = [enlarge(head(features), downsampling) for head in self.heads]
+            maps = [enlarge(run(head, features), downsampling) for head in self.heads]
         parameters = torch.cat(maps, 1).float().movedim(1, -1)
         logits, a, b = parameters.split(len(LABELS), -1)
         return Stitched(logits, FAMILIES[self.config.likelihood](a, b))
@@ -236,3 +238,7 @@ class StitchNet(nn.Module):
             ValueError: the parameters of the likelihood do not follow from moments.
         """
         anchor_styles(self.heads, self.config.likelihood, x, allowed)
+
+
+def _run(network: nn.Module, x: Tensor) -> Tensor:
+    return network(x)

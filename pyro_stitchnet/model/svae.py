@@ -14,6 +14,7 @@ from pyro_stitchnet.model.config import ModelConfig
 from pyro_stitchnet.model.distributions import SharedNormal, product_of_normals
 from pyro_stitchnet.model.memo import Memo, remembered
 from pyro_stitchnet.model.nn.blocks import Crush, Expand, UpStep
+from pyro_stitchnet.model.nn.checkpointing import recomputed
 from pyro_stitchnet.model.nn.encoder import MobileNetPyramid
 from pyro_stitchnet.model.objective import Objective
 from pyro_stitchnet.runtime.distributed import all_mean
@@ -39,6 +40,8 @@ class SVAE(nn.Module):
     Attributes:
         memo: keeps results within one pass; see :class:`~pyro_stitchnet.model.memo.Memo`.
         downsampling: average-pool size before the encoder.
+        checkpointing: whether the activations of the top-down networks are computed again in the
+            backward pass.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -47,6 +50,7 @@ class SVAE(nn.Module):
         channels, norm_kind = config.channels, config.norm
         self.memo = Memo()
         self.downsampling = config.downsampling
+        self.checkpointing = config.checkpointing
         self.encoder = MobileNetPyramid(
             channels,
             wiring=config.wiring,
@@ -136,7 +140,7 @@ class SVAE(nn.Module):
     @remembered(of="z")
     def prior(self, level: int, above: Tensor, /) -> dist.Normal:
         """p(z_level | z_{level+1} = ``above``), ``above`` as its site's value; (N, 1, h, w)."""
-        d = self.up[level - 1](self.expand[level](_as_map(above)))
+        d = self._run(self.up[level - 1], self._run(self.expand[level], _as_map(above)))
         crush = (self.prior_crush or self.crush)[level - 1]
         return _normal(crush(d, generating=True))
 
@@ -147,7 +151,10 @@ class SVAE(nn.Module):
 
     def features(self, z1: Tensor) -> Tensor:
         """The decoder's features of z1's site value, (N, decoder_channels, H, W) downsampled."""
-        return self.decoder(self.expand[0](_as_map(z1)))
+        return self._run(self.decoder, self._run(self.expand[0], _as_map(z1)))
+
+    def _run(self, network: nn.Module, x: Tensor) -> Tensor:
+        return recomputed(network, x) if self.checkpointing else network(x)
 
 
 def check_size(shape: tuple[int, ...], downsampling: int = 1) -> None:

@@ -130,7 +130,7 @@ class ElboLearner(Learner):
             if self.classifier_loss is None:
                 result = bound(self.net, batch.x, batch.allowed, objective)
                 return LossOutput(result.loss, result)
-            log_q = self.net.log_q(batch.x)
+            log_q = self._log_q(batch)
             result = self.bound(batch, objective, log_q)
             loss = result.loss + self.classifier_loss(log_q, batch.allowed)
         return LossOutput(loss, result, log_q[self.in_bound(batch)])
@@ -143,6 +143,25 @@ class ElboLearner(Learner):
         labels = self.objective.labels
         assert isinstance(labels, Guided)
         return slice(None, None, max(1, min(labels.bound_every, len(batch.x) // 2)))
+
+    def _log_q(self, batch: Batch) -> Tensor:
+        """log q(y | x), (N, H, W, K); 0 on unlabelled slices that the bound leaves out.
+
+        Where the bound does not teach q(y | x), unlabelled slices pass in evaluation mode: without
+        a gradient, and apart from the statistics of the labelled ones.
+        """
+        labels, unlabelled = self.objective.labels, batch.unlabelled
+        assert isinstance(labels, Guided)
+        if labels.guide_weight or not unlabelled.any():
+            return self.net.log_q(batch.x)
+        log_q = torch.zeros(batch.allowed.shape, device=batch.x.device)
+        if not unlabelled.all():
+            log_q[~unlabelled] = self.net.log_q(batch.x[~unlabelled])
+        needed = torch.zeros_like(unlabelled)
+        needed[self.in_bound(batch)] = True
+        if (needed := needed & unlabelled).any():
+            log_q[needed] = _in_evaluation_mode(self.net, batch.x[needed])
+        return log_q
 
     def bound(self, batch: Batch, objective: Objective, log_q: Tensor) -> Bound:
         """The bound of those slices of a batch, given log q(y | x) of all, (N, H, W, K)."""
@@ -170,6 +189,18 @@ class ElboLearner(Learner):
     def why_not_finite(self, batch: Batch) -> str:
         """Describe which terms were not finite on which slices."""
         return not_finite_terms(self.net, batch)
+
+
+@torch.no_grad()
+def _in_evaluation_mode(net: StitchNet, x: Tensor) -> Tensor:
+    """log q(y | x) of slices (N, H, W), whatever the mode of the network."""
+    assert net.classifier is not None
+    was_training = net.classifier.training
+    net.classifier.eval()
+    try:
+        return net.log_q(x)
+    finally:
+        net.classifier.train(was_training)
 
 
 def ramp(step: int, length: int) -> float:

@@ -73,7 +73,7 @@ class SelfTraining(ElboLearner):
         loss = result.loss
         log_q = torch.zeros_like(teacher_log_q)
         if labelled.any():  # by themselves, as in a supervised U-Net
-            labelled_log_q = self._log_q(batch.x[labelled])
+            labelled_log_q = self._student_log_q(batch.x[labelled])
             loss = loss + self.classifier_loss(labelled_log_q, allowed[labelled])
             log_q[labelled] = labelled_log_q.detach()
         if ambiguous.any():
@@ -81,7 +81,7 @@ class SelfTraining(ElboLearner):
             scores = scores.masked_fill(~allowed[ambiguous], -torch.inf)
             # Several times faster than over a last axis of four.
             target = scores.movedim(-1, 0).softmax(0).movedim(0, -1)
-            q = self._log_q(batch.strong[0, ambiguous]).exp()
+            q = self._student_log_q(batch.strong[0, ambiguous]).exp()
             differences = (q - target).square().sum(-1)[several[ambiguous]]
             weight = labels.posterior_weight * ramp(step, labels.posterior_warmup)
             loss = loss + weight * differences.mean()
@@ -91,7 +91,7 @@ class SelfTraining(ElboLearner):
         """Move the teacher's average."""
         self.teacher.update_parameters(self.classifier)
 
-    def _log_q(self, x: Tensor) -> Tensor:
+    def _student_log_q(self, x: Tensor) -> Tensor:
         """log q(y | x) of slices (N, H, W), (N, H, W, K), in 32 bits."""
         return self.classifier(x.unsqueeze(1)).float().log_softmax(1).movedim(1, -1)
 

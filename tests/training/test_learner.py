@@ -104,6 +104,28 @@ def test_unlabelled_slices_train_the_classifier_by_the_guide_weight(
     assert any(p.grad is not None and p.grad.any() for p in net.svae.parameters())
 
 
+def test_unlabelled_slices_leave_the_classifier_as_it_is_with_labels_alone(batch: Batch) -> None:
+    """Neither its gradients nor its batch-norm statistics depend on them."""
+    mixed = Batch(
+        torch.cat([batch.x, torch.rand_like(batch.x)]),
+        torch.cat([batch.allowed, torch.ones_like(batch.allowed)]),
+    )
+    states = []
+    for one in (batch, mixed):
+        torch.manual_seed(0)
+        learner = ElboLearner(StitchNet(GUIDED.model), GUIDED.objective)
+        output = learner.loss(one, 1)
+        output.loss.backward()
+        assert output.log_q is not None
+        assert output.log_q.exp().sum(-1).allclose(torch.ones(()), atol=1e-3)
+        classifier = learner.net.classifier
+        assert classifier is not None
+        assert classifier.training
+        states.append([*(p.grad for p in classifier.parameters()), *classifier.buffers()])
+    for one, other in zip(*states, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_a_label_term_without_a_classifier_has_the_bound_alone(batch: Batch) -> None:
     tiny = preset("tiny")
     net = StitchNet(tiny.model)

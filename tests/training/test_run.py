@@ -186,10 +186,9 @@ def test_model_and_objective_choose_the_learner() -> None:
         svae = SliceVAE(preset("svae").model)
     labels = guided.objective.labels
     assert isinstance(labels, Guided)
-    assert labels.posterior_weight > 0
-    assert type(learner_of(net, guided.objective)) is SelfTraining
-    without = Objective(replace(labels, posterior_weight=0))
-    assert type(learner_of(net, without)) is ElboLearner
+    assert type(learner_of(net, guided.objective)) is ElboLearner
+    taught = Objective(replace(labels, posterior_weight=1))
+    assert type(learner_of(net, taught)) is SelfTraining
     assert type(learner_of(net, Objective())) is ElboLearner
     assert type(learner_of(svae, preset("svae").objective)) is SliceVAELearner
 

@@ -12,6 +12,7 @@ from pyro_stitchnet.evaluation.text_table import TextTable, decimal
 from pyro_stitchnet.figures import label_efficiency, save_figure
 from pyro_stitchnet.metrics.scores import LESION_GROUPS
 from pyro_stitchnet.metrics.statistics import holm, interval, paired
+from pyro_stitchnet.presets import PRESETS
 from pyro_stitchnet.runtime.files import write_atomically
 from pyro_stitchnet.runtime.locks import only_run
 
@@ -149,8 +150,9 @@ def _comparison(rows: pd.DataFrame, against: str | None) -> TextTable:
 def _unlabelled(rows: pd.DataFrame) -> TextTable:
     """Compare each line with unlabelled slices with its counterpart without them.
 
-    The counterpart is the line of the same method, variant and data, trained on labels alone; for a
-    semi-supervised method over the U-Net it is the U-Net.
+    The counterpart is the line of the same method, variant and data, trained on labels alone. For a
+    semi-supervised method over the U-Net it is the U-Net. A StitchNet with a classifier that learns
+    from labels alone is that U-Net, and its posterior is the U-Net split by tissue levels.
     """
     keys = ["method", "variant", "data"]
     supervised = rows[~rows["unlabelled"]].drop_duplicates(keys).set_index(keys)["line"]
@@ -158,7 +160,10 @@ def _unlabelled(rows: pd.DataFrame) -> TextTable:
     compared, cells = {}, {}
     for line, runs in rows[rows["unlabelled"]].groupby("line", sort=False):
         method, *rest = runs.iloc[0][keys]
-        base = (method if method.startswith("stitchnet-") else "unet", *rest)
+        base = (method, *rest)
+        if base not in supervised.index and _is_unet(method):
+            variant, data = rest
+            base = ("unet", variant.replace("posterior", "levels"), data)
         if base not in supervised.index:
             continue
         counterpart = lines[supervised[base]]
@@ -170,6 +175,12 @@ def _unlabelled(rows: pd.DataFrame) -> TextTable:
         cells[str(line)] = [str(line), str(supervised[base]), gain]
     head = ["with unlabelled slices", "minus, without", "other hospital: mean, by run"]
     return _differences(head, cells, compared)
+
+
+def _is_unet(method: str) -> bool:
+    """Whether a method is the U-Net where it learns from labels alone."""
+    name = method.removeprefix("stitchnet-")
+    return name not in PRESETS or PRESETS[name].model.classifier
 
 
 def _difference(one: pd.DataFrame, other: pd.DataFrame) -> dict[str, float]:

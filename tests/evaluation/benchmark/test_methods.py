@@ -39,8 +39,8 @@ def test_the_label_term_is_chosen_by_kind(options: dict[str, object]) -> None:
 
 
 def test_posterior_weight_decides_on_self_training() -> None:
-    assert isinstance(built("guided"), SelfTraining)
-    assert not isinstance(built("guided", posterior_weight=0), SelfTraining)
+    assert isinstance(built("guided", posterior_weight=1), SelfTraining)
+    assert not isinstance(built("guided"), SelfTraining)
 
 
 def test_an_option_of_another_label_term_is_refused() -> None:

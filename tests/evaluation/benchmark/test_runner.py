@@ -136,9 +136,7 @@ def test_only_chosen_budgets_are_run(small: Callable[..., Spec], tmp_path: Path)
         run(spec, tmp_path, labels=[6])
 
 
-def test_an_entry_may_have_steps_of_its_own(
-    small: Callable[..., Spec], datasets: Path
-) -> None:
+def test_an_entry_may_have_steps_of_its_own(small: Callable[..., Spec], datasets: Path) -> None:
     entry = Entry("unet", steps=1)
     spec = small(entries={"unet": entry})
     cell = Cell("unet", entry, ONE_FOLD, 0, 0)
@@ -280,7 +278,7 @@ def test_the_classifier_trained_on_labels_alone_is_the_unet_of_the_same_seed(
     """Differences between the two in a table come from the generative model alone."""
     entries = {
         "unet": Entry("unet"),
-        "guided": Entry("stitchnet-guided", unlabelled=False, options={"posterior_weight": 0}),
+        "guided": Entry("stitchnet-guided", unlabelled=False),
     }
     spec = small(entries=entries, steps=3, optimiser=preset("guided").optimiser)
     slices = training_slices(spec)
