@@ -111,7 +111,7 @@ class Scale:
         for name in ("one", "two"):
             done = pd.read_csv(self.out / name / "scans.csv")
             assert len(done) == self.scans, f"{name}: {len(done)} of {self.scans} scans"
-        pairs = [sorted((self.out / name).rglob("segmentation.nii.gz")) for name in ("one", "two")]
+        pairs = [sorted((self.out / name).rglob("labels.nii.gz")) for name in ("one", "two")]
         assert len(pairs[0]) == len(pairs[1]) == self.scans
         for one, two in zip(*pairs, strict=True):
             assert (np.asanyarray(nib.load(one).dataobj) == nib.load(two).dataobj).all(), two
@@ -136,7 +136,7 @@ class Killed:
 
     def watch(self) -> None:
         """Kill it if it is time."""
-        if not self.done and len(list(self.results.glob("*/segmentation.nii.gz"))) >= self.after:
+        if not self.done and len(list(self.results.glob("*/labels.nii.gz"))) >= self.after:
             self.worker.send_signal(signal.SIGKILL)
             self.done = True
 
