@@ -23,12 +23,12 @@ import numpy as np
 import pandas as pd
 import tyro
 
+from pyro_stitchnet.cli.datasets import phantom
 from pyro_stitchnet.data.phantoms.phantom import PHANTOM_WINDOW, phantom_slices
 from pyro_stitchnet.evaluation.text_table import TextTable
 from pyro_stitchnet.runtime.provenance import provenance
 
 PER_PATIENT = 20  # slices
-LABELLED = 40  # slices
 PER_SCAN = 4  # slices
 BATCH = 32  # slices
 KILL_AFTER = 1 / 4  # of the scans
@@ -76,12 +76,11 @@ class Scale:
     def stages(self, part: str, slices: int) -> Iterator[tuple[str, list[str]]]:
         """The commands on some slices."""
         folder, data = self.out / part, self.out / f"{part}.data"
-        patients = str(slices // PER_PATIENT)
-        phantom = ["phantom", "--size", str(self.size), "--seed", str(self.seed)]
-        labelled = [*phantom, "--patients", "10", "--slices", str(LABELLED // 10)]
-        run([*labelled, "--first", "100000", "--out", f"{folder}/labelled"])
-        unlabelled = ["--patients", patients, "--slices", str(PER_PATIENT), "--no-masks"]
-        yield "phantom", [*phantom, *unlabelled, "--out", f"{folder}/unlabelled"]
+        made_up = {"size": self.size, "seed": self.seed}
+        phantom(out=folder / "labelled", patients=10, first=100_000, slices=4, **made_up)
+        patients = slices // PER_PATIENT
+        unlabelled = {"patients": patients, "slices": PER_PATIENT, "masks": False}
+        phantom(out=folder / "unlabelled", **unlabelled, **made_up)
         folders = [f"{folder}/labelled", f"{folder}/unlabelled"]
         prepare = ["prepare", *folders, "--size", str(self.size), "--lungs", "none"]
         yield "prepare", [*prepare, "--out", str(data)]
@@ -141,11 +140,6 @@ class Killed:
             self.done = True
 
 
-def run(command: Sequence[str]) -> None:
-    """Run a command of `stitchnet`."""
-    subprocess.run([sys.executable, "-m", "pyro_stitchnet", *command], check=True)
-
-
 def timed(
     stage: str, number: int, command: Sequence[str], killed: Killed | None = None
 ) -> list[str]:
@@ -159,6 +153,7 @@ def timed(
         if killed:
             killed.watch()
         time.sleep(0.05)
+    process.returncode = os.waitstatus_to_exitcode(status)
     if status:
         raise SystemExit(f"{stage} failed")
     if killed and not killed.done:

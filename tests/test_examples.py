@@ -55,6 +55,10 @@ RUNS = {
         "--out r --mutations 160 --kills 1 --requests 50 --no-options --workers 1",
         r"\| all \| 211 \| .* \| 0 \|",
     ),
+    "benchmarks/scale.py": (
+        "--out s --slices 400 --scans 6",
+        r"All 6 scans are there, with the same segmentations",
+    ),
     "benchmarks/style_collapse.py": (
         "--out c --seeds 0 --arms reference --steps 1 --labelled 4 --unlabelled 6",
         r"style_gap",
