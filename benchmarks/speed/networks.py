@@ -1,6 +1,6 @@
 """Networks and random slices that the commands on training and segmentation share."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import segmentation_models_pytorch as smp
@@ -31,6 +31,7 @@ class NetworkMeasurement(Measurement):
     device: str = "auto"
     precision: Precision = "32"
     compile: bool = False
+    checkpointing: bool = False  # compute activations of the presets again, to save memory
 
     def fabric(self) -> Fabric:
         return make_fabric(self.device, precision=self.precision)
@@ -38,7 +39,7 @@ class NetworkMeasurement(Measurement):
     def learner(self, name: str, objective: Objective | None = None) -> Any:
         """A preset's model and loss."""
         torch.manual_seed(self.seed)
-        net = checkpoint.build(preset(name).model)
+        net = checkpoint.build(replace(preset(name).model, checkpointing=self.checkpointing))
         net = net.to(self.fabric().device, memory_format=torch.channels_last)
         learner = learner_of(net, objective or preset(name).objective)
         if self.compile:
