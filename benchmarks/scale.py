@@ -8,19 +8,19 @@ workers, one of which is killed on the way; the results must be the same.
 """
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
+import psutil
 import tyro
 
 from pyro_stitchnet.cli.datasets import phantom
@@ -143,26 +143,33 @@ class Killed:
 def timed(
     stage: str, number: int, command: Sequence[str], killed: Killed | None = None
 ) -> list[str]:
-    """Run a command, and return its row; the memory is that of its largest process."""
-    begun = time.monotonic()
+    """Run a command, and return its row; the memory is that of all its processes together."""
+    begun, peak = time.monotonic(), 0
     process = subprocess.Popen([sys.executable, "-m", "pyro_stitchnet", *command])
-    while True:
-        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
-        if pid:
-            break
+    while process.poll() is None:
+        peak = max(peak, memory(process.pid))
         if killed:
             killed.watch()
-        time.sleep(0.05)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if status:
+        time.sleep(0.1)
+    seconds = time.monotonic() - begun
+    if process.returncode:
         raise SystemExit(f"{stage} failed")
     if killed and not killed.done:
         raise SystemExit(f"{stage}: no worker was killed")
-    seconds = time.monotonic() - begun
-    peak = usage.ru_maxrss * 1024 / 1e9
-    row = [stage, str(number), f"{seconds:.0f}", f"{number / seconds:.1f}", f"{peak:.2f}"]
+    row = [stage, str(number), f"{seconds:.0f}", f"{number / seconds:.1f}", f"{peak / 1e9:.2f}"]
     print(" | ".join(row), flush=True)
     return row
+
+
+def memory(pid: int) -> int:
+    """The bytes in memory of a process and those that it started, without what they share."""
+    total = 0
+    with suppress(psutil.Error):  # they may end meanwhile
+        main = psutil.Process(pid)
+        for one in (main, *main.children(recursive=True)):
+            with suppress(psutil.Error):
+                total += one.memory_full_info().uss
+    return total
 
 
 @contextmanager
