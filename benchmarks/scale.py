@@ -67,7 +67,7 @@ class Scale:
         table.rows.append(timed("predict, one process", self.scans, self.predict("one", one)))
         with cluster(self.out, workers=2) as (address, workers):
             command = self.predict("two", ["--scheduler", address])
-            killed = Killed(workers[0], self.out / "two", int(KILL_AFTER * self.scans))
+            killed = Killed(workers, self.out / "two", int(KILL_AFTER * self.scans))
             row = timed("predict, two dask workers, one killed", self.scans, command, killed)
         table.rows.append(row)
         print(f"\n{table.markdown()}")
@@ -119,16 +119,16 @@ class Scale:
 
 @dataclass
 class Killed:
-    """A worker that is killed once some results are there.
+    """Workers, the first of which is killed once some results are there.
 
     Attributes:
-        worker: the process.
+        workers: their processes.
         results: the folder of the results, with a subfolder for each.
         after: the number of results.
         done: whether it was killed.
     """
 
-    worker: subprocess.Popen[bytes]
+    workers: list[subprocess.Popen[bytes]]
     results: Path
     after: int
     done: bool = False
@@ -136,18 +136,19 @@ class Killed:
     def watch(self) -> None:
         """Kill it if it is time."""
         if not self.done and len(list(self.results.glob("*/labels.nii.gz"))) >= self.after:
-            self.worker.send_signal(signal.SIGKILL)
+            self.workers[0].send_signal(signal.SIGKILL)
             self.done = True
 
 
 def timed(
     stage: str, number: int, command: Sequence[str], killed: Killed | None = None
 ) -> list[str]:
-    """Run a command, and return its row; the memory is that of all its processes together."""
+    """Run a command, and return its row; the memory is that of all its processes."""
     begun, peak = time.monotonic(), 0
     process = subprocess.Popen([sys.executable, "-m", "pyro_stitchnet", *command])
     while process.poll() is None:
-        peak = max(peak, memory(process.pid))
+        others = killed.workers if killed else []
+        peak = max(peak, sum(memory(one.pid) for one in (process, *others)))
         if killed:
             killed.watch()
         time.sleep(0.1)
@@ -180,7 +181,9 @@ def cluster(folder: Path, workers: int) -> Iterator[tuple[str, list[subprocess.P
     options = ["--scheduler-file", str(file)]
     started = [subprocess.Popen([*dask, "scheduler", "--port", "0", *options])]
     try:
-        while not file.exists():
+        while not (file.exists() and file.read_text().endswith("}")):
+            if started[0].poll() is not None:
+                raise SystemExit("the dask scheduler ended")
             time.sleep(0.1)
         alone = ["--nthreads", "1", "--no-nanny", "--no-dashboard"]
         started += [subprocess.Popen([*dask, "worker", *alone, *options]) for _ in range(workers)]

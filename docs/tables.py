@@ -3,7 +3,7 @@
     make results
 
 A table stands between the comments ``<!-- table NAME -->`` and ``<!-- end -->``. Its cells are from
-the report.md that the run wrote beside its table.csv. Lines without results are left out.
+the table.csv and the report.md that the run wrote. Lines without results are left out.
 """
 
 import re
@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from pyro_stitchnet.evaluation.benchmark.columns import by_patient
 from pyro_stitchnet.evaluation.benchmark.report import line_names
 from pyro_stitchnet.evaluation.text_table import TextTable, decimal
 from pyro_stitchnet.figures import label_efficiency, save_figure
+from pyro_stitchnet.metrics.statistics import paired
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -54,6 +56,19 @@ STUDY = {
     "`guided`, `style_pool` 1": "guided, fine styles (posterior)",
     "`guided`, not anchored": "guided, not anchored (posterior)",
     "`guided`, `downsampling` 1": "guided, whole size (posterior)",
+}
+
+# Lines with unlabelled slices, each with the same method from labels alone. The labels of `guided`
+# do not depend on unlabelled slices.
+GAINS = {
+    "`guided`, the posterior teaches": ("guided, taught (posterior)", "guided (posterior)"),
+    "Pseudo-labels": ("pseudo-labels", "unet"),
+    "Mean Teacher": ("mean-teacher", "unet"),
+    "UA-MT": ("ua-mt", "unet"),
+    "CPS": ("cps", "unet"),
+    "FixMatch": ("fixmatch", "unet"),
+    "UniMatch": ("unimatch", "unet"),
+    "BCP": ("bcp", "unet"),
 }
 
 # Lines of the article's model and its U-Nets, each with the U-Net of the same start.
@@ -154,36 +169,50 @@ def study() -> TextTable:
 
 
 def unlabelled() -> TextTable:
-    """Return what each method gains from unlabelled slices, over itself from labels alone."""
-    gains = _sections("covid")["10 labelled slices"]["Gain from unlabelled slices"]
-    rows = []
-    for name, line in COVID.items():
-        if line in gains.index and line != "guided (posterior)":  # its labels do not depend on them
-            gain = gains.loc[line]
-            difference = re.sub(r"([+-])0\.", r"\1.", f"{gain['difference']} ({gain['95 %']})")
-            other = re.sub(r"([+-])0\.", r"\1.", gain["other hospital: mean, by run"])
-            rows.append([name, difference, gain["p (Holm)"], other])
-    head = ["method", "both lesions (95 %)", "p (Holm)"]
-    return TextTable([*head, "infection, other hospital: mean, by run"], rows)
+    """Return what each method gains from unlabelled slices, over the same from labels alone."""
+    rows = _rows("covid")
+    lines = dict(list(rows[rows["labels"] == 10].groupby(line_names(rows))))
+    cells = []
+    for name, (line, other) in GAINS.items():
+        if line not in lines or other not in lines:
+            continue
+        one, without = (lines[each].set_index(["fold", "seed"]) for each in (line, other))
+        both = one.index.intersection(without.index)
+        one, without = one.loc[both], without.loc[both]
+        gain = paired(by_patient(one), by_patient(without))
+        ends = f"{_signed(gain['low'])} to {_signed(gain['high'])}"
+        infection = one["other_hospital_infection"] - without["other_hospital_infection"]
+        by_run = " ".join(map(_signed, infection))
+        cells.append(
+            [
+                name,
+                str(len(both)),
+                f"{_signed(gain['difference'])} ({ends})",
+                f"{_signed(infection.mean())}: {by_run}",
+            ]
+        )
+    return TextTable(
+        ["method", "runs", "both lesions (95 %)", "infection, other hospital: mean, by run"], cells
+    )
 
 
 def article() -> TextTable:
     """Return the article's model beside its U-Net, by number of labelled slices."""
     rows = _rows("article")
-    rows = rows.assign(line=line_names(rows)).set_index(["labels", "line", "seed"])
+    rows = rows.assign(line=line_names(rows)).set_index(["labels", "line", "fold", "seed"])
     cells = []
     for labels in sorted(set(rows.index.get_level_values("labels"))):
         budget = rows.loc[labels]
         for name, (line, other) in ARTICLE.items():
-            if line not in budget.index:
+            if line not in budget.index or other not in budget.index:
                 continue
             runs = budget.loc[line, ["dice_ggo", "dice_con"]]
             means = [decimal(mean) for mean in runs.mean()]
             gains = (runs - budget.loc[other, ["dice_ggo", "dice_con"]]).dropna()
             by_run = [" ".join(_signed(gain) for gain in gains[column]) for column in gains]
-            cells.append([str(labels), name, *means, *(by_run if line != other else "––")])
-    head = ["labelled", "method", "GGO", "consolidation"]
-    return TextTable([*head, "GGO, minus U-Net by run", "consolidation, likewise"], cells)
+            cells.append([str(labels), name, *means, *(by_run if line != other else ["–", "–"])])
+    by_run = [f"{lesion}, minus U-Net by run" for lesion in ("GGO", "consolidation")]
+    return TextTable(["labelled", "method", "GGO", "consolidation", *by_run], cells)
 
 
 TABLES: Mapping[str, Callable[[], TextTable]] = {

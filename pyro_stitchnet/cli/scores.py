@@ -110,7 +110,8 @@ def benchmark(
             docs/how-to/compare_methods.md.
         out: folder for table.csv, scores.csv, report.md and label_efficiency.png.
         only: entries of the file to train; all by default.
-        labels: label budgets to train with, by their number of labelled slices; all by default.
+        labels: label budgets to train with, by their number of labelled slices, -1 for all of them;
+            every budget by default.
         against: the line of the tables that the others are compared with: an entry, or an entry and
             its variant, such as "unet (gaussian)".
         report_only: only write the report of the results so far.

@@ -88,5 +88,6 @@ class SliceVAE(nn.Module):
     @remembered(of="z")
     def picture(self, z1: Tensor, /) -> TorchDistribution:
         """p(x | z) of every pixel, batch shape (N, H, W)."""
-        maps = enlarge(self.head(self.svae.features(z1)), self.config.downsampling).float()
+        maps = enlarge(self.svae.run(self.head, self.svae.features(z1)), self.config.downsampling)
+        maps = maps.float()
         return FAMILIES[self.config.likelihood](maps[:, 0], maps[:, 1])

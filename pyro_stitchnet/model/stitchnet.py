@@ -12,7 +12,6 @@ from pyro_stitchnet.model.levels import TissueLevels
 from pyro_stitchnet.model.likelihoods import FAMILIES, check_likelihood
 from pyro_stitchnet.model.memo import remembered
 from pyro_stitchnet.model.nn.blocks import Head, start_as_identity
-from pyro_stitchnet.model.nn.checkpointing import recomputed
 from pyro_stitchnet.model.nn.resize import enlarge, resize
 from pyro_stitchnet.model.nn.unet import UNet
 from pyro_stitchnet.model.objective import Objective
@@ -157,7 +156,7 @@ class StitchNet(nn.Module):
         """
         features = self.svae.features(z1)
         downsampling, pool = self.config.downsampling, self.config.style_pool
-        run = recomputed if self.config.checkpointing else _run
+        run = self.svae.run
         if pool > downsampling:
             labels, styles = self.heads
             pooled = functional.avg_pool2d(features, pool // downsampling, ceil_mode=True)
@@ -238,7 +237,3 @@ class StitchNet(nn.Module):
             ValueError: the parameters of the likelihood do not follow from moments.
         """
         anchor_styles(self.heads, self.config.likelihood, x, allowed)
-
-
-def _run(network: nn.Module, x: Tensor) -> Tensor:
-    return network(x)

@@ -140,7 +140,7 @@ class SVAE(nn.Module):
     @remembered(of="z")
     def prior(self, level: int, above: Tensor, /) -> dist.Normal:
         """p(z_level | z_{level+1} = ``above``), ``above`` as its site's value; (N, 1, h, w)."""
-        d = self._run(self.up[level - 1], self._run(self.expand[level], _as_map(above)))
+        d = self.run(self.up[level - 1], self.run(self.expand[level], _as_map(above)))
         crush = (self.prior_crush or self.crush)[level - 1]
         return _normal(crush(d, generating=True))
 
@@ -151,9 +151,10 @@ class SVAE(nn.Module):
 
     def features(self, z1: Tensor) -> Tensor:
         """The decoder's features of z1's site value, (N, decoder_channels, H, W) downsampled."""
-        return self._run(self.decoder, self._run(self.expand[0], _as_map(z1)))
+        return self.run(self.decoder, self.run(self.expand[0], _as_map(z1)))
 
-    def _run(self, network: nn.Module, x: Tensor) -> Tensor:
+    def run(self, network: nn.Module, x: Tensor) -> Tensor:
+        """``network(x)``, by its options: see ``checkpointing``."""
         return recomputed(network, x) if self.checkpointing else network(x)
 
 

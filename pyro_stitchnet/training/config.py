@@ -140,6 +140,8 @@ class TrainConfig:
         check_ranges(self)
         if self.label_budget is not None and not self.model.stitched:
             raise ValueError("label_budget is for models with labels; leave it out")
+        if self.compile and self.model.checkpointing:
+            raise ValueError("compile and model.checkpointing do not work together; choose one")
         if not self.model.stitched and self.model.likelihood != "discretised-logistic":
             raise ValueError(
                 "the SVAE alone is scored in bits per dimension, which needs likelihood "

@@ -152,11 +152,11 @@ class ElboLearner(Learner):
         """
         labels, unlabelled = self.objective.labels, batch.unlabelled
         assert isinstance(labels, Guided)
-        if labels.guide_weight or not unlabelled.any():
+        # Without a labelled slice all pass too: processes wait for each other's gradients.
+        if labels.guide_weight or unlabelled.all() or not unlabelled.any():
             return self.net.log_q(batch.x)
         log_q = torch.zeros(batch.allowed.shape, device=batch.x.device)
-        if not unlabelled.all():
-            log_q[~unlabelled] = self.net.log_q(batch.x[~unlabelled])
+        log_q[~unlabelled] = self.net.log_q(batch.x[~unlabelled])
         needed = torch.zeros_like(unlabelled)
         needed[self.in_bound(batch)] = True
         if (needed := needed & unlabelled).any():

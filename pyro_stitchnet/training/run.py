@@ -217,7 +217,9 @@ def _start(
     """Load the weights of a trained model; refuse it if it has seen patients that are held out."""
     assert config.start is not None
     trained, info = checkpoint.load_any(config.start)
-    ours, theirs = (asdict(replace(one.config, weights=None)) for one in (net, trained))
+    ours, theirs = (
+        asdict(replace(one.config, weights=None, checkpointing=False)) for one in (net, trained)
+    )
     if differ := [key for key, value in ours.items() if theirs[key] != value]:
         raise ValueError(
             f"{config.start}: its networks differ in {', '.join(differ)}; give the --preset or "
@@ -244,6 +246,7 @@ def _identity(config: TrainConfig, dataset: Dataset) -> dict[str, Any]:
         "progress",
     ):  # fmt: skip
         del values[name]
+    del values["model"]["checkpointing"]
     digests = {name: sha256(dataset.folder / name) for name in (ROWS, "dataset.json")}
     return {**_flat(values), **digests}
 

@@ -1,5 +1,6 @@
 """The report of a benchmark: tables and a figure from its rows."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,13 +13,13 @@ from pyro_stitchnet.evaluation.text_table import TextTable, decimal
 from pyro_stitchnet.figures import label_efficiency, save_figure
 from pyro_stitchnet.metrics.scores import LESION_GROUPS
 from pyro_stitchnet.metrics.statistics import holm, interval, paired
-from pyro_stitchnet.presets import PRESETS
 from pyro_stitchnet.runtime.files import write_atomically
 from pyro_stitchnet.runtime.locks import only_run
 
 __all__ = ["line_names", "report"]
 
 RUN = ["folds", "fold", "seed"]
+SINCE = ["dice_by_patient", "steps", "random_start"]  # columns that older rows lack
 LESIONS = [lesion.lower() for lesion in LESION_GROUPS]
 INFECTION = "other_hospital_infection"
 
@@ -41,8 +42,13 @@ def report(results: Results, against: str | None, out: Path) -> dict[str, TextTa
     if not len(results.rows):
         raise ValueError(f"{out}: no results yet")
     rows = results.rows.assign(line=line_names)
-    if "dice_by_patient" not in rows:
-        raise ValueError(f"{out}: its rows are of an older version; run the benchmark again")
+    older = rows.reindex(columns=SINCE).isna().any(axis=1)
+    rows = rows[~older]
+    if not len(rows):
+        raise ValueError(
+            f"{out}: its rows are of an older version; run the benchmark again with another --out"
+        )
+    left_out = f"{older.sum()} rows of an older version are left out.\n"
     if against is not None and against not in set(rows["line"]):
         raise ValueError(
             f"no results of {against!r} to compare with; there are "
@@ -60,6 +66,9 @@ def report(results: Results, against: str | None, out: Path) -> dict[str, TextTa
         summaries[title] = tables["Dice on slices with the lesion"]
         parts += [f"## {title}\n", *_sections(tables)]
     parts += ["## Provenance\n", _provenance(rows).markdown()]
+    if older.any():
+        parts.append(left_out)
+        print(f"note: {left_out}", end="", file=sys.stderr)
     figure = label_efficiency(_curves(rows))
     with only_run(out):
         write_atomically(out / "report.md", "\n".join(parts))
@@ -150,20 +159,16 @@ def _comparison(rows: pd.DataFrame, against: str | None) -> TextTable:
 def _unlabelled(rows: pd.DataFrame) -> TextTable:
     """Compare each line with unlabelled slices with its counterpart without them.
 
-    The counterpart is the line of the same method, variant and data, trained on labels alone. For a
-    semi-supervised method over the U-Net it is the U-Net. A StitchNet with a classifier that learns
-    from labels alone is that U-Net, and its posterior is the U-Net split by tissue levels.
+    The counterpart is the line of the same method, variant, data, steps and start, trained on
+    labels alone; for a semi-supervised method over the U-Net it is the U-Net.
     """
-    keys = ["method", "variant", "data"]
+    keys = ["method", "variant", "data", "steps", "random_start"]
     supervised = rows[~rows["unlabelled"]].drop_duplicates(keys).set_index(keys)["line"]
     lines = dict(list(rows.groupby("line", sort=False)))
     compared, cells = {}, {}
     for line, runs in rows[rows["unlabelled"]].groupby("line", sort=False):
         method, *rest = runs.iloc[0][keys]
-        base = (method, *rest)
-        if base not in supervised.index and _is_unet(method):
-            variant, data = rest
-            base = ("unet", variant.replace("posterior", "levels"), data)
+        base = (method if method.startswith("stitchnet-") else "unet", *rest)
         if base not in supervised.index:
             continue
         counterpart = lines[supervised[base]]
@@ -175,12 +180,6 @@ def _unlabelled(rows: pd.DataFrame) -> TextTable:
         cells[str(line)] = [str(line), str(supervised[base]), gain]
     head = ["with unlabelled slices", "minus, without", "other hospital: mean, by run"]
     return _differences(head, cells, compared)
-
-
-def _is_unet(method: str) -> bool:
-    """Whether a method is the U-Net where it learns from labels alone."""
-    name = method.removeprefix("stitchnet-")
-    return name not in PRESETS or PRESETS[name].model.classifier
 
 
 def _difference(one: pd.DataFrame, other: pd.DataFrame) -> dict[str, float]:

@@ -33,7 +33,7 @@ class Results:
     ``checksums.json`` is written before the table. It has the table's checksums before and after
     the change, so the table is valid even if the run is killed between.
 
-    ``scores.csv`` has the scores of each slice, for analyses of one's own. It is never read here.
+    ``scores.csv`` has the scores of each slice, for analyses of one's own. No result depends on it.
 
     Attributes:
         folder: of the files.
@@ -45,16 +45,22 @@ class Results:
 
         Raises:
             FileNotFoundError: there are rows, but no checksums.
-            ValueError: the table is damaged, or was edited.
+            ValueError: the table is damaged, or was edited; or ``scores.csv`` cannot be read.
         """
         self.folder = folder
-        self.rows = pd.DataFrame()
+        self.rows = self._scores = pd.DataFrame()
         self._digest = ""
         path = folder / TABLE
         if path.exists():
             verify(path, *read_json(folder / CHECKSUMS).get(TABLE, ()))
             self._digest = sha256(path)
             self.rows = _read(path, TEXT).fillna({"variant": ""})
+        if (scores := folder / SCORES).exists():
+            try:
+                self._scores = _read(scores, [*TEXT, "patient"])
+                _same_cell(self._scores, dict.fromkeys(CELL, 0))
+            except (KeyError, ValueError) as error:
+                raise ValueError(f"{scores}: damaged ({error}); remove it") from None
 
     def has(self, key: Mapping[str, Any]) -> bool:
         """Whether there are results of a model, given its values of :data:`CELL`."""
@@ -68,11 +74,11 @@ class Results:
     def add(self, rows: list[dict[str, Any]], scores: pd.DataFrame) -> None:
         """Append the rows and scores of a model and write the files."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        if (path := self.folder / SCORES).exists():
-            earlier = _read(path, [*TEXT, "patient"])
-            of_model = _same_cell(earlier, rows[0])  # from a run that was interrupted here
-            scores = pd.concat([earlier[~of_model], scores], ignore_index=True)
-        write_atomically(path, scores.to_csv(index=False))
+        earlier = self._scores
+        if len(earlier):  # leave out those of a run that was interrupted here
+            earlier = earlier[~_same_cell(earlier, rows[0])]
+        self._scores = pd.concat([earlier, scores], ignore_index=True)
+        write_atomically(self.folder / SCORES, self._scores.to_csv(index=False))
         self.rows = pd.concat([self.rows, pd.DataFrame(rows)], ignore_index=True)
         text = self.rows.to_csv(index=False)
         before, self._digest = self._digest, hashlib.sha256(text.encode()).hexdigest()

@@ -55,10 +55,8 @@ class Cell:
     @property
     def key(self) -> dict[str, Any]:
         """The values of :data:`~pyro_stitchnet.evaluation.benchmark.results.CELL`."""
-        labels = -1 if self.budget.labels is None else self.budget.labels
-        return dict(
-            zip(CELL, (self.name, labels, self.budget.folds, self.fold, self.seed), strict=True)
-        )
+        values = (self.name, self.budget.key, self.budget.folds, self.fold, self.seed)
+        return dict(zip(CELL, values, strict=True))
 
 
 def run(spec: Spec, out: Path, only: Sequence[str] = (), labels: Sequence[int] = ()) -> Results:
@@ -68,7 +66,8 @@ def run(spec: Spec, out: Path, only: Sequence[str] = (), labels: Sequence[int] =
         spec: the benchmark.
         out: folder of the results.
         only: names of the entries to train; all by default.
-        labels: numbers of labelled slices to train with; all by default.
+        labels: numbers of labelled slices to train with, -1 for the budget of all; all budgets by
+            default.
 
     Returns:
         All results, old and new.
@@ -81,16 +80,15 @@ def run(spec: Spec, out: Path, only: Sequence[str] = (), labels: Sequence[int] =
     """
     if unknown := [name for name in only if name not in spec.entries]:
         raise ValueError(f"no entry {unknown[0]!r}; there are {', '.join(spec.entries)}")
-    budgets = [budget.labels for budget in spec.budgets]
+    budgets = [budget.key for budget in spec.budgets]
     if missing := [number for number in labels if number not in budgets]:
-        numbers = ", ".join(str(number) for number in budgets if number is not None)
-        raise ValueError(f"no budget of {missing[0]} labelled slices; there are {numbers}")
+        raise ValueError(f"no budget of {missing[0]} labelled slices; there are {budgets}")
     for name in only or spec.entries:
         check_options(name, spec.entries[name])
     cells = [
         cell
         for cell in _cells(spec)
-        if (not only or cell.name in only) and (not labels or cell.budget.labels in labels)
+        if (not only or cell.name in only) and (not labels or cell.budget.key in labels)
     ]
     datasets = {path: Dataset(path) for path in {spec.data_of(cell.entry) for cell in cells}}
     other_hospital = None if spec.other_hospital is None else Dataset(spec.other_hospital)
@@ -189,6 +187,8 @@ def _train_and_test(
         "data": str(spec.data_of(cell.entry)),
         "spec_digest": spec.digest(cell.entry, cell.budget),
         "unlabelled": cell.entry.uses_unlabelled,
+        "steps": spec.steps_of(cell.entry),
+        "random_start": cell.entry.random_start,
         "slices_test": len(test),
         "slices_test_of": int(dataset.manifest["patient"].isin(set(test.patients)).sum()),
         "validation_dice": validation_dice,
@@ -262,7 +262,7 @@ def train_candidate(
     optimiser = replace(spec.optimiser, **method.optimiser)
     if "learning_rate" in options:
         optimiser = replace(optimiser, learning_rate=options.pop("learning_rate"))
-    steps = spec.steps if cell.entry.steps is None else cell.entry.steps
+    steps = spec.steps_of(cell.entry)
     torch.manual_seed(cell.seed)
     learner = method.build(None if cell.entry.random_start else spec.weights, **options)
     config = TrainConfig(

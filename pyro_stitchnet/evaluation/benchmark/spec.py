@@ -14,7 +14,7 @@ from pydantic import ConfigDict
 from pyro_stitchnet.evaluation.benchmark.methods import METHODS
 from pyro_stitchnet.posterior import ReadOutOptions
 from pyro_stitchnet.posterior.options import Decision
-from pyro_stitchnet.presets import OptimiserConfig
+from pyro_stitchnet.presets import OptimiserConfig, preset
 from pyro_stitchnet.runtime.devices import Precision
 from pyro_stitchnet.runtime.ranges import Count, CountOrZero, Few, Seed, Share, check_ranges
 from pyro_stitchnet.training.config import check_keys, read_mapping, validated
@@ -94,6 +94,11 @@ class Budget:
     folds: Few = 5
     tested: Few | None = None
     validation: bool = True
+
+    @property
+    def key(self) -> int:
+        """The number of labelled slices in tables: -1 for all."""
+        return -1 if self.labels is None else self.labels
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -194,16 +199,24 @@ class Spec:
         """Return the prepared dataset that an entry is trained and tested on."""
         return self.data if entry.data is None else entry.data
 
+    def steps_of(self, entry: Entry) -> int:
+        """Return the optimiser steps of an entry."""
+        return self.steps if entry.steps is None else entry.steps
+
     def digest(self, entry: Entry, budget: Budget) -> str:
         """Return 12 hexadecimal digits of all that decides the results of an entry.
 
-        Other entries, budgets and seeds do not change it, nor does what has its default value.
+        The preset of a StitchNet is part of it. Other entries, budgets and seeds do not change it,
+        nor does what has its default value.
         """
         shared = _given(self)
         for name in ("data", "entries", "budgets", "seeds", "device"):
             shared.pop(name, None)
         own = {**_given(entry), "data": self.data_of(entry), "validation": budget.validation}
         own.pop("seeds", None)
+        name = entry.method.removeprefix("stitchnet-")
+        if name != entry.method:
+            own["preset"] = _given(preset(name))
         text = json.dumps([shared, own], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 

@@ -65,19 +65,6 @@ def test_the_gain_from_unlabelled_slices_is_over_the_runs_of_both(
     assert "| tiny | unet |" not in text  # tiny has no line trained on labels alone
 
 
-def test_a_model_with_a_classifier_is_compared_with_the_unet_of_labels_alone(
-    first_fold: Path, tmp_path: Path
-) -> None:
-    rows = Results(first_fold).rows
-    rows["method"] = rows["method"].replace("stitchnet-tiny", "stitchnet-guided")
-    rows.to_csv(tmp_path / TABLE, index=False)
-    write_json(tmp_path / CHECKSUMS, {TABLE: [sha256(tmp_path / TABLE)]})
-    report(Results(tmp_path), None, tmp_path)
-    gain = (tmp_path / "report.md").read_text(encoding="utf-8").partition("### Gain from")[2]
-    assert "| tiny | unet |" in gain
-    assert "| tiny (posterior) | unet (levels) |" in gain
-
-
 def test_curves_are_of_lines_with_several_budgets_and_likeliest_labels(first_fold: Path) -> None:
     rows = Results(first_fold).rows
     rows = rows.assign(line=line_names(rows))

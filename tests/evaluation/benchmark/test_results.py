@@ -79,10 +79,24 @@ def test_a_table_without_checksums_is_refused(folder: Path) -> None:
         Results(folder)
 
 
-def test_rows_of_an_older_version_are_not_reported(folder: Path) -> None:
-    rewrite(folder, Results(folder).rows.drop(columns="dice_by_patient"))
+def test_rows_of_an_older_version_are_left_out_of_the_report(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = Results(folder).rows
+    older = rows.assign(seed=7, dice_by_patient=None)
+    rewrite(folder, pd.concat([rows, older]))
+    before = report(Results(folder), "unet", folder)["4 labelled slices"]
+    assert {row[1] for row in before.rows} == {"1"}
+    assert f"{len(older)} rows of an older version are left out" in capsys.readouterr().err
+    rewrite(folder, older)
     with pytest.raises(ValueError, match="older version; run the benchmark again"):
         report(Results(folder), None, folder)
+
+
+def test_damaged_scores_are_refused_before_a_training(folder: Path) -> None:
+    (folder / SCORES).write_text("")
+    with pytest.raises(ValueError, match=r"scores\.csv: damaged .* remove it"):
+        Results(folder)
 
 
 @pytest.mark.parametrize("write", range(1, 4))

@@ -132,8 +132,10 @@ def test_an_unknown_entry_is_refused(small: Callable[..., Spec], tmp_path: Path)
 def test_only_chosen_budgets_are_run(small: Callable[..., Spec], tmp_path: Path) -> None:
     spec = small(budgets=[ONE_FOLD, replace(ONE_FOLD, labels=5)], steps=1)
     assert set(run(spec, tmp_path, ["unet"], [5]).rows["labels"]) == {5}
-    with pytest.raises(ValueError, match="no budget of 6 labelled slices; there are 4, 5"):
+    with pytest.raises(ValueError, match=r"no budget of 6 labelled slices; there are \[4, 5\]"):
         run(spec, tmp_path, labels=[6])
+    whole = small(budgets=[replace(ONE_FOLD, labels=None), ONE_FOLD], steps=1)
+    assert set(run(whole, tmp_path / "all", ["unet"], [-1]).rows["labels"]) == {-1}
 
 
 def test_an_entry_may_have_steps_of_its_own(small: Callable[..., Spec], datasets: Path) -> None:
