@@ -126,6 +126,14 @@ def test_unlabelled_slices_leave_the_classifier_as_it_is_with_labels_alone(batch
         torch.testing.assert_close(one, other)
 
 
+def test_the_classifier_has_gradients_without_a_labelled_slice_too(batch: Batch) -> None:
+    """Processes of a run wait for each other's gradients."""
+    learner = ElboLearner(StitchNet(GUIDED.model), GUIDED.objective)
+    learner.loss(Batch(batch.x, torch.ones_like(batch.allowed)), 1).loss.backward()
+    assert learner.net.classifier is not None
+    assert all(p.grad is not None for p in learner.net.classifier.parameters())
+
+
 def test_a_label_term_without_a_classifier_has_the_bound_alone(batch: Batch) -> None:
     tiny = preset("tiny")
     net = StitchNet(tiny.model)

@@ -274,13 +274,14 @@ def test_the_learning_rate_is_the_specifications_unless_an_entry_changes_it(
     assert rates == [7e-4, 1e-5]
 
 
-def test_the_classifier_trained_on_labels_alone_is_the_unet_of_the_same_seed(
-    small: Callable[..., Spec],
+@pytest.mark.parametrize("unlabelled", [False, True])
+def test_the_classifier_of_guided_is_the_unet_of_the_same_seed(
+    small: Callable[..., Spec], unlabelled: bool
 ) -> None:
     """Differences between the two in a table come from the generative model alone."""
     entries = {
         "unet": Entry("unet"),
-        "guided": Entry("stitchnet-guided", unlabelled=False),
+        "guided": Entry("stitchnet-guided", unlabelled=unlabelled),
     }
     spec = small(entries=entries, steps=3, optimiser=preset("guided").optimiser)
     slices = training_slices(spec)
