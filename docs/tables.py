@@ -1,4 +1,4 @@
-"""Write the result tables of README and docs, and their figure, from benchmarks/results.
+"""Write the result tables of README and docs from benchmarks/results.
 
     make results
 
@@ -15,13 +15,11 @@ import pandas as pd
 from pyro_stitchnet.evaluation.benchmark.columns import by_patient
 from pyro_stitchnet.evaluation.benchmark.report import line_names
 from pyro_stitchnet.evaluation.text_table import TextTable, decimal
-from pyro_stitchnet.figures import label_efficiency, save_figure
 from pyro_stitchnet.metrics.statistics import paired
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = [ROOT / "README.md", ROOT / "docs" / "benchmark.md", ROOT / "docs" / "study.md"]
-FIGURE = ROOT / "docs" / "images" / "label_efficiency.png"
 
 BLOCK = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -41,7 +39,7 @@ COVID = {
     "UniMatch": "unimatch",
     "`guided`, infection masks": "guided + sets (posterior)",
 }
-FIRST = ["unet", "unet (gaussian)", "unet (levels)", "guided (posterior)", "bcp"]
+LEAST_RUNS = 2  # of a line in the README
 # Of rows whose `guided` was taught by the posterior: benchmarks/results/study has their
 # specification.
 STUDY = {
@@ -109,23 +107,20 @@ def report_tables(report: str) -> dict[str, dict[str, pd.DataFrame]]:
     return sections
 
 
-def benchmark_table(
-    section: Section, shown: Mapping[str, str], unlabelled: Mapping[str, bool]
-) -> TextTable:
+def benchmark_table(section: Section, shown: Mapping[str, str]) -> TextTable:
     """Return the main table, of one label budget."""
     dice = section[DICE]
     rows = [
         [
             name,
-            "yes" if unlabelled[line] else "–",
-            *dice.loc[line, ["GGO", "consolidation", BOTH]],
+            *dice.loc[line, ["runs", "GGO", "consolidation", BOTH]],
             _difference(section, line),
             dice.loc[line, OTHER],
         ]
         for name, line in _with_results(section, shown)
     ]
     minus = f"minus {_name(shown, _against(section))} (95 %)"
-    head = ["method", "unlabelled", "GGO", "consolidation", "both (95 %)"]
+    head = ["method", "runs", "GGO", "consolidation", "both (95 %)"]
     return TextTable([*head, minus, "other hospital"], rows)
 
 
@@ -152,18 +147,32 @@ def study_table(section: Section) -> TextTable:
 
 
 def covid() -> TextTable:
-    return benchmark_table(_sections("covid")["10 labelled slices"], COVID, _unlabelled("covid"))
+    return benchmark_table(_sections("covid")["10 labelled slices"], COVID)
 
 
 def readme() -> TextTable:
-    """Return fewer rows and columns of the main table."""
-    table = covid()
-    left_out = ("U-Net, split by tissue levels", "Mean Teacher", "UniMatch")
-    columns = (0, 1, 4, 6)
-    return TextTable(
-        ["method", "unlabelled", "lesions (95 %)", "other hospital"],
-        [[row[n] for n in columns] for row in table.rows if row[0] not in left_out],
-    )
+    """Return the lines of several runs, compared with the U-Net in the runs of both."""
+    rows = _rows("covid")
+    lines = dict(list(rows[rows["labels"] == 10].groupby(line_names(rows))))
+    shown = {name: lines[line] for name, line in COVID.items() if line in lines}
+    cells = []
+    for name, runs in shown.items():
+        if len(runs) < LEAST_RUNS:
+            continue
+        gain, infection = _gain(runs, lines["unet"])
+        own = name == "U-Net"
+        cells.append(
+            [
+                name,
+                str(len(runs)),
+                decimal(by_patient(runs).mean()),
+                "–" if own else gain,
+                decimal(runs["other_hospital_infection"].mean()),
+                "–" if own else _signed(infection.mean()),
+            ]
+        )
+    head = ["method", "runs", "lesions", "minus U-Net (95 %)", "infection elsewhere"]
+    return TextTable([*head, "minus U-Net"], cells)
 
 
 def study() -> TextTable:
@@ -178,21 +187,10 @@ def unlabelled() -> TextTable:
     for name, (line, other) in GAINS.items():
         if line not in lines or other not in lines:
             continue
-        one, without = (lines[each].set_index(["fold", "seed"]) for each in (line, other))
-        both = one.index.intersection(without.index)
-        one, without = one.loc[both], without.loc[both]
-        gain = paired(by_patient(one), by_patient(without))
-        ends = f"{_signed(gain['low'])} to {_signed(gain['high'])}"
-        infection = one["other_hospital_infection"] - without["other_hospital_infection"]
+        gain, infection = _gain(lines[line], lines[other])
         by_run = " ".join(map(_signed, infection))
-        cells.append(
-            [
-                name,
-                str(len(both)),
-                f"{_signed(gain['difference'])} ({ends})",
-                f"{_signed(infection.mean())}: {by_run}",
-            ]
-        )
+        mean = _signed(infection.mean())
+        cells.append([name, str(len(infection)), gain, f"{mean}: {by_run}"])
     return TextTable(
         ["method", "runs", "both lesions (95 %)", "infection, other hospital: mean, by run"], cells
     )
@@ -231,37 +229,33 @@ def filled(page: str) -> str:
     return BLOCK.sub(lambda block: f"{block[1]}\n{TABLES[block[2]]().markdown()}\n{block[3]}", page)
 
 
-def curves() -> pd.DataFrame:
-    """Return lesion Dice against labelled slices of the first lines, for the figure."""
-    points = []
-    for heading, section in _sections("covid").items():
-        labels = heading.removesuffix(" labelled slices")
-        if not labels.isdigit():
-            continue
-        for name, line in _with_results(section, {n: x for n, x in COVID.items() if x in FIRST}):
-            dice, low, high = map(float, re.findall(r"\.\d+", section[DICE].loc[line, BOTH]))
-            points.append([name.replace("`", ""), int(labels), dice, low, high])
-    return pd.DataFrame(points, columns=["line", "labels", "dice", "low", "high"])
-
-
 def main() -> None:
     for page in PAGES:
         page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
-    save_figure(label_efficiency(curves()), FIGURE)
 
 
 def _sections(name: str) -> dict[str, dict[str, pd.DataFrame]]:
     return report_tables((RESULTS / name / "report.md").read_text(encoding="utf-8"))
 
 
+def _gain(one: pd.DataFrame, other: pd.DataFrame) -> tuple[str, pd.Series]:
+    """Compare two lines in the runs that both have.
+
+    Returns:
+        The difference of lesion Dice with its interval, and that of infection Dice at the other
+        hospital in each run.
+    """
+    one, other = (line.set_index(["fold", "seed"]) for line in (one, other))
+    both = one.index.intersection(other.index)
+    one, other = one.loc[both], other.loc[both]
+    gain = paired(by_patient(one), by_patient(other))
+    ends = f"{_signed(gain['low'])} to {_signed(gain['high'])}"
+    infection = one["other_hospital_infection"] - other["other_hospital_infection"]
+    return f"{_signed(gain['difference'])} ({ends})", infection
+
+
 def _rows(name: str) -> pd.DataFrame:
     return pd.read_csv(RESULTS / name / "table.csv").fillna({"variant": ""})
-
-
-def _unlabelled(name: str) -> dict[str, bool]:
-    """Whether each line of a benchmark was trained on unlabelled slices."""
-    rows = _rows(name)
-    return dict(zip(line_names(rows), rows["unlabelled"], strict=True))
 
 
 def _with_results(section: Section, shown: Mapping[str, str]) -> Iterator[tuple[str, str]]:
