@@ -54,7 +54,9 @@ def test_the_tables_of_the_docs_are_those_of_the_results(tables: ModuleType) -> 
 
 def test_an_edited_cell_is_found(tables: ModuleType) -> None:
     text = (ROOT / "docs" / "benchmark.md").read_text(encoding="utf-8")
-    edited = text.replace(".403 (", ".503 (")
+    number = re.search(r"\| \.(\d+) \(", text)
+    assert number is not None
+    edited = text.replace(number[0], "| .001 (", 1)
     assert edited != text
     assert tables.filled(edited) == text
 

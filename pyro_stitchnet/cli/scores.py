@@ -8,6 +8,7 @@ import tyro
 
 from pyro_stitchnet.cli._results import print_scores, refuse_results, writing
 from pyro_stitchnet.posterior.options import ReadOutOptions
+from pyro_stitchnet.runtime.ranges import LabelBudget
 
 __all__ = ["benchmark", "evaluate"]
 
@@ -97,7 +98,7 @@ def benchmark(
     spec: tyro.conf.Positional[Path],
     out: Path,
     only: tuple[str, ...] = (),
-    labels: tuple[int, ...] = (),
+    labels: tuple[LabelBudget, ...] = (),
     against: str = "unet",
     report_only: bool = False,
 ) -> None:

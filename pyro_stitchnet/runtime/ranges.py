@@ -21,6 +21,7 @@ __all__ = [
     "Few",
     "FewOrZero",
     "GreyValue",
+    "LabelBudget",
     "Millimetres",
     "Positive",
     "Processes",
@@ -50,6 +51,9 @@ Count = Annotated[int, NO_BOOL, Field(ge=1, le=100_000_000)]
 
 CountOrZero = Annotated[int, NO_BOOL, Field(ge=0, le=100_000_000)]
 """A number of steps or slices, or none."""
+
+LabelBudget = Annotated[int, NO_BOOL, Field(ge=-1, le=100_000_000)]
+"""A number of labelled slices; -1 for all."""
 
 Few = Annotated[int, NO_BOOL, Field(ge=1, le=1024)]
 """A number of things that are in memory together, such as the slices of a batch."""
