@@ -201,3 +201,10 @@ def test_numbers_out_of_range(name: str) -> None:
     config.check()
     with pytest.raises(ValueError, match=f"{name} must be at least 1"):
         replace(config, **{name: 0}).check()  # type: ignore[arg-type]
+
+
+def test_compile_and_checkpointing_exclude_each_other() -> None:
+    config = TrainConfig(Path("d"), Path("o"), compile=True)
+    config.check()
+    with pytest.raises(ValueError, match=r"compile and model\.checkpointing do not work together"):
+        replace(config, model=replace(config.model, checkpointing=True)).check()

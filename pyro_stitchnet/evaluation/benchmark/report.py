@@ -36,8 +36,8 @@ def report(results: Results, against: str | None, out: Path) -> dict[str, TextTa
         The table of Dice of each label budget, by its title.
 
     Raises:
-        ValueError: there are no results yet, no results of ``against``, or rows of an older
-            version.
+        ValueError: there are no results yet, only rows of an older version, or no results of
+            ``against``.
     """
     if not len(results.rows):
         raise ValueError(f"{out}: no results yet")
