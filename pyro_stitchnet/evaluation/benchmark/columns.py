@@ -30,16 +30,15 @@ def dice_columns(scores: pd.DataFrame) -> dict[str, Any]:
         scores: of the slices of the test patients.
 
     Returns:
-        For each lesion, here GGO,
+        The columns of each lesion, here GGO, and ``dice_by_patient``, the result of
+        :func:`lesion_dice` as JSON:
 
-        - ``dice_ggo``, over the slices where it is defined: 0 for a false alarm;
-        - ``dice_ggo_present``, over the slices with the lesion;
-        - ``pooled_ggo``, over the pixels of all slices together;
-        - ``hd95_ggo``, the mean 95th percentile of the Hausdorff distance, in pixels;
-        - ``absent_ggo``, the slices without the lesion, and ``false_alarms_ggo``, those of them on
-          which it is predicted;
-
-        and ``dice_by_patient``, the result of :func:`lesion_dice` as JSON.
+        - ``dice_ggo``, over the slices where it is defined: 0 for a false alarm
+        - ``dice_ggo_present``, over the slices with the lesion
+        - ``pooled_ggo``, over the pixels of all slices together
+        - ``hd95_ggo``, the mean 95th percentile of the Hausdorff distance, in pixels
+        - ``absent_ggo``, the slices without the lesion
+        - ``false_alarms_ggo``, the slices without the lesion where it is predicted
     """
     columns: dict[str, Any] = {}
     for lesion in LESION_GROUPS:
