@@ -98,9 +98,10 @@ def load_any(
     config = validated(ModelConfig, values, path)
     validated(_Record, info, path)
     # The initial weights are not needed again, and their file may be gone.
-    new = replace(config, weights=None)
-    _check_weights(path, new, weights)
-    net = build(new).to(device)
+    with torch.device("meta"):  # shapes without numbers
+        net = build(replace(config, weights=None))
+    _check_weights(path, net, weights)
+    net = net.to_empty(device=device)
     net.config = config
     net.load_state_dict(weights)
     return net.eval(), info
@@ -126,14 +127,13 @@ def read(path: Path, format: int | str, device: torch.device | str = "cpu") -> d
     return content
 
 
-def _check_weights(path: Path, config: ModelConfig, weights: Mapping[str, Any]) -> None:
-    """Refuse weights that are not those of the networks, before memory is taken for these.
+def _check_weights(path: Path, net: StitchNet | SliceVAE, weights: Mapping[str, Any]) -> None:
+    """Refuse weights that are not those of a model, before memory is taken for it.
 
     Raises:
         ValueError: a weight has another name, shape or type, is not in the file, or not finite.
     """
-    with torch.device("meta"):  # shapes without numbers
-        expected = build(config).state_dict()
+    expected = net.state_dict()
     if weights.keys() != expected.keys() or not all(
         _fits(weights[name], shape) for name, shape in expected.items()
     ):
