@@ -6,6 +6,7 @@ A table stands between the comments ``<!-- table NAME -->`` and ``<!-- end -->``
 the table.csv and the report.md that the run wrote. Lines without results are left out.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -26,11 +27,14 @@ BLOCK = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 DICE, STYLES = "Dice on slices with the lesion", "Styles inside the lung"
 BOTH, OTHER = "both, by patient (95 %)", "other-hospital infection"
 
+LEVELS = "unet (levels)"
+FEW, FEW_FOLDS = 10, 3  # labels of the main table, and its folds of patients
+
 # Lines of the report by the names that the docs give them.
 COVID = {
     "U-Net": "unet",
     "U-Net, Gaussian split": "unet (gaussian)",
-    "U-Net, split by tissue levels": "unet (levels)",
+    "U-Net, split by tissue levels": LEVELS,
     "`guided`": "guided (posterior)",
     "`guided`, `--decision dice`": "guided (posterior, dice)",
     "`guided`, taught by unlabelled slices": "guided, taught (posterior)",
@@ -153,7 +157,7 @@ def covid() -> TextTable:
 def readme() -> TextTable:
     """Return the lines of several runs, compared with the U-Net in the runs of both."""
     rows = _rows("covid")
-    lines = dict(list(rows[rows["labels"] == 10].groupby(line_names(rows))))
+    lines = dict(list(rows[rows["labels"] == FEW].groupby(line_names(rows))))
     shown = {name: lines[line] for name, line in COVID.items() if line in lines}
     cells = []
     for name, runs in shown.items():
@@ -182,7 +186,7 @@ def study() -> TextTable:
 def unlabelled() -> TextTable:
     """Return what each method gains from unlabelled slices, over the same from labels alone."""
     rows = _rows("covid")
-    lines = dict(list(rows[rows["labels"] == 10].groupby(line_names(rows))))
+    lines = dict(list(rows[rows["labels"] == FEW].groupby(line_names(rows))))
     cells = []
     for name, (line, other) in GAINS.items():
         if line not in lines or other not in lines:
@@ -193,6 +197,39 @@ def unlabelled() -> TextTable:
         cells.append([name, str(len(infection)), gain, f"{mean}: {by_run}"])
     return TextTable(
         ["method", "runs", "both lesions (95 %)", "infection, other hospital: mean, by run"], cells
+    )
+
+
+def few() -> TextTable:
+    """Return lesion Dice by number of labelled slices, tested by the same patients.
+
+    Only the seeds that every number of labels has are in it. The last column but one compares few
+    labels and the slice's tissue levels with more labels.
+    """
+    rows = _rows("covid")
+    rows = rows[rows["folds"] == FEW_FOLDS].assign(line=line_names(rows))
+    numbers = rows[rows["line"] == LEVELS].groupby("seed")["labels"].nunique()
+    rows = rows[rows["seed"].isin(numbers.index[numbers == rows["labels"].nunique()])]
+    budgets = sorted(set(rows["labels"]), key=lambda labels: labels if labels > 0 else math.inf)
+    best = rows[(rows["labels"] == FEW) & (rows["line"] == LEVELS)]
+    cells = []
+    for labels in budgets:
+        lines = dict(list(rows[rows["labels"] == labels].groupby("line")))
+        unet, levels = lines["unet"], lines[LEVELS]
+        cells.append(
+            [
+                str(labels) if labels > 0 else "all",
+                str(len(unet)),
+                decimal(by_patient(unet).mean()),
+                decimal(by_patient(levels).mean()),
+                _gain(levels, unet)[0],
+                _gain(best, unet)[0],
+                decimal(unet["other_hospital_infection"].mean()),
+            ]
+        )
+    head = ["labels", "runs", "U-Net", "tissue levels", "minus U-Net (95 %)"]
+    return TextTable(
+        [*head, f"tissue levels with {FEW}, minus U-Net (95 %)", "infection elsewhere"], cells
     )
 
 
@@ -221,6 +258,7 @@ TABLES: Mapping[str, Callable[[], TextTable]] = {
     "study": study,
     "unlabelled": unlabelled,
     "article": article,
+    "few": few,
 }
 
 
