@@ -1,13 +1,13 @@
-"""Does it save labels to label the slices that the model is least certain of? On phantoms.
+"""Does labelling the slices that the model is least certain of save labels? On phantoms.
 
     python benchmarks/active_learning.py --weights IMAGENET.pt --out runs/active_learning
 
 A few slices of a pool are labelled at the start. In each round more are labelled and training
 continues from the weights of the round before, as with `stitchnet rank` and `train --start`. One
 arm labels the slices whose predicted labels have the largest entropy, at most three per patient and
-round; the other labels random slices. Both start equal. Prints lesion Dice on slices of unseen
-patients, the difference of the arms by patient and seed with its 95 % interval, and how many labels
-the first arm saves to reach the final Dice of the second.
+round; the other labels random slices. Both start with the same labels and weights. Prints lesion
+Dice on slices of unseen patients, the difference of the arms by patient and seed with its 95 %
+interval, and how many labels the first arm saves to reach the final Dice of the second.
 """
 
 from dataclasses import dataclass, replace

@@ -38,7 +38,7 @@ from pyro_stitchnet.training import checkpoint
 ROOT = Path(__file__).parent.parent
 FOLDS = 3
 RUNS = {
-    "labels": ["--unlabelled-per-batch", "0", "--posterior-weight", "0"],
+    "labels": ["--unlabelled-per-batch", "0"],
     "guided": [],
 }
 READ_OUTS = {"unet": "guide", "guided, labels only": "posterior", "guided": "posterior"}

@@ -1,14 +1,14 @@
-"""What becomes of damaged inputs, bad options, odd requests and killed runs?
+"""How does the package handle damaged inputs, bad options, malformed requests and killed runs?
 
     python benchmarks/robustness.py --out runs/robustness
 
 Mutates small inputs of every kind, gives every numeric option of every command impossible values,
 sends malformed requests to the viewer, and kills runs at random moments. Prints a Markdown table:
 how many were tried, refused by name, accepted unchanged, and how many were faults: a traceback, a
-hang of a minute, more than 4 GiB of memory, or a change without a word. Where a format has no
-checksum, a flipped bit of a voxel cannot be seen; the table counts those separately. Exits with
-status 1 if there is a fault; ``faults.csv`` says how to make each again. An interrupted run goes on
-after the last finished part.
+hang of a minute, more than 4 GiB of memory, or a silent change. Where a format has no checksum, a
+flipped bit of a voxel cannot be seen; the table counts those separately. Exits with status 1 if
+there is a fault; ``faults.csv`` says how to reproduce each. An interrupted run continues after the
+last finished part.
 """
 
 import io
@@ -309,7 +309,7 @@ def killed(name: str, arguments: Sequence, count: int, config: Config) -> Iterab
 
 
 def resumed(arguments: Sequence, out: Path) -> tuple:
-    """Return the command that goes on where a run was killed."""
+    """Return the command that continues a killed run."""
     again = ("--resume",) if arguments[0] == "train" and any(out.glob("states/*")) else ()
     return (*arguments, "--out", out, *again)
 

@@ -2,14 +2,14 @@
 
 The article shares it and does not test it. Both arms train alike, without labels, on the same
 patients of a prepared dataset, and are compared by bits per dimension on unseen patients: as the
-run evaluates them, and with batch-norm statistics recomputed on training slices. The averages that
-training keeps can be far from the statistics that the averaged weights need.
+run evaluates them, with batch-norm statistics of eight augmented training batches, and with
+statistics of more training slices, without augmentation.
 
     stitchnet prepare ct/unlabelled ct/more --out pool64.data --size 64 --lungs none
     python benchmarks/svae_lvae.py pool64.data --out runs/svae_lvae
 
-Finished runs are kept: run again, it goes on. Prints a Markdown table, and writes it with the rows
-of every run to ``table.csv`` and ``report.md``.
+Finished runs are kept; after an interruption the same command continues. Prints a Markdown table,
+and writes it with the rows of every run to ``table.csv`` and ``report.md``.
 """
 
 import json

@@ -8,7 +8,7 @@ import torch
 from measure import Table, Work
 from networks import NetworkMeasurement
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from pyro_stitchnet.model.stitchnet import StitchNet
 
@@ -38,7 +38,7 @@ class Parts(NetworkMeasurement):
             works = self.works(size)
             operations = {name: flops(work) / self.batch / 1e9 for name, work in works.items()}
             operations[PRODUCTS] = operations[WHOLE]
-            works[PRODUCTS] = products(operations[WHOLE] * self.batch * 1e9)
+            works[PRODUCTS] = self.products(operations[WHOLE] * self.batch * 1e9)
             case = f"`{self.preset}`, {self.batch} slices of {size}"
             shown = {name: f"{value:.2f}" for name, value in operations.items()}
             table.add(case, self.time(works), shown)
@@ -62,6 +62,19 @@ class Parts(NetworkMeasurement):
 
             works[name] = work
         return works
+
+    def products(self, operations: float) -> Work:
+        """Products of large matrices with a number of operations in all."""
+        fabric = self.fabric()
+        one, other = torch.rand(2, PRODUCT_SIZE, PRODUCT_SIZE, device=fabric.device)
+        number = max(round(operations / (2 * PRODUCT_SIZE**3)), 1)
+
+        def work() -> None:
+            with fabric.autocast():
+                for _ in range(number):
+                    one @ other
+
+        return work
 
 
 def networks(net: StitchNet) -> dict[str, list[nn.Module]]:
@@ -109,22 +122,16 @@ def flat(output: Any) -> list[Tensor]:
     return [output] if isinstance(output, Tensor) else list(output)
 
 
-def products(operations: float) -> Work:
-    """Products of large matrices with a number of operations in all."""
-    one, other = torch.rand(2, PRODUCT_SIZE, PRODUCT_SIZE)
-    number = max(round(operations / (2 * PRODUCT_SIZE**3)), 1)
-
-    def work() -> None:
-        for _ in range(number):
-            one @ other
-
-    return work
-
-
 def flops(work: Work) -> int:
-    with FlopCounterMode(display=False) as counter:
+    mapping = {torch.ops.aten.convolution_backward: backward_flops}
+    with FlopCounterMode(display=False, custom_mapping=mapping) as counter:
         work()
-    counts = counter.get_flop_counts()["Global"]
-    # torch counts the gradients of grouped convolutions as if they were not grouped.
-    counts[torch.ops.aten.convolution_backward] = 2 * counts[torch.ops.aten.convolution]
-    return sum(counts.values())
+    return counter.get_total_flops()
+
+
+def backward_flops(
+    gradient: list[int], x: list[int], weight: list[int], *options: Any, out_shape: Any
+) -> int:
+    """Operations of a convolution's gradients: torch counts groups as if there were none."""
+    *_, transposed, _, _, wanted = options
+    return sum(wanted[:2]) * conv_flop_count(x, weight, gradient, transposed=transposed)

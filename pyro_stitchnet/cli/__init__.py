@@ -153,6 +153,8 @@ def _command() -> None:
         sys.exit(2)
     try:
         host.check_working_folder()
+        if "" in arguments:  # as a path it would mean the working folder
+            raise ValueError("an argument is empty (from an unset shell variable?); give a value")
         _run(command, arguments)
     except USER_ERRORS as error:
         if isinstance(error, BrokenPipeError) and host.nobody_reads():

@@ -69,8 +69,8 @@ def evaluate(
         chosen = dataset.manifest["tells_infection"]
     if not chosen.any():
         raise ValueError(
-            f"{data}: no mask of {len(chosen)} slices tells infection from the rest; give slices "
-            "with masks of the rule 'full' or 'infection'"
+            f"{data}: none of the masks of {len(chosen)} slices separates infection from the "
+            "rest; give slices with masks of the rule 'full' or 'infection'"
         )
     coverage = Coverage.of_slices(dataset.manifest, chosen)
     slices = dataset.take(np.flatnonzero(chosen)).load()

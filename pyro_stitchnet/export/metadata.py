@@ -75,6 +75,7 @@ def preprocessing_steps(preprocessing: Mapping[str, Any] | None) -> list[str]:
     low, high = p["window"]
     steps = [
         "axial slices, rows from front to back, columns from the patient's right to left",
+        "what lies outside the field of view set to the grey value of air",
         f"Hounsfield units from {low:g} to {high:g} scaled to 0 to 1 and clipped; other grey "
         "values scaled so that black is 0 and white is 1",
     ]
@@ -91,4 +92,5 @@ def preprocessing_steps(preprocessing: Mapping[str, Any] | None) -> list[str]:
         *steps,
         "shorter side padded with black on both ends, to a square",
         f"resized to {p['size']} x {p['size']}, bilinear and anti-aliased (Pillow's BILINEAR)",
+        "rounded to the 256 grey values k / 255",
     ]

@@ -11,6 +11,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from pyro_stitchnet.model.checks import check_slices
 from pyro_stitchnet.model.classifier_loss import log_allowed
 from pyro_stitchnet.model.distributions import Stitched
 from pyro_stitchnet.model.objective import Objective
@@ -90,9 +91,12 @@ def bound(
             default.
 
     Raises:
-        ValueError: a size is not a multiple of 32, or the label term needs a classifier that the
-            model does not have.
+        TypeError: ``x`` is not a tensor.
+        ValueError: :func:`~pyro_stitchnet.model.checks.check_slices` refuses ``x``, or the label
+            term needs a classifier that the model does not have. NaN among grey values gives a
+            loss of NaN or an error of Pyro.
     """
+    check_slices(net, x, nan=True)
     objective = objective or net.objective
     per_pixel = poutine.scale(scale=1 / x.numel())
     guide = net.guide

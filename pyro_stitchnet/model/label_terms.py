@@ -207,7 +207,7 @@ class Expected(_Term):
 
 @dataclass(frozen=True)
 class Guided(_Term):
-    """y is summed out under the guide's q(y | x, z, y in A): q(y | x) times Bayes' rule.
+    """y is summed out under the guide's q(y | x, z): q(y | x) p(x | y, z) within A, normalised.
 
     The bound of M2 (Kingma et al. 2014). q(y | x) learns labels by a loss that is added to the
     bound, :class:`~pyro_stitchnet.model.classifier_loss.ClassifierLoss`. Where a pixel may have
@@ -217,12 +217,12 @@ class Guided(_Term):
     Attributes:
         label_weight: of the classifier's loss: factor on -log q(y in A | x).
         dice_weight: of the classifier's loss: factor on soft Dice.
-        guide_weight: factor on the gradient of the bound for q(y | x): 1 is the bound's own, 0
-            trains q(y | x) without it.
+        guide_weight: factor on the gradient of the bound with respect to q(y | x); 0 trains
+            q(y | x) without the bound.
         posterior_weight: factor on the squared difference between q(y | x) and its posterior where
             a pixel may have several labels.
         posterior_warmup: steps over which that factor rises from near 0.
-        bound_every: the bound takes every so many-th slice of a batch; styles and z need fewer
+        bound_every: n, where the bound takes every n-th slice of a batch; styles and z need fewer
             slices than q(y | x).
     """
 

@@ -9,6 +9,8 @@ of its healthy lung, and t of its soft tissue. A lesion k has the grey value ::
 where x is the slice smoothed inside the infection.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -43,8 +45,8 @@ LEAST_CONTRAST = 0.1
 SMOOTHING = 1 / 128
 """Standard deviation of the smoothing, as a share of the slice's width."""
 
-RADIUS = 8
-"""Half-width of the kernel of the smoothing, in pixels."""
+REACH = 4
+"""Half-width of the kernel of the smoothing, in standard deviations."""
 
 
 class TissueLevels(nn.Module):
@@ -58,13 +60,11 @@ class TissueLevels(nn.Module):
         mean: of r for GGO and consolidation, (2,).
         deviation: of r, (2,).
         usual: l and t of the labelled slices, (2,).
-        kernel: of the smoothing, (2 RADIUS + 1,).
     """
 
     mean: Tensor
     deviation: Tensor
     usual: Tensor
-    kernel: Tensor
 
     def __init__(self) -> None:
         """Start at the prior; :meth:`fit` learns from labelled slices."""
@@ -72,17 +72,15 @@ class TissueLevels(nn.Module):
         self.register_buffer("mean", torch.tensor(PRIOR_MEAN))
         self.register_buffer("deviation", torch.tensor(PRIOR_DEVIATION))
         self.register_buffer("usual", torch.tensor([0.2, 0.8]))
-        self.register_buffer("kernel", _gaussian(1.0))
 
     @torch.no_grad()
     def fit(self, x: Tensor, allowed: Tensor) -> None:
         """Learn the levels of lesions from the pixels that have one label.
 
         Args:
-            x: labelled slices (N, H, W) in [0, 1], of the size of those to segment.
+            x: labelled slices (N, H, W) in [0, 1].
             allowed: labels that each pixel may have, bool (N, H, W, K).
         """
-        self.kernel.copy_(_gaussian(SMOOTHING * x.shape[-1]))
         p = (allowed & (allowed.sum(-1, keepdim=True) == 1)).float()
         levels, pixels = _levels(x, p)
         for tissue, counts in enumerate(pixels.unbind(-1)):
@@ -115,14 +113,9 @@ class TissueLevels(nn.Module):
         weight = pixels / (pixels + USUAL_SHARE * x[0].numel())
         lung, tissue = torch.lerp(self.usual.expand_as(levels), levels, weight).unbind(-1)
         inside = p[..., list(LESIONS)].sum(-1).clamp_min(1e-6)
-        smooth = self._smoothed(x * inside) / self._smoothed(inside)
+        smooth = _smoothed(x * inside) / _smoothed(inside)
         contrast = (tissue - lung).clamp_min(LEAST_CONTRAST)
         return (smooth - lung[:, None, None]) / contrast[:, None, None]
-
-    def _smoothed(self, x: Tensor) -> Tensor:
-        """Smooth slices (N, H, W); what lies outside counts as 0."""
-        x = functional.conv2d(x.unsqueeze(1), self.kernel[None, None, :, None], padding="same")
-        return functional.conv2d(x, self.kernel[None, None, None], padding="same").squeeze(1)
 
 
 def _with_prior(values: Tensor, inside: Tensor, prior: float) -> Tensor:
@@ -151,7 +144,12 @@ def _median(x: Tensor, weights: Tensor) -> Tensor:
     return below.sum(-1) / (GREY_LEVELS - 1)
 
 
-def _gaussian(deviation: float) -> Tensor:
-    distance = torch.arange(-RADIUS, RADIUS + 1.0)
+def _smoothed(x: Tensor) -> Tensor:
+    """Smooth slices (N, H, W); what lies outside counts as 0."""
+    deviation = SMOOTHING * x.shape[-1]
+    radius = math.ceil(REACH * deviation)
+    distance = torch.arange(-radius, radius + 1.0, device=x.device)
     kernel = (-(distance.square()) / (2 * deviation**2)).exp()
-    return kernel / kernel.sum()
+    kernel = kernel / kernel.sum()
+    x = functional.conv2d(x.unsqueeze(1), kernel[None, None, :, None], padding="same")
+    return functional.conv2d(x, kernel[None, None, None], padding="same").squeeze(1)

@@ -154,7 +154,7 @@ class SVAE(nn.Module):
         return self.run(self.decoder, self.run(self.expand[0], _as_map(z1)))
 
     def run(self, network: nn.Module, x: Tensor) -> Tensor:
-        """``network(x)``, by its options: see ``checkpointing``."""
+        """``network(x)``; with ``checkpointing`` its activations are not kept."""
         return recomputed(network, x) if self.checkpointing else network(x)
 
 

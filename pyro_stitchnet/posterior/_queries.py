@@ -11,9 +11,10 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyro_stitchnet.labels import LABELS
+from pyro_stitchnet.model.checks import check_slices
 from pyro_stitchnet.model.slice_vae import SliceVAE
 from pyro_stitchnet.model.stitchnet import StitchNet
-from pyro_stitchnet.model.svae import LEVELS, check_size
+from pyro_stitchnet.model.svae import LEVELS
 from pyro_stitchnet.posterior.views import average_views
 
 __all__ = [
@@ -22,7 +23,6 @@ __all__ = [
     "Temperature",
     "Tempered",
     "check_labels",
-    "check_slices",
     "draws_of_z",
     "evaluating",
     "in_batches",
@@ -81,29 +81,6 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def check_slices(net: Model, x: Tensor) -> None:
-    """Refuse anything but a batch of slices for ``net``.
-
-    Raises:
-        ValueError: ``x`` is not (N, H, W), a size is not a multiple of 32 (times the model's
-            ``downsampling``), it is on another device, or has values outside [0, 1].
-    """
-    if x.ndim == 4 and x.shape[1] == 3:
-        raise ValueError(
-            f"slices of shape {tuple(x.shape)} have 3 channels; give grey values (N, H, W)"
-        )
-    check_size(tuple(x.shape), net.config.downsampling)
-    if x.is_floating_point() and x.isnan().any():
-        raise ValueError("slices contain NaN; replace it by the grey value of air")
-    if not x.is_floating_point() or not ((x >= 0) & (x <= 1)).all():
-        raise ValueError(
-            "slices must be floating-point grey values in [0, 1]: window and scale them first"
-        )
-    device = next(net.parameters()).device
-    if x.device != device:
-        raise ValueError(f"slices are on {x.device}, the model on {device}; move them there")
-
-
 def check_labels(labels: Tensor, x: Tensor) -> None:
     """Refuse anything but a label map of the slices.
 
@@ -146,7 +123,8 @@ def in_batches(
     """Apply ``query`` to the slices in batches, averaged over views.
 
     Raises:
-        ValueError: see :func:`check_slices`; or a number is out of its range.
+        ValueError: :func:`~pyro_stitchnet.model.checks.check_slices` refuses ``x``, or a number is
+            out of its range.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")

@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from pyro_stitchnet.labels import CONSOLIDATION, GGO, HEALTHY, LABELS
+from pyro_stitchnet.model.checks import check_slices
 from pyro_stitchnet.model.distributions import pick, standard_score
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.posterior._queries import (
     check_labels,
-    check_slices,
     draws_of_z,
     in_batches,
     mean,

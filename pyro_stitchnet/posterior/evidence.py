@@ -9,6 +9,7 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_stitchnet.labels import LABELS
+from pyro_stitchnet.model.checks import check_slices
 from pyro_stitchnet.model.label_terms import Marginal
 from pyro_stitchnet.model.objective import Objective
 from pyro_stitchnet.model.stitchnet import StitchNet
@@ -17,7 +18,6 @@ from pyro_stitchnet.posterior._queries import (
     AtMean,
     Model,
     check_labels,
-    check_slices,
     draws_of_z,
     evaluating,
     trace_z,

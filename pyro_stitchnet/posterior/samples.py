@@ -13,6 +13,7 @@ from pyro import poutine
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from pyro_stitchnet.model.checks import check_slices
 from pyro_stitchnet.model.distributions import Picked, Stitched, pick
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.model.svae import LEVELS, check_size
@@ -20,7 +21,6 @@ from pyro_stitchnet.posterior._queries import (
     AtMean,
     Temperature,
     Tempered,
-    check_slices,
     draws_of_z,
     evaluating,
     trace_z,

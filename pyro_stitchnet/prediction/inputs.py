@@ -1,5 +1,6 @@
 """Scans in the files and folders that a user gives, and names for their results."""
 
+import hashlib
 import itertools
 import os
 import re
@@ -23,6 +24,9 @@ ARRAY_ENDINGS = (".npy",)
 FOLDER_ENDINGS = (*VOLUME_ENDINGS, *IMAGE_ENDINGS)
 """Endings of the files that a search of a folder finds."""
 
+DETACHED_ENDINGS = (".img", ".raw", ".zraw", ".raw.gz")
+"""Endings of the voxels of a volume whose named file is only the header."""
+
 LONGEST_NAME = 100  # characters: names of temporary files are longer, and systems allow 255 bytes
 NUMBERED = re.compile(r"scan-(\d+)")
 
@@ -38,6 +42,7 @@ class ScanInput:
         series: SeriesInstanceUID, for DICOM.
         fault: why it cannot be read, where the search shows it already.
         folders: those of a DICOM series that is spread over several.
+        files: those of a DICOM series; otherwise ``path`` is the file.
     """
 
     path: Path
@@ -45,6 +50,17 @@ class ScanInput:
     series: str | None = None
     fault: str = ""
     folders: tuple[Path, ...] = ()
+    files: tuple[Path, ...] = ()
+
+    @property
+    def state(self) -> str:
+        """A hash of the names, sizes and times of its files; "" for a scan with a fault."""
+        if self.fault:
+            return ""
+        files = self.files or [self.path, *map(self.path.with_suffix, DETACHED_ENDINGS)]
+        found = [(file.name, file.stat()) for file in files if file.is_file()]
+        text = repr([(name, stat.st_size, int(stat.st_mtime)) for name, stat in found])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def image(self) -> Path | tuple[Path, ...]:
@@ -53,12 +69,12 @@ class ScanInput:
 
     @property
     def identity(self) -> tuple[str, str]:
-        """The file, whatever links lead to it, and the series."""
+        """The key of the scan, see :func:`identity`."""
         return identity(self.path, self.series or "")
 
 
 def identity(path: str | Path, series: str) -> tuple[str, str]:
-    """What tells one scan from another, see :attr:`ScanInput.identity`."""
+    """The key of a scan: its file or folder, with links resolved, and its series."""
     return os.path.realpath(path) if os.path.exists(path) else str(path), series
 
 
@@ -212,5 +228,5 @@ def _series(folders: Iterable[Path]) -> list[ScanInput]:
             parts = [name, one.number, one.description] if len(here) > 1 else [name]
             spread = one.folders if len(one.folders) > 1 else ()
             title = "_".join(filter(None, parts))
-            scans.append(ScanInput(home, title, one.uid, folders=spread))
+            scans.append(ScanInput(home, title, one.uid, folders=spread, files=one.files))
     return scans

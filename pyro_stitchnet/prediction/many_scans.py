@@ -25,7 +25,12 @@ from pyro_stitchnet.prediction.scan_report import write_scans_table
 from pyro_stitchnet.prediction.sources import Sources
 from pyro_stitchnet.runtime.checksums import read_json, write_json
 from pyro_stitchnet.runtime.devices import choose_device
-from pyro_stitchnet.runtime.files import naming, remove_unfinished, write_atomically
+from pyro_stitchnet.runtime.files import (
+    naming,
+    refuse_others,
+    remove_unfinished,
+    write_atomically,
+)
 from pyro_stitchnet.runtime.locks import only_run
 from pyro_stitchnet.runtime.ranges import Positive, Workers, checked
 from pyro_stitchnet.runtime.text import csv_text, escaped
@@ -71,9 +76,9 @@ def predict_scans(
     """Segment scans and write a folder of results for each.
 
     After an interruption the same call resumes the work: a scan is finished if its folder exists
-    and is as it was written. A scan that cannot be segmented is listed in ``failed.csv``, and the
-    others continue. A file next to the results lists the path of each scan, see
-    :func:`~pyro_stitchnet.prediction.output_files.sources_file`.
+    and is as it was written, and its files have not changed since. A scan that cannot be segmented
+    is listed in ``failed.csv``, and the others continue. A file next to the results lists the path
+    of each scan, see :func:`~pyro_stitchnet.prediction.output_files.sources_file`.
 
     Args:
         inputs: as for :func:`~pyro_stitchnet.prediction.inputs.find_inputs`.
@@ -92,6 +97,7 @@ def predict_scans(
 
     Raises:
         FileNotFoundError: the model does not exist, or ``out`` was removed during the run.
+        FileExistsError: ``out`` has other files, and no results.
         BlockingIOError: another run writes to ``out``.
         ValueError: the model does not record its preprocessing, ``out`` has results of another
             model or other options, or an option is invalid.
@@ -112,9 +118,11 @@ def predict_scans(
         }
         failed = [units[name].failed(one.fault) for name, one in names.items() if one.fault]
         before = [name for name, one in names.items() if not one.fault and (out / name).exists()]
-        damaged = _damaged(out, before, progress=progress)
-        failed += damaged
-        finished = {*before} - {one.scan for one in damaged}
+        bad = [units[name].failed(_changed(names[name], out / name)) for name in sources.changed]
+        same = [name for name in before if name not in sources.changed]
+        bad += _damaged(out, same, progress=progress)
+        failed += bad
+        finished = {*before} - {one.scan for one in bad}
         waiting = [name for name, one in names.items() if not one.fault and name not in before]
         if workers is None:
             most = WORKERS_PER_GPU if device == "cuda" else os.cpu_count() or 1
@@ -184,6 +192,13 @@ def _shown(
     )
 
 
+def _changed(scan: ScanInput, result: Path) -> str:
+    return (
+        f"{scan.path}: changed after it was segmented (size or time of a file); to segment it "
+        f"again, remove {result}"
+    )
+
+
 def _damaged(out: Path, names: Sequence[str], *, progress: bool) -> list[Outcome]:
     """The scans of earlier runs whose results are not as they were written."""
 
@@ -227,6 +242,7 @@ def _write_plan(out: Path, plan: dict[str, object]) -> None:
     """Record model and options in the results folder; refuse a folder with a different record."""
     path = out / PLAN
     if not path.exists():
+        refuse_others(out, own=())
         write_json(path, plan)
         return
     try:

@@ -141,10 +141,6 @@ class ScanUnit:
         """The outcome of a scan that cannot be segmented."""
         return Outcome(self.scan, reason, self._anonymous(reason))
 
-    def lost(self, reason: str) -> Outcome:
-        """The outcome of a scan whose worker died; its files are not opened again."""
-        return Outcome(self.scan, reason, reason)
-
     def _anonymous(self, text: str) -> str:
         """The text for the results, without identifiers unless they are to be kept."""
         if self.keep_identifiers:
@@ -166,8 +162,7 @@ class ScanUnit:
                 temporary.mkdir()
                 work.mkdir()
                 refuse_result(image)
-                image, series = self.scan_input.image, self.scan_input.series
-                stack = read_stack(image, work / "slices.raw", series=series)
+                stack = read_stack(image, work / "slices.raw", series=self.scan_input.series)
                 refuse_label_map(image, stack)
                 totals, spools = make_maps(segmenter, stack, work, names=(*MAPS, *self.extras))
                 files = {name: map_file(name) for name in spools}

@@ -26,7 +26,7 @@ from pyro_stitchnet.prediction.output_files import (
     verify_result,
 )
 from pyro_stitchnet.runtime.checksums import read_json, write_json
-from pyro_stitchnet.runtime.files import write_atomically
+from pyro_stitchnet.runtime.files import refuse_others, write_atomically
 from pyro_stitchnet.runtime.locks import only_run
 from pyro_stitchnet.runtime.ranges import Count, Weight, check_ranges
 from pyro_stitchnet.runtime.text import csv_text
@@ -62,6 +62,8 @@ class Ranking:
 def rank(results: Path, options: Ranking, *, exclude: Sequence[Path] = ()) -> pd.DataFrame:
     """Rank slices or scans by uncertainty, the most uncertain first.
 
+    Copies of a scan count once.
+
     Args:
         results: a folder that ``stitchnet predict`` wrote.
         options: number, kind and spread.
@@ -77,12 +79,13 @@ def rank(results: Path, options: Ranking, *, exclude: Sequence[Path] = ()) -> pd
         ValueError: a file that is read is damaged.
     """
     earlier = [row for folder in exclude for row in _todo(folder)]
-    rows = []
+    rows, seen = [], set()
     for path in sorted(results.glob(f"*/{REPORT}")):
         report = read_report(path.parent)
-        if not report["slices_segmented"]:
-            continue
         scan, voxels = path.parent.name, report["voxels"]
+        if voxels in seen or not report["slices_segmented"]:
+            continue
+        seen.add(voxels)
         taken = {index for other, index in earlier if other == voxels}
         if -1 in taken:  # the whole scan
             continue
@@ -118,7 +121,7 @@ def export(results: Path, table: pd.DataFrame, out: Path) -> None:
         out: a new folder.
 
     Raises:
-        FileExistsError: ``out`` has an export.
+        FileExistsError: ``out`` has an export, or other files.
         FileNotFoundError: a volume of a scan is missing.
         ValueError: one is damaged.
         BlockingIOError: another run writes to ``out``.
@@ -135,6 +138,7 @@ def export(results: Path, table: pd.DataFrame, out: Path) -> None:
     with only_run(out):
         if (out / RECORD).exists():
             raise FileExistsError(f"{out}: already has cases to label; choose another --out")
+        refuse_others(out, own=(IMAGES, MASKS, DRAFTS))
         for folder in (IMAGES, MASKS, DRAFTS):
             (out / folder).mkdir(exist_ok=True)
         for case, scan, index in table[["case", "scan", "slice"]].itertuples(index=False):

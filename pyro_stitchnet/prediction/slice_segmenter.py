@@ -38,7 +38,8 @@ class SliceResult:
         index: number of the slice in the scan, from the feet.
         placement: position of these pixels on the scan's slice.
         probabilities: of each label, float32 (K, H, W).
-        styles: mean of each style in [0, 1], float32 (K, H, W); None if not computed.
+        styles: grey values of each style in [0, 1], with the slice's own vessels and noise,
+            float32 (K, H, W); None if not computed.
     """
 
     index: int

@@ -15,7 +15,11 @@ PAGE = "index.html"  # of `stitchnet view --write`
 class Sources:
     """The file of :func:`~pyro_stitchnet.prediction.output_files.sources_file`.
 
-    It holds the path and series of every scan by its name, and why scans failed, with all paths.
+    It holds the path, series and state of every scan by its name, and why scans failed, with all
+    paths.
+
+    Attributes:
+        changed: names of scans with a result, whose files changed after they were named.
     """
 
     def __init__(self, out: Path) -> None:
@@ -29,6 +33,7 @@ class Sources:
             ValueError: the file is damaged.
         """
         self.out, self.path = out, sources_file(out)
+        self.changed: set[str] = set()
         self._scans: dict[str, dict[str, str]] = {}
         if self.path.exists():
             try:
@@ -39,8 +44,8 @@ class Sources:
                 ) from error
         elif any(out.glob(f"*/{REPORT}")):
             raise FileNotFoundError(
-                f"{self.path}: missing, and without it nothing says which scan in {out} is which; "
-                "restore the file, or choose another --out"
+                f"{self.path}: missing, and only it has the paths of the scans in {out}; restore "
+                "the file, or choose another --out"
             )
 
     def add(self, scans: Sequence[ScanInput], *, keep_identifiers: bool) -> dict[str, ScanInput]:
@@ -54,10 +59,15 @@ class Sources:
         }
         taken = {FAILED, SCANS, PAGE, *(path.name for path in self.out.iterdir())}
         names = assign_names(scans, known, taken, keep_identifiers=keep_identifiers)
-        self._scans |= {
-            name: {"source": str(one.path), "series": one.series or ""}
-            for name, one in names.items()
-        }
+        for name, one in names.items():
+            state = one.state
+            before = self._scans.get(name, {}).get("state", state)
+            if state != before and (self.out / name).exists():
+                self.changed.add(name)
+                state = before
+            self._scans[name] = {
+                "source": str(one.path), "series": one.series or "", "state": state,
+            }  # fmt: skip
         self.write({})
         return names
 

@@ -40,7 +40,7 @@ def make_fabric(
 
     Raises:
         ValueError: there is no such device on this machine, or there are fewer than ``processes``;
-            or the variables of srun or torchrun are not theirs.
+            or the variables of srun or torchrun have values that those programs do not set.
     """
     if os.environ.keys() >= TORCHRUN:
         processes, nodes = _of_torchrun()
@@ -79,7 +79,7 @@ def _of_torchrun() -> tuple[int, int]:
     """Return torchrun's number of processes on each machine, and of machines.
 
     Raises:
-        ValueError: the variables are not those of torchrun.
+        ValueError: the variables have values that torchrun does not set.
     """
     here, all_ = (os.environ[name] for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
     if not (here.isdecimal() and all_.isdecimal() and 1 <= int(here) <= int(all_)):

@@ -39,14 +39,13 @@ def escaped(text: str) -> str:
     return re.sub("[\ud800-\udfff]", code, text)
 
 
-def csv_text(table: "pd.DataFrame", *, index: bool = False) -> str:
-    """Return a table as CSV.
+def csv_text(table: "pd.DataFrame") -> str:
+    """Return a table as CSV, without row names.
 
     Args:
         table: the table; undecodable bytes in its text are :func:`escaped`.
-        index: whether to write the row names.
     """
-    text = table.to_csv(index=index, lineterminator="\n")
+    text = table.to_csv(index=False, lineterminator="\n")
     if "\r" in text:  # csv quotes the line ends that it writes itself only
-        text = table.to_csv(index=index, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+        text = table.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     return escaped(text)

@@ -25,7 +25,7 @@ class FreeCores:
     """
 
     def __init__(self) -> None:
-        """Begin to measure; where the system does not tell, all cores are free."""
+        """Begin to measure; without /proc/stat all cores count as free."""
         self.cores = _cores()
         self._begun = self._now()
 

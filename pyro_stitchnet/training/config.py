@@ -223,14 +223,14 @@ def merge_label_term(base: AnyLabelTerm, values: str | Mapping[str, Any]) -> Any
 
     Args:
         base: the label term of the preset.
-        values: a kind, or a mapping of numbers with or without ``kind``.
+        values: a kind, or a mapping of options with or without ``kind``.
 
     Raises:
-        ValueError: the kind or a number's name is unknown, or a value is wrong.
+        ValueError: the kind or an option is unknown, or a value is wrong.
     """
     if not isinstance(values, str | Mapping):
         raise ValueError(
-            f"labels must be a name or a mapping of numbers, got {reprlib.repr(values)}"
+            f"labels must be a name or a mapping of options, got {reprlib.repr(values)}"
         )
     numbers = {"kind": values} if isinstance(values, str) else dict(values)
     kind = numbers.pop("kind", base.kind)
@@ -242,7 +242,7 @@ def merge_label_term(base: AnyLabelTerm, values: str | Mapping[str, Any]) -> Any
     known = {field.name for field in fields(term)}
     if unknown := [name for name in numbers if name not in known]:
         raise ValueError(
-            f"labels {kind!r} have no number {reprlib.repr(unknown[0])}; they have "
+            f"labels {kind!r} have no option {reprlib.repr(unknown[0])}; they have "
             f"{', '.join(sorted(known)) or 'none'}"
         )
     before = dict(vars(base)) if kind == base.kind else {}

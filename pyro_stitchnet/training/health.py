@@ -40,7 +40,8 @@ def alarms(rows: Sequence[Mapping[str, float]]) -> dict[str, str]:
             pair = str(name).removeprefix("style_gap/")
             problems[f"styles/{pair}"] = (
                 f"the styles {pair} are alike (mean gap {gap:.4f} of the grey scale): style "
-                "collapse; raise --label-weight, or label more slices"
+                "collapse; label more slices or, in a preset without a classifier, raise "
+                "--label-weight"
             )
     for label in LABELS:
         true, predicted = mean.get(f"labelled/{label}", 0.0), mean.get(f"predicted/{label}", 0.0)

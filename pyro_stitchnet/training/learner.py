@@ -115,7 +115,7 @@ class ElboLearner(Learner):
         net = self.net
         if not len(labelled) or (net.levels is None and not net.config.anchored):
             return
-        every = max(1, len(labelled) // MOST_SLICES)
+        every = math.ceil(len(labelled) / MOST_SLICES)
         images, sets = zip(*(labelled[i] for i in range(0, len(labelled), every)), strict=True)
         x, allowed = torch.stack(images), allowed_sets(torch.stack(sets))
         if net.levels is not None:
@@ -138,21 +138,22 @@ class ElboLearner(Learner):
     def in_bound(self, batch: Batch) -> slice:
         """The slices of a batch that the bound of a model with a classifier takes.
 
-        At least two, if there are: batch norm needs them.
+        At least two if the batch has as many, because batch norm needs them.
         """
         labels = self.objective.labels
         assert isinstance(labels, Guided)
         return slice(None, None, max(1, min(labels.bound_every, len(batch.x) // 2)))
 
     def _log_q(self, batch: Batch) -> Tensor:
-        """log q(y | x), (N, H, W, K); 0 on unlabelled slices that the bound leaves out.
+        """log q(y | x), (N, H, W, K).
 
-        Where the bound does not teach q(y | x), unlabelled slices pass in evaluation mode: without
-        a gradient, and apart from the statistics of the labelled ones.
+        With ``guide_weight`` 0, q(y | x) learns from labelled slices only: unlabelled slices that
+        the bound takes pass through the classifier in evaluation mode, without a gradient and
+        without an effect on its running statistics. On other unlabelled slices the result is 0.
         """
         labels, unlabelled = self.objective.labels, batch.unlabelled
         assert isinstance(labels, Guided)
-        # Without a labelled slice all pass too: processes wait for each other's gradients.
+        # Also without a labelled slice: training processes wait for each other's gradients.
         if labels.guide_weight or unlabelled.all() or not unlabelled.any():
             return self.net.log_q(batch.x)
         log_q = torch.zeros(batch.allowed.shape, device=batch.x.device)

@@ -15,7 +15,7 @@ __all__ = ["pretrain"]
 
 
 def pretrain(net: StitchNet, slices: Mapping[str, SliceSet], config: TrainConfig) -> None:
-    """Train the SVAE of a StitchNet as the model of slices without labels that it is.
+    """Train the SVAE of a StitchNet alone, as a model of slices without labels.
 
     The heads of labels and styles keep their weights. The objective is that of the preset "svae".
 

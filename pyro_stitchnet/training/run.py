@@ -19,6 +19,7 @@ from pyro_stitchnet.labels import GGO
 from pyro_stitchnet.model.objective import Objective
 from pyro_stitchnet.model.slice_vae import SliceVAE
 from pyro_stitchnet.model.stitchnet import StitchNet
+from pyro_stitchnet.model.svae import check_size
 from pyro_stitchnet.runtime.checksums import sha256, write_json
 from pyro_stitchnet.runtime.fabric import is_first, make_fabric
 from pyro_stitchnet.runtime.files import refuse_others, remove_unfinished, write_atomically
@@ -92,6 +93,7 @@ def run(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> Path:
     if is_first(fabric):
         check_free(config.out)  # else a running run would be reported as unfinished
     dataset = Dataset(config.data)
+    _check_size(dataset, config)
     keeper = StateKeeper(config.out / "states", _identity(config, dataset), config.keep_last)
     _check_out(config, keeper)
     if config.resume:  # before anything of the run is overwritten
@@ -185,6 +187,15 @@ def learner_of(net: StitchNet | SliceVAE, objective: Objective) -> ElboLearner |
     if getattr(objective.labels, "posterior_weight", 0):
         return SelfTraining(net, objective)
     return ElboLearner(net, objective)
+
+
+def _check_size(dataset: Dataset, config: TrainConfig) -> None:
+    """Refuse slices whose size the networks cannot halve often enough."""
+    size = dataset.size
+    try:
+        check_size((1, size, size), config.model.downsampling)
+    except ValueError as error:
+        raise ValueError(f"{config.data}: {error}, with `stitchnet prepare ... --size`") from None
 
 
 def _check_lesions(validation: Slices, config: TrainConfig) -> None:

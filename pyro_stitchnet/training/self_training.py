@@ -63,7 +63,7 @@ class SelfTraining(ElboLearner):
         assert isinstance(labels, Guided)
         assert self.classifier_loss is not None
         several = allowed.sum(-1) > 1  # pixels with more than one possible label
-        labelled, ambiguous = (~batch.unlabelled, several.flatten(1).any(1))  # slices
+        labelled, ambiguous = ~batch.unlabelled, several.flatten(1).any(1)  # slices
         with net.memo.one_pass():
             # The bound uses the teacher's q. Slices with one label per pixel do not depend on it.
             teacher_log_q = torch.zeros(allowed.shape, device=batch.x.device)

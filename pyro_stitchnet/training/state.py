@@ -1,6 +1,7 @@
 """The state of a training run: all that its next step needs, in memory and on disk."""
 
 import copy
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -92,7 +93,11 @@ class State:
         self.in_a_row = 0 if finite else self.in_a_row + 1
 
     def offer(self, score: float) -> None:
-        """Keep the evaluated weights as the best if no earlier ones scored higher."""
+        """Keep the evaluated weights as the best if no earlier ones scored higher.
+
+        A score that is not a number counts as the lowest.
+        """
+        score = -math.inf if math.isnan(score) else score
         if self._best is None or score >= self._best[0]:
             self._best = score, self.step, copy.deepcopy(self.evaluated.state_dict())
 

@@ -68,10 +68,10 @@ def mode_gap(learner: Learner, batch: Batch, step: int) -> float:
 def batch_statistics(network: torch.nn.Module) -> Iterator[None]:
     """Normalise by the statistics of each batch within, also in evaluation mode.
 
-    The running statistics stay as they are.
+    The running statistics stay as they are, and the layers' modes are restored.
     """
     layers = [one for one in network.modules() if isinstance(one, torch.nn.BatchNorm2d)]
-    momenta = [layer.momentum for layer in layers]
+    before = [(layer.momentum, layer.training) for layer in layers]
 
     def to_training(layer: torch.nn.Module, _: object) -> None:
         layer.train()
@@ -82,9 +82,10 @@ def batch_statistics(network: torch.nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        for layer, momentum, hook in zip(layers, momenta, hooks, strict=True):
+        for layer, (momentum, training), hook in zip(layers, before, hooks, strict=True):
             hook.remove()
             layer.momentum = momentum
+            layer.train(training)
 
 
 def _as_if_apart(learner: Learner, function: Callable[[], T], *, training: bool) -> T:

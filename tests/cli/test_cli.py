@@ -209,6 +209,10 @@ def unusable(folders: Path, tmp_path: Path) -> Path:
         (["train", "unlabelled", *TINY], ["unlabelled: no slice is labelled", "label some"]),
         (["evaluate", "MODEL", "unlabelled"], ["unlabelled: no slice has labels"]),
         (["train", "whole", "--label-budget", 99, *TINY], ["whole: labels of 99", "give 1 to 3"]),
+        (
+            ["train", "whole", "--downsampling", 3, *TINY],
+            ["whole: ", "of 96", "prepare ... --size"],
+        ),
         (["train", "whole", "--folds", 9, *TINY], ["whole: folds must be between 3", "6, got 9"]),
     ],
 )
@@ -229,6 +233,10 @@ def test_an_unusable_dataset_is_one_line_with_a_remedy(
     assert all(word in message for word in words)
     assert message.count("\n") == 1
     assert not (unusable / "out").exists()
+
+
+def test_an_empty_argument_is_not_the_working_folder(refused: Callable[..., str]) -> None:
+    assert "an argument is empty" in refused("prepare", "", "--out", "out")
 
 
 COMMANDS: list[list[object]] = [

@@ -42,6 +42,26 @@ def seeded_bound(net: StitchNet, x: Tensor, allowed: Tensor | None, seed: int = 
     return bound(net, x, allowed, Objective(Marginal()))
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda x: x * 255, r"in \[0, 1\]"),
+        (lambda x: x - 1, r"in \[0, 1\]"),
+        (Tensor.double, "must be float32"),
+        (lambda x: (x * 255).byte(), "must be float32"),
+        (lambda x: x[:0], r"shape \(N, H, W\), N at least 1"),
+        (lambda x: x[:, :63], "slice height 63"),
+    ],
+)
+def test_what_are_no_slices_is_refused(
+    net: StitchNet, x: Tensor, change: Callable[[Tensor], Tensor], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        bound(net, change(x))
+    with pytest.raises(TypeError, match="must be a tensor, got ndarray"):
+        bound(net, x.numpy())  # type: ignore[arg-type]
+
+
 def test_terms_are_those_of_pyros_traces(net: StitchNet, x: Tensor, allowed: Tensor) -> None:
     result = seeded_bound(net, x, allowed)
     torch.manual_seed(0)

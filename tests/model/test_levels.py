@@ -7,7 +7,13 @@ import torch
 from torch import Tensor
 
 from pyro_stitchnet.labels import CONSOLIDATION, GGO, HEALTHY
-from pyro_stitchnet.model.levels import PRIOR_MEAN, PRIOR_SLICES, TissueLevels, _median
+from pyro_stitchnet.model.levels import (
+    PRIOR_MEAN,
+    PRIOR_SLICES,
+    TissueLevels,
+    _median,
+    _smoothed,
+)
 
 LUNG, TISSUE = 0.2, 0.8
 MEANS, SPREAD = (0.3, 0.7), 0.02  # of r
@@ -100,7 +106,7 @@ def test_a_tissue_that_is_not_seen_has_its_usual_level(levels: TissueLevels, y: 
     few[:, 0, :10] = torch.tensor([0.0, 1, 0, 0])  # bright pixels labelled healthy
     inner = (slice(None), slice(16, 48), slice(16, 48))
     usual = (x - levels.usual[0]) / (levels.usual[1] - levels.usual[0])
-    smooth = levels._smoothed(usual)[inner]
+    smooth = _smoothed(usual)[inner]
     torch.testing.assert_close(levels._relative(x, p)[inner], smooth, rtol=1e-4, atol=1e-4)
     assert (levels._relative(x, few)[inner] - smooth).abs().max() < 0.1
 
@@ -134,3 +140,14 @@ def test_the_median_is_torchs() -> None:
         ]
     )
     torch.testing.assert_close(_median(x, inside.float()), expected, rtol=0, atol=2.1e-3)
+
+
+@pytest.mark.parametrize("width", [128, 512])
+def test_the_smoothing_grows_with_the_slice(width: int) -> None:
+    point = torch.zeros(1, width, width)
+    point[0, width // 2, width // 2] = 1
+    spread = _smoothed(point)[0].sum(0)
+    distance = torch.arange(width) - width // 2
+    assert float(spread.sum()) == pytest.approx(1, abs=1e-5)
+    deviation = (spread * distance.square()).sum().sqrt()
+    assert float(deviation) == pytest.approx(width / 128, rel=0.01)

@@ -59,6 +59,17 @@ def test_the_most_uncertain_slices_come_first_and_are_apart(results: Path) -> No
     assert list(rank(results, Ranking(9, by="scan"))["scan"]) == ["a", "b"]
 
 
+def test_copies_of_a_scan_count_once(results: Path) -> None:
+    report = read_json(results / "b" / "report.json")
+    write_json(results / "b" / "report.json", {**report, "voxels": VOXELS["a"]})
+    assert set(rank(results, Ranking(9))["scan"]) == {"a"}
+
+
+def test_cases_are_not_written_among_other_files(results: Path) -> None:
+    with pytest.raises(FileExistsError, match=r"results: holds other files \(a, b\)"):
+        export(results, rank(results, Ranking(9)), results)
+
+
 def test_later_rounds_exclude_earlier_cases(results: Path, tmp_path: Path) -> None:
     first = rank(results, Ranking(2, apart=40.0))
     export(results, first, tmp_path / "todo")

@@ -59,6 +59,34 @@ def test_damaged_results_are_listed_and_not_believed(
     assert not len(pd.read_csv(tmp_path / "out" / "failed.csv"))
 
 
+def test_a_scan_that_changed_after_its_result_is_listed(
+    run: Callable[..., Summary], write_scan: Write, tmp_path: Path
+) -> None:
+    run()
+    scan = tmp_path / "in" / "b.nii.gz"
+    changed = scan.stat().st_mtime - 60
+    os.utime(scan, (changed, changed))
+    for _ in range(2):  # also the second time
+        summary = run()
+        assert (summary.segmented, summary.finished_before) == (0, 1)
+        reason = summary.failed["reason"][0]
+        assert reason.startswith(f"{scan}: changed after it was segmented")
+        assert reason.endswith(f"remove {tmp_path / 'out' / 'scan-0002'}")
+    shutil.rmtree(tmp_path / "out" / "scan-0002")
+    assert run().segmented == 1
+    assert run().finished_before == 2
+
+
+def test_results_are_not_written_among_other_files(
+    run: Callable[..., Summary], tmp_path: Path
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "manifest.csv").touch()
+    with pytest.raises(FileExistsError, match=r"out: holds other files \(manifest\.csv\)"):
+        run()
+    assert not (tmp_path / "out" / "predict.json").exists()
+
+
 def test_damaged_records_of_the_run_are_refused(
     run: Callable[..., Summary], tmp_path: Path
 ) -> None:

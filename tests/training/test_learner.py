@@ -12,10 +12,12 @@ from pyro_stitchnet.model.anchoring import output_layer
 from pyro_stitchnet.model.bound import bound
 from pyro_stitchnet.model.classifier_loss import ClassifierLoss
 from pyro_stitchnet.model.label_terms import Guided
+from pyro_stitchnet.model.levels import TissueLevels
 from pyro_stitchnet.model.objective import Objective
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.posterior import ReadOutOptions, probabilities
 from pyro_stitchnet.presets import preset
+from pyro_stitchnet.training import learner
 from pyro_stitchnet.training.diagnostics import bound_metrics
 from pyro_stitchnet.training.learner import ElboLearner, ramp
 
@@ -184,6 +186,17 @@ def test_styles_are_anchored_if_the_configuration_has_it(anchored: bool, slices:
     before = output_layer(net.heads, K)[1].clone()
     ElboLearner(net, GUIDED.objective).begin(slices)
     assert torch.equal(before, output_layer(net.heads, K)[1]) != anchored
+
+
+@pytest.mark.parametrize(("most", "used"), [(2, 2), (3, 3), (5, 3), (6, 6), (9, 6)])
+def test_the_tissues_are_learnt_from_a_few_slices_spread_over_all(
+    most: int, used: int, slices: Slices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted: list[int] = []
+    monkeypatch.setattr(learner, "MOST_SLICES", most)
+    monkeypatch.setattr(TissueLevels, "fit", lambda _, x, allowed: fitted.append(len(x)))
+    ElboLearner(StitchNet(GUIDED.model), GUIDED.objective).begin(slices)
+    assert fitted == [used]
 
 
 def test_levels_are_learnt_for_the_weights_of_another_model_too(slices: Slices) -> None:

@@ -232,10 +232,11 @@ def test_clipping_bounds_each_tensor(slices: Slices) -> None:
 # --- Weights --------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("first", [0.1, float("nan")])
 def test_the_weights_with_the_best_validation_are_kept(
-    slices: Slices, monkeypatch: pytest.MonkeyPatch
+    slices: Slices, monkeypatch: pytest.MonkeyPatch, first: float
 ) -> None:
-    scores = iter([0.1, 0.7, 0.3])
+    scores = iter([first, 0.7, 0.3])
     validated = []
 
     def validate(learner: ElboLearner, _: Slices) -> tuple[float, dict[str, float]]:

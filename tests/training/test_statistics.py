@@ -78,9 +78,10 @@ def test_both_roles_of_the_shared_mappings_get_their_own() -> None:
 def test_within_batch_statistics_a_batch_is_normalised_by_its_own_in_evaluation_mode() -> None:
     norm = TwoRoleBatchNorm2d(1)
     x = 5 + 3 * torch.rand(2, 1, 64, 64)
+    norm.eval()
     with batch_statistics(nn.Sequential(norm)):
-        norm.eval()
         within = norm(x)
+    assert not norm.training
     assert abs(float(within.mean())) < 1e-3
     assert float(within.std()) == pytest.approx(1, abs=1e-2)
     torch.testing.assert_close(norm.eval()(x), x, rtol=1e-4, atol=1e-4)  # mean 0, variance 1

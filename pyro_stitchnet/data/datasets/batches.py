@@ -78,7 +78,6 @@ class TwoStreams(TorchDataset[Batch]):
             :func:`~pyro_stitchnet.data.datasets.augment.paste_lesions`.
         strong_views: number of strong views of each slice, see
             :func:`~pyro_stitchnet.data.datasets.augment.strong_augmentation`.
-        jitter: the largest change of brightness and contrast in strong views.
         rank: number of this training process. Batches hold ``per_batch`` slices for each process,
             which takes those at ``rank``, ``rank + processes``, ... of each stream's part.
         processes: number of training processes.
@@ -99,7 +98,6 @@ class TwoStreams(TorchDataset[Batch]):
         affine: bool = False,
         paste: float = 0.0,
         strong_views: int = 0,
-        jitter: float = 0.5,
         rank: int = 0,
         processes: int = 1,
     ) -> None:
@@ -130,7 +128,7 @@ class TwoStreams(TorchDataset[Batch]):
         if augment:
             self.weak = affine_augmentation() if affine else weak_augmentation(size)
         self.paste = paste
-        self.strong, self.strong_views = strong_augmentation(jitter), strong_views
+        self.strong, self.strong_views = strong_augmentation(), strong_views
 
     def __getitem__(self, number: int) -> Batch:
         """Make batch number ``number``, from 0."""

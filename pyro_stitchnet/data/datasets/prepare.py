@@ -30,7 +30,7 @@ from pyro_stitchnet.data.sources import SOURCES, detect
 from pyro_stitchnet.data.sources.folder import FOLDER
 from pyro_stitchnet.labels import LABEL_RULES
 from pyro_stitchnet.runtime.checksums import read_json, write_json
-from pyro_stitchnet.runtime.files import naming, remove_unfinished
+from pyro_stitchnet.runtime.files import naming, refuse_others, remove_unfinished
 from pyro_stitchnet.runtime.locks import only_run
 from pyro_stitchnet.runtime.workers import UnitLost, work
 
@@ -43,7 +43,7 @@ IMAGES_PER_SHARD = 64
 """How many scans of a single image share a shard."""
 
 FEW_IMAGES = 256
-"""So many images take no longer than processes take to start."""
+"""Up to this number, images take no longer than processes take to start."""
 
 MOST_WORKERS = 128
 """The most processes that start by default."""
@@ -151,7 +151,7 @@ def prepare(
         The dataset.
 
     Raises:
-        FileExistsError: ``out`` holds a finished dataset.
+        FileExistsError: ``out`` holds a finished dataset, or other files.
         FileNotFoundError: a folder or file is missing, or ``out`` was removed during the run.
         ValueError: a scan cannot be used (without ``skip_bad``), two slices have the same name,
             ``out`` holds the start of another dataset or lost files during the run, or ``workers``
@@ -324,6 +324,8 @@ def _write_plan(out: Path, plan: Mapping[str, object]) -> None:
                 f"{out}: holds the start of a dataset whose {', '.join(differ)} differ; repeat the "
                 "command that started it, or choose another --out"
             )
+    else:
+        refuse_others(out, own={"shards"})
     (out / "shards").mkdir(exist_ok=True)
     write_json(path, plan)
 

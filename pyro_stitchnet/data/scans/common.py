@@ -75,6 +75,10 @@ def file_beside(header: Path, name: str) -> Path:
     raise ValueError(f"{header}: names the file {name!r}, which is missing; copy it there")
 
 
+LARGEST = 2**20
+"""The largest grey value of CT, with a wide margin: scanners store at most 16 bits."""
+
+
 def looks_hounsfield(voxels: np.ndarray) -> bool:
     """Return whether grey values of unknown unit are Hounsfield units: some lie below -200.
 
@@ -89,12 +93,19 @@ def counted(number: int, noun: str) -> str:
 
 
 def check_finite(grey: np.ndarray, source: Path) -> None:
-    """Refuse grey values that are infinite or not a number.
+    """Refuse values that are infinite, not a number, or too large for CT.
 
     Raises:
         ValueError: there are some; the message names the file.
     """
     if not np.isfinite(grey).all():
         raise ValueError(
-            f"{source}: some grey values are infinite or not a number; set them to that of air"
+            f"{source}: some values are infinite or not a number; replace them, in a scan by the "
+            "grey value of air"
+        )
+    largest = max(-float(grey.min(initial=0)), float(grey.max(initial=0)))
+    if largest > LARGEST:
+        raise ValueError(
+            f"{source}: has values of up to {largest:.3g}, which no CT has; save it in Hounsfield "
+            "units"
         )

@@ -46,7 +46,7 @@ Groups = Mapping[str, Sequence[DicomSlice]]
 
 @dataclass(frozen=True)
 class Part:
-    """What tells whether files of one series in several folders are one scan.
+    """The part of a scan in one folder; decides whether parts in several folders are one scan.
 
     Attributes:
         owner: PatientID and StudyInstanceUID.
@@ -58,7 +58,7 @@ class Part:
 
     @classmethod
     def of(cls, headers: Headers) -> "Part":
-        """Return the part that a folder's files of one series are."""
+        """Return the part that consists of a folder's files of one series."""
         owners: set[tuple[str, str]] = set()
         places: dict[tuple[object, ...], str] = {}
         for file, header in headers.items():

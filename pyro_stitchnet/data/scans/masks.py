@@ -52,8 +52,8 @@ def read_mask(path: Path | Sequence[Path], *, like: Stack) -> np.ndarray:
         )
     if not turns:
         raise ValueError(
-            f"{mask.source}: the mask lies elsewhere than its scan {like.source}: their origins, "
-            f"spacings or orientations differ; {ON_GRID}"
+            f"{mask.source}: the mask {values.shape} is not on the grid of its scan {like.source} "
+            f"{like.shape}: their shapes, origins, spacings or orientations differ; {ON_GRID}"
         )
     if len(turns) > 1:
         raise ValueError(

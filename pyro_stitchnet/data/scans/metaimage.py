@@ -151,8 +151,8 @@ def _check(fields: dict[str, str], path: Path) -> None:
     offset = _number(fields, "ElementToIntensityFunctionOffset", 0)
     if (slope, offset) != (1, 0):
         raise ValueError(
-            f"{path}: asks for its values to be scaled (slope {slope}, offset {offset}); save it "
-            "with scaled values"
+            f"{path}: its header scales the stored values (slope {slope}, offset {offset}); save "
+            "it with scaled values"
         )
 
 

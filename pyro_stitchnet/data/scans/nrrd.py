@@ -138,7 +138,7 @@ def _fields(path: Path) -> tuple[dict[str, str], int]:
                 continue
             name = ALIASES.get(name.strip().lower(), name.strip().lower())
             if not (colon and name in FIELDS and value.strip().isprintable()):
-                raise ValueError(f"its header has a line that means nothing ({text[:40]!r})")
+                raise ValueError(f"its header has a line that is not a NRRD field ({text[:40]!r})")
             if name in fields:
                 raise ValueError(f"its header has two fields {name}")
             fields[name] = value.strip()

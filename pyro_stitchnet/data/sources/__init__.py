@@ -29,11 +29,14 @@ def detect(folder: str | Path) -> Source:
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: it is empty, or has no known layout; the message lists the known ones.
+        ValueError: it is empty, a prepared dataset, or has no known layout; the message lists the
+            known ones.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
+    if (folder / "dataset.json").exists() and (folder / "shards").is_dir():
+        raise ValueError(f"{folder}: is a prepared dataset; give it to `stitchnet train`")
     if not any(folder.iterdir()):  # raises where glob would silently find nothing
         raise ValueError(f"{folder}: is empty; give the folder that holds the scans")
     for source in SOURCES.values():

@@ -1,5 +1,6 @@
 """The report of a benchmark: tables and a figure from its rows."""
 
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -159,10 +160,13 @@ def _comparison(rows: pd.DataFrame, against: str | None) -> TextTable:
 def _unlabelled(rows: pd.DataFrame) -> TextTable:
     """Compare each line with unlabelled slices with its counterpart without them.
 
-    The counterpart is the line of the same method, variant, data, steps and start, trained on
-    labels alone; for a semi-supervised method over the U-Net it is the U-Net.
+    The counterpart is the line of the same method, variant, data, steps, start and options, trained
+    on labels alone; for a semi-supervised method over the U-Net it is the U-Net.
     """
-    keys = ["method", "variant", "data", "steps", "random_start"]
+    own = rows["method"].str.startswith("stitchnet-")
+    options = rows["tried"].map(lambda text: str(sorted(json.loads(text)))).where(own, "")
+    rows = rows.assign(options=options)
+    keys = ["method", "variant", "data", "steps", "random_start", "options"]
     supervised = rows[~rows["unlabelled"]].drop_duplicates(keys).set_index(keys)["line"]
     lines = dict(list(rows.groupby("line", sort=False)))
     compared, cells = {}, {}

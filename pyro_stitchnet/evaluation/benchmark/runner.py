@@ -74,9 +74,9 @@ def run(spec: Spec, out: Path, only: Sequence[str] = (), labels: Sequence[int] =
 
     Raises:
         BlockingIOError: another run is writing to ``out``.
-        ValueError: a name of ``only`` or a number of ``labels`` is not in the specification, or a
-            method does not have an option; or the table in ``out`` is damaged, or has rows of
-            another specification.
+        ValueError: a name of ``only`` or a number of ``labels`` is not in the specification, a
+            method does not have an option, a dataset is too small for a budget, or the table in
+            ``out`` is damaged or has rows of another specification.
     """
     if unknown := [name for name in only if name not in spec.entries]:
         raise ValueError(f"no entry {unknown[0]!r}; there are {', '.join(spec.entries)}")
@@ -91,6 +91,8 @@ def run(spec: Spec, out: Path, only: Sequence[str] = (), labels: Sequence[int] =
         if (not only or cell.name in only) and (not labels or cell.budget.key in labels)
     ]
     datasets = {path: Dataset(path) for path in {spec.data_of(cell.entry) for cell in cells}}
+    for cell in cells:  # before the first one is trained
+        _parts(datasets[spec.data_of(cell.entry)], cell)
     other_hospital = None if spec.other_hospital is None else Dataset(spec.other_hospital)
     with only_run(out):
         return _run(spec, Results(out), cells, datasets, other_hospital)
@@ -154,6 +156,26 @@ def _cells(spec: Spec) -> Iterator[Cell]:
                     yield Cell(name, entry, budget, fold, seed)
 
 
+def _parts(dataset: Dataset, cell: Cell) -> dict[str, Dataset]:
+    """Return the slices of each part of a cell's split.
+
+    Raises:
+        ValueError: the dataset has too few patients or labels for the budget.
+    """
+    budget = cell.budget
+    try:
+        return cut(
+            dataset,
+            fold=cell.fold,
+            folds=budget.folds,
+            seed=cell.seed,
+            label_budget=budget.labels,
+            validation=budget.validation,
+        )[1]
+    except ValueError as error:
+        raise ValueError(f"the budget of {budget.key} labels, seed {cell.seed}: {error}") from None
+
+
 def _overlap(one: Dataset, other: Dataset) -> bool:
     """Whether two datasets have a slice in common; slices of one grey value do not count."""
     one_grey = "0" * 64
@@ -164,15 +186,7 @@ def _train_and_test(
     spec: Spec, cell: Cell, dataset: Dataset, other_hospital: Slices | None
 ) -> tuple[list[dict[str, Any]], pd.DataFrame]:
     """Return the rows and the scores of one cell."""
-    _, parts = cut(
-        dataset,
-        fold=cell.fold,
-        folds=cell.budget.folds,
-        seed=cell.seed,
-        label_budget=cell.budget.labels,
-        validation=cell.budget.validation,
-    )
-    slices = {part: chosen.load() for part, chosen in parts.items()}
+    slices = {part: chosen.load() for part, chosen in _parts(dataset, cell).items()}
     begun = time.monotonic()
     learner, validation_dice, tried = _best_candidate(spec, cell, slices)
     seconds = (time.monotonic() - begun) / len(tried)
@@ -317,9 +331,9 @@ def _generative_columns(
 
     Where that Dice differs from the posterior's, the running statistics do not fit the weights.
     """
-    with seeded(options.seed, device):
-        columns = style_metrics(learner.net, test, replace(options, views=1))
     one_view = replace(options, views=1)  # views are averaged outside
+    with seeded(options.seed, device):
+        columns = style_metrics(learner.net, test, one_view)
     with batch_statistics(learner.net):
         p = _predict(lambda x: probabilities(learner.net, x, one_view), test, device, options)
     scores = _scores(_decide(p, "likeliest", options), test)

@@ -70,8 +70,8 @@ class MobileNetPyramid(nn.Module):
             raise ValueError(f"channels must be the widths of d1..d5, got {tuple(channels)}")
         if weights is not None and width != 1.0:
             raise ValueError(
-                f"ImageNet weights exist for MobileNetV2 of width 1.0 only, not {width}; leave the "
-                "weights out, or take a preset of full width (article, reference)"
+                f"{weights}: weights are for MobileNetV2 of width 1, not {width}; leave out "
+                "--weights, or use the preset guided, article or reference"
             )
         features = mobilenet_v2(width_mult=width, norm_layer=BatchNorm2d).features
         if weights is not None:

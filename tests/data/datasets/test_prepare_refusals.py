@@ -30,7 +30,7 @@ NO_LUNG[:, 20:40, 20:40] = 40
     [
         (NO_LUNG, "no slice of .* has a lung field.*--lungs none"),
         (np.full((2, 64, 64), -700.0), r"all its voxels are -700\.0; drop it"),
-        (np.where(NO_LUNG == 40, np.nan, NO_LUNG), "not a number; set them to that of air"),
+        (np.where(NO_LUNG == 40, np.nan, NO_LUNG), "not a number; .* by the grey value of air"),
         (np.zeros((0, 64, 64)), "three axes, all longer than 0"),
         (np.array(["text"]), "unreadable .*; save an array of numbers"),
     ],

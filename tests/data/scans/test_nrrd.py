@@ -176,7 +176,7 @@ def test_a_header_names_no_file_elsewhere(tmp_path: Path, name: str) -> None:
         ({"space_origin": "(1,2)"}, "vector of 3 numbers"),
         ({"space_origin": "(1e300,2,3)"}, "from the origin"),
         ({"space_dimension": "3"}, "both a space and a space dimension"),
-        ({"spacing": "1 1 1"}, "means nothing"),
+        ({"spacing": "1 1 1"}, "is not a NRRD field"),
         ({"kinds": "domain"}, "no 3 kinds"),
         ({"data_file": "LIST"}, "several files"),
         ({"data_file": "a%02d.raw 1 6 1"}, "several files"),

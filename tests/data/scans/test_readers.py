@@ -182,6 +182,14 @@ def test_values_that_are_no_numbers_are_refused(
     refused(tmp_path / "a.npy", "infinite or not a number")
 
 
+@pytest.mark.parametrize("factor", [1e30, -1e6])
+def test_values_that_no_ct_has_are_refused(
+    tmp_path: Path, factor: float, write_volume: Write
+) -> None:
+    values = HU.astype(np.float64) * factor
+    refused(write_volume(tmp_path / "a.nii", values, np.eye(4)), "no CT has", "Hounsfield units")
+
+
 @pytest.mark.parametrize("suffix", [*NIFTI, *ITK, ".npy", ".png", ".jpg", ".dcm", ""])
 def test_missing_and_foreign_files(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"

@@ -31,6 +31,13 @@ def test_arrays_and_images_without_an_index_are_refused_with_a_remedy(
     assert str(caught.value).startswith(f"{tmp_path / name}: ")
 
 
+def test_a_prepared_dataset_is_not_prepared_again(tmp_path: Path) -> None:
+    (tmp_path / "dataset.json").touch()
+    (tmp_path / "shards").mkdir()
+    with pytest.raises(ValueError, match="is a prepared dataset; give it to `stitchnet train`"):
+        detect(tmp_path)
+
+
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
         detect(tmp_path / "nowhere")

@@ -65,6 +65,22 @@ def test_the_gain_from_unlabelled_slices_is_over_the_runs_of_both(
     assert "| tiny | unet |" not in text  # tiny has no line trained on labels alone
 
 
+def test_the_gain_from_unlabelled_slices_is_over_the_same_options(
+    first_fold: Path, tmp_path: Path
+) -> None:
+    rows = Results(first_fold).rows
+    tiny = rows[(rows["name"] == "tiny") & (rows["variant"] == "")]
+    other = tiny.assign(name="other", tried=json.dumps({json.dumps({"width": 0.5}): 0.1}))
+    alone = tiny.assign(name="alone", unlabelled=False)
+    table = pd.concat([rows, other, alone])
+    table.to_csv(tmp_path / TABLE, index=False)
+    write_json(tmp_path / CHECKSUMS, {TABLE: [sha256(tmp_path / TABLE)]})
+    report(Results(tmp_path), "unet", tmp_path)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "| tiny | alone |" in text
+    assert "| other | alone |" not in text
+
+
 def test_curves_are_of_lines_with_several_budgets_and_likeliest_labels(first_fold: Path) -> None:
     rows = Results(first_fold).rows
     rows = rows.assign(line=line_names(rows))

@@ -342,3 +342,12 @@ def test_the_svae_is_pretrained_and_then_the_stitchnet_trained(small: Callable[.
 def test_a_network_without_svae_is_not_pretrained(small: Callable[..., Spec]) -> None:
     with pytest.raises(ValueError, match="unet has no SVAE"):
         small(entries={"unet": Entry("unet", pretrain_steps=2)})
+
+
+def test_a_budget_that_the_data_cannot_fill_is_found_before_the_first_model(
+    small: Callable[..., Spec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "_train_and_test", None)  # not reached
+    spec = small(budgets=[ONE_FOLD, Budget(4, folds=99, tested=1)])
+    with pytest.raises(ValueError, match=r"budget of 4 labels, seed 0: .*folds must be between"):
+        run(spec, tmp_path / "out")
