@@ -143,7 +143,10 @@ def check_options(name: str, entry: Entry) -> None:
             with torch.device("meta"):
                 METHODS[entry.method].build(None, **options)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"entries.{name}: {error}") from None
+            # Python's message of an unknown option begins with the name of a class.
+            _, _, unknown = str(error).partition("got an unexpected keyword argument ")
+            reason = f"{entry.method} has no option {unknown}" if unknown else error
+            raise ValueError(f"entries.{name}: {reason}") from None
 
 
 def _cells(spec: Spec) -> Iterator[Cell]:

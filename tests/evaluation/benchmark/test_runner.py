@@ -188,7 +188,7 @@ def test_no_method_sees_test_labels(small: Callable[..., Spec], name: str) -> No
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        (Entry("unet", options={"strength": 1}), "entries.last: .*strength"),
+        (Entry("unet", options={"strength": 1}), "entries.last: unet has no option .strength"),
         (Entry("stitchnet-tiny", options={"dice_weight": 1}), "entries.last: .*dice_weight"),
         (Entry("stitchnet-tiny", options={"labels": "marginally"}), "entries.last: .*marginally"),
         (
