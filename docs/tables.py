@@ -44,22 +44,19 @@ COVID = {
     "`guided`, infection masks": "guided + sets (posterior)",
 }
 LEAST_RUNS = 2  # of a line in the README
-# Of rows whose `guided` was taught by the posterior: benchmarks/results/study has their
-# specification.
 STUDY = {
-    "U-Net, Gaussian split": "unet (gaussian)",
-    "`reference`": "reference (posterior)",
-    "`article`": "article (posterior)",
-    "`article`, labels only": "article, labels only (posterior)",
-    "`tiny`": "tiny (posterior)",
+    "U-Net": "unet",
+    "U-Net, split by tissue levels": LEVELS,
+    "`guided`": "guided (posterior)",
     "`guided`, labels only": "guided, labels only (posterior)",
-    "`guided`, unlabelled slices in the bound only": "guided, bound only (posterior)",
-    "the same, and the bound teaches q": "guided, bound teaches q (posterior)",
-    "`guided` (the posterior teaches)": "guided (posterior)",
-    "the same, `posterior_weight` 1": "guided, taught hard (posterior)",
-    "the same, `style_pool` 1": "guided, fine styles (posterior)",
-    "the same, not anchored": "guided, not anchored (posterior)",
-    "the same, `downsampling` 1": "guided, whole size (posterior)",
+    "`guided`, the bound teaches q": "guided, bound teaches q (posterior)",
+    "`guided`, the posterior teaches q": "guided, taught (posterior)",
+    "`guided`, `style_pool` 1": "guided, fine styles (posterior)",
+    "`guided`, not anchored": "guided, not anchored (posterior)",
+    "`guided`, `downsampling` 1": "guided, whole size (posterior)",
+    "`article`, labels only": "article, labels only (posterior)",
+    "`article`": "article (posterior)",
+    "`reference`": "reference (posterior)",
 }
 
 # Lines with unlabelled slices, each with the same method from labels alone. The classifier of the
@@ -138,16 +135,15 @@ def study_table(section: Section) -> TextTable:
         rows.append(
             [
                 name,
-                *dice.loc[line, ["GGO", "consolidation"]],
+                *dice.loc[line, ["runs", "GGO", "consolidation"]],
                 _difference(section, line),
                 dice.loc[line, OTHER],
                 own.get("style gap mean", "–"),
-                own.get("label drop", "–"),
             ]
         )
     against = _name(STUDY, _against(section))
-    head = ["arm", "GGO", "consolidation", f"both, minus {against} (95 %)"]
-    return TextTable([*head, "other population", "style gap", "label drop"], rows)
+    head = ["arm", "runs", "GGO", "consolidation", f"both, minus {against} (95 %)"]
+    return TextTable([*head, "other population", "style gap"], rows)
 
 
 def covid() -> TextTable:
