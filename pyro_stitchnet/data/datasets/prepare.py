@@ -325,7 +325,7 @@ def _write_plan(out: Path, plan: Mapping[str, object]) -> None:
                 "command that started it, or choose another --out"
             )
     else:
-        refuse_others(out, own={"shards"})
+        refuse_others(out, own={"shards", ROWS, SKIPPED})
     (out / "shards").mkdir(exist_ok=True)
     write_json(path, plan)
 

@@ -102,6 +102,16 @@ def test_a_dataset_without_slices_is_refused(
         prepared(folder, out=tmp_path / "out", skip_bad=True)
 
 
+def test_a_dataset_is_not_written_among_other_files(
+    volume_folder: Callable[..., Path], prepared: Callable[..., Dataset], tmp_path: Path
+) -> None:
+    folder = volume_folder(tmp_path / "in", 1)
+    before = sorted(path.name for path in folder.iterdir())
+    with pytest.raises(FileExistsError, match="in: holds other files .*new folder as --out"):
+        prepared(folder, out=folder)
+    assert sorted(p.name for p in folder.iterdir() if p.name != ".lock") == before
+
+
 def test_two_scans_of_the_same_name_are_refused(
     image_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
