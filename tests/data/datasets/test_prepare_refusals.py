@@ -107,7 +107,7 @@ def test_a_dataset_is_not_written_among_other_files(
 ) -> None:
     folder = volume_folder(tmp_path / "in", 1)
     before = sorted(path.name for path in folder.iterdir())
-    with pytest.raises(FileExistsError, match="in: holds other files .*new folder as --out"):
+    with pytest.raises(FileExistsError, match=r"in: holds other files .*new folder as --out"):
         prepared(folder, out=folder)
     assert sorted(p.name for p in folder.iterdir() if p.name != ".lock") == before
 
