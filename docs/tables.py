@@ -1,4 +1,4 @@
-"""Write the result tables of README and docs from benchmarks/results.
+"""Write the result tables and the figure of README and docs from benchmarks/results.
 
     make results
 
@@ -12,15 +12,19 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from pyro_stitchnet.evaluation.benchmark.columns import by_patient
-from pyro_stitchnet.evaluation.benchmark.report import line_names
+from pyro_stitchnet.evaluation.benchmark.report import curves, line_names
 from pyro_stitchnet.evaluation.text_table import TextTable, decimal
+from pyro_stitchnet.figures import label_efficiency, save_figure
 from pyro_stitchnet.metrics.statistics import paired
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = [ROOT / "README.md", ROOT / "docs" / "benchmark.md", ROOT / "docs" / "study.md"]
+
+FIGURE = ROOT / "docs" / "images" / "label_efficiency.png"
 
 BLOCK = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -258,7 +262,17 @@ def filled(page: str) -> str:
     return BLOCK.sub(lambda block: f"{block[1]}\n{TABLES[block[2]]().markdown()}\n{block[3]}", page)
 
 
+def label_curves() -> Figure:
+    """Draw the lines of :func:`few`."""
+    rows = _rows("covid")
+    rows = rows[rows["folds"] == FEW_FOLDS].assign(line=line_names(rows))
+    names = {"unet": "U-Net", LEVELS: "U-Net, split by tissue levels"}
+    rows = rows[rows["line"].isin(names)]
+    return label_efficiency(curves(rows.assign(line=rows["line"].map(names))))
+
+
 def main() -> None:
+    save_figure(label_curves(), FIGURE)
     for page in PAGES:
         page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
 

@@ -17,7 +17,7 @@ from pyro_stitchnet.metrics.statistics import holm, interval, paired
 from pyro_stitchnet.runtime.files import write_atomically
 from pyro_stitchnet.runtime.locks import only_run
 
-__all__ = ["line_names", "report"]
+__all__ = ["curves", "line_names", "report"]
 
 RUN = ["folds", "fold", "seed"]
 SINCE = ["dice_by_patient", "steps", "random_start"]  # columns that older rows lack
@@ -70,7 +70,7 @@ def report(results: Results, against: str | None, out: Path) -> dict[str, TextTa
     if older.any():
         parts.append(left_out)
         print(f"note: {left_out}", end="", file=sys.stderr)
-    figure = label_efficiency(_curves(rows))
+    figure = label_efficiency(curves(rows))
     with only_run(out):
         write_atomically(out / "report.md", "\n".join(parts))
         save_figure(figure, out / "label_efficiency.png")
@@ -234,16 +234,18 @@ def _styles(rows: pd.DataFrame) -> dict[str, TextTable]:
     return tables
 
 
-def _curves(rows: pd.DataFrame) -> pd.DataFrame:
+def curves(rows: pd.DataFrame) -> pd.DataFrame:
     """Return lesion Dice against labelled slices: a row per line and budget, with its interval.
 
-    Other decisions than the likeliest label are left out if that is present, and lines with a
-    single budget if others have more.
+    Other decisions than the likeliest label are left out if that is present, lines with a single
+    budget if others have more, and runs with fewer budgets than others of their line.
     """
     likeliest = rows[~rows["variant"].str.endswith("dice")]
     rows = likeliest if len(likeliest) else rows
     budgets = rows.groupby("line")["labels"].transform("nunique")
     rows = rows[budgets >= min(2, budgets.max())]
+    own = rows.groupby(["line", *RUN])["labels"].transform("nunique")
+    rows = rows[own == own.groupby(rows["line"]).transform("max")]
     points = []
     for (line, labels), runs in rows.groupby(["line", "labels"], sort=False):
         dice = by_patient(runs)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from pyro_stitchnet.evaluation.benchmark.report import (
-    _curves,
+    curves,
     line_names,
     report,
 )
@@ -84,11 +84,15 @@ def test_the_gain_from_unlabelled_slices_is_over_the_same_options(
 def test_curves_are_of_lines_with_several_budgets_and_likeliest_labels(first_fold: Path) -> None:
     rows = Results(first_fold).rows
     rows = rows.assign(line=line_names(rows))
-    assert set(_curves(rows)["line"]) == set(LINES)  # there is a single budget
+    assert set(curves(rows)["line"]) == set(LINES)  # there is a single budget
     unet = rows[rows["line"] == "unet"]
     dice = unet.assign(variant="dice", line="unet (dice)")
-    points = _curves(pd.concat([rows, unet.assign(labels=8), dice, dice.assign(labels=8)]))
+    points = curves(pd.concat([rows, unet.assign(labels=8), dice, dice.assign(labels=8)]))
     assert list(points["line"]) == ["unet", "unet"]
+    # A run with one budget would move one point of the curve only.
+    better = unet.assign(seed=1, dice_by_patient=json.dumps({"other": 1.0}))
+    more = curves(pd.concat([rows, better, unet.assign(labels=8)]))
+    assert more["dice"].tolist() == points["dice"].tolist()
 
 
 def test_the_command_writes_the_report_and_prints_a_table(
