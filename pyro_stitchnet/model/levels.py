@@ -148,7 +148,7 @@ def _smoothed(x: Tensor) -> Tensor:
     """Smooth slices (N, H, W); what lies outside counts as 0."""
     deviation = SMOOTHING * x.shape[-1]
     radius = math.ceil(REACH * deviation)
-    distance = torch.arange(-radius, radius + 1.0, device=x.device)
+    distance = torch.arange(-radius, radius + 1, device=x.device).float()
     kernel = (-(distance.square()) / (2 * deviation**2)).exp()
     kernel = kernel / kernel.sum()
     x = functional.conv2d(x.unsqueeze(1), kernel[None, None, :, None], padding="same")

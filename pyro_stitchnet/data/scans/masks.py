@@ -52,7 +52,7 @@ def read_mask(path: Path | Sequence[Path], *, like: Stack) -> np.ndarray:
         )
     if not turns:
         raise ValueError(
-            f"{mask.source}: the mask {values.shape} is not on the grid of its scan {like.source} "
+            f"{mask.source}: the mask {values.shape} lies elsewhere than its scan {like.source} "
             f"{like.shape}: their shapes, origins, spacings or orientations differ; {ON_GRID}"
         )
     if len(turns) > 1:
