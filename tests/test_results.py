@@ -38,9 +38,8 @@ def rows_of(folder: Path) -> pd.DataFrame:
 
 
 def spec_of(folder: Path) -> Spec:
-    """The specification beside the rows, while they are older than that of benchmarks."""
-    own = folder / "specification.yaml"
-    return read_spec(own if own.exists() else folder.parent.parent / f"{folder.name}.yaml")
+    """The specification that made the rows."""
+    return read_spec(folder.parent.parent / f"{folder.name}.yaml")
 
 
 def test_the_tables_of_the_docs_are_those_of_the_results(tables: ModuleType) -> None:

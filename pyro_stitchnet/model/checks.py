@@ -1,6 +1,5 @@
 """What every function of slices refuses, before any network runs."""
 
-import torch
 from torch import Tensor
 
 from pyro_stitchnet.model.slice_vae import SliceVAE
@@ -21,7 +20,7 @@ def check_slices(net: StitchNet | SliceVAE, x: Tensor, *, nan: bool = False) -> 
     Raises:
         TypeError: ``x`` is not a tensor.
         ValueError: ``x`` is not (N, H, W), a size is not a multiple of 32 (times the model's
-            ``downsampling``), it is not float32, is on another device, or has values outside
+            ``downsampling``), it is not of the model's type or device, or has values outside
             [0, 1].
     """
     if not isinstance(x, Tensor):
@@ -31,11 +30,11 @@ def check_slices(net: StitchNet | SliceVAE, x: Tensor, *, nan: bool = False) -> 
             f"slices of shape {tuple(x.shape)} have 3 channels; give grey values (N, H, W)"
         )
     check_size(tuple(x.shape), net.config.downsampling)
-    device = next(net.parameters()).device
-    if x.device != device:
-        raise ValueError(f"slices are on {x.device}, the model on {device}; move them there")
-    if x.dtype != torch.float32:
-        raise ValueError(f"slices must be float32, got {x.dtype}: window, scale and convert them")
+    weight = next(net.parameters())
+    if x.device != weight.device:
+        raise ValueError(f"slices are on {x.device}, the model on {weight.device}; move them there")
+    if x.dtype != weight.dtype:
+        raise ValueError(f"slices must be {weight.dtype}, got {x.dtype}: scale and convert them")
     if x.is_meta:  # has no values
         return
     if not nan and x.isnan().any():

@@ -47,8 +47,8 @@ def seeded_bound(net: StitchNet, x: Tensor, allowed: Tensor | None, seed: int = 
     [
         (lambda x: x * 255, r"in \[0, 1\]"),
         (lambda x: x - 1, r"in \[0, 1\]"),
-        (Tensor.double, "must be float32"),
-        (lambda x: (x * 255).byte(), "must be float32"),
+        (Tensor.double, r"must be torch\.float32"),
+        (lambda x: (x * 255).byte(), r"must be torch\.float32"),
         (lambda x: x[:0], r"shape \(N, H, W\), N at least 1"),
         (lambda x: x[:, :63], "slice height 63"),
     ],
