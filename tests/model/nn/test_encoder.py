@@ -294,7 +294,7 @@ def test_weights_of_another_network_are_refused(
 
 
 def test_weights_fit_no_other_width(weights: Path) -> None:
-    with pytest.raises(ValueError, match=r"width 1\.0 only, not 0\.5; leave the weights out"):
+    with pytest.raises(ValueError, match=r"of width 1, not 0\.5; leave out --weights"):
         MobileNetPyramid(weights=weights, width=0.5)
 
 
