@@ -81,6 +81,11 @@ ARTICLE = {
     "U-Net": ("unet", "unet"),
     "`article`": ("article, labels only (posterior)", "unet"),
     "`article`, p(y given z)": ("article, labels only", "unet"),
+    "U-Net, 2,400 steps": ("unet, 2400 steps", "unet, 2400 steps"),
+    "`article`, 2,400 steps": (
+        "article, labels only, 2400 steps (posterior)",
+        "unet, 2400 steps",
+    ),
     "`article`, unlabelled slices": ("article (posterior)", "unet"),
     "the same, SVAE trained first": ("article, pretrained (posterior)", "unet"),
     "`reference`": ("reference (posterior)", "unet"),
