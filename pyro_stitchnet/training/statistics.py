@@ -68,10 +68,17 @@ def mode_gap(learner: Learner, batch: Batch, step: int) -> float:
 def batch_statistics(network: torch.nn.Module) -> Iterator[None]:
     """Normalise by the statistics of each batch within, also in evaluation mode.
 
-    The running statistics stay as they are, and the layers' modes are restored.
+    Layers that keep fixed statistics in training keep them here. The running statistics stay as
+    they are, and all modes are restored.
     """
-    layers = [one for one in network.modules() if isinstance(one, torch.nn.BatchNorm2d)]
-    before = [(layer.momentum, layer.training) for layer in layers]
+    modes = [(module, module.training) for module in network.modules()]
+    network.train()
+    layers = [
+        one for one, _ in modes if isinstance(one, torch.nn.BatchNorm2d) and one.training
+    ]
+    for module, training in modes:
+        module.training = training
+    momenta = [layer.momentum for layer in layers]
 
     def to_training(layer: torch.nn.Module, _: object) -> None:
         layer.train()
@@ -82,10 +89,11 @@ def batch_statistics(network: torch.nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        for layer, (momentum, training), hook in zip(layers, before, hooks, strict=True):
+        for layer, momentum, hook in zip(layers, momenta, hooks, strict=True):
             hook.remove()
             layer.momentum = momentum
-            layer.train(training)
+        for module, training in modes:
+            module.training = training
 
 
 def _as_if_apart(learner: Learner, function: Callable[[], T], *, training: bool) -> T:

@@ -9,6 +9,7 @@ from torch import nn
 from pyro_stitchnet.data.datasets.batches import Batch
 from pyro_stitchnet.evaluation.baselines.base import Supervised
 from pyro_stitchnet.model.nn.norm import TwoRoleBatchNorm2d
+from pyro_stitchnet.model.nn.unet import UNet
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.presets import preset
 from pyro_stitchnet.training.run import learner_of
@@ -86,3 +87,16 @@ def test_within_batch_statistics_a_batch_is_normalised_by_its_own_in_evaluation_
     assert float(within.std()) == pytest.approx(1, abs=1e-2)
     torch.testing.assert_close(norm.eval()(x), x, rtol=1e-4, atol=1e-4)  # mean 0, variance 1
     assert norm.momentum == 0.1
+
+
+def test_statistics_that_stay_fixed_in_training_stay_fixed_within_batch_statistics() -> None:
+    net = UNet()
+    net._statistics_fixed = True  # as after a start from ImageNet's weights
+    fixed = next(one for one in net.encoder.modules() if isinstance(one, nn.BatchNorm2d))
+    x = torch.rand(2, 1, 64, 64)
+    net.eval()
+    with torch.no_grad(), batch_statistics(net):
+        net(x)
+        assert not fixed.training
+    assert not net.training
+    assert not any(one.training for one in net.modules())

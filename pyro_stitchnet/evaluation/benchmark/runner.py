@@ -197,7 +197,9 @@ def _train_and_test(
     device = next(learner.parameters()).device
     generative: dict[str, float] = {}
     if isinstance(learner, ElboLearner):
-        generative = _generative_columns(learner, test, device, options)
+        one_view = replace(options, views=1)  # views are averaged outside
+        with seeded(options.seed, device):
+            generative = style_metrics(learner.net, test, one_view)
     columns = {
         **cell.key,
         "method": cell.entry.method,
@@ -220,6 +222,7 @@ def _train_and_test(
         begun = time.monotonic()
         p = _predict(predictor, test, device, options)
         per_slice = (time.monotonic() - begun) / len(test)
+        as_trained = _batch_statistics_columns(learner, predictor, test, options)
         other_p = None
         if other_hospital is not None:
             other_p = _predict(predictor, other_hospital, device, options)
@@ -232,6 +235,7 @@ def _train_and_test(
                 "variant": variant,
                 **dice_columns(by_slice),
                 **calibration(p, test.labels()),
+                **(as_trained if decision == "likeliest" else {}),
                 "seconds_a_slice": per_slice,
             }
             by_slice["set"] = "test"
@@ -327,22 +331,18 @@ def _predictors(
     return {"": default, "posterior": predictor("posterior")}
 
 
-def _generative_columns(
-    learner: ElboLearner, test: Slices, device: torch.device, options: ReadOutOptions
+def _batch_statistics_columns(
+    learner: Learner, predictor: Predictor, test: Slices, options: ReadOutOptions
 ) -> dict[str, float]:
-    """Return the metrics of the styles, and the lesion Dice with the statistics of test batches.
+    """Return the lesion Dice with the statistics of each test batch, as in training mode.
 
-    Where that Dice differs from the posterior's, the running statistics do not fit the weights.
+    Where evaluation mode is far below, the running statistics do not fit the weights.
     """
-    one_view = replace(options, views=1)  # views are averaged outside
-    with seeded(options.seed, device):
-        columns = style_metrics(learner.net, test, one_view)
-    with batch_statistics(learner.net):
-        p = _predict(lambda x: probabilities(learner.net, x, one_view), test, device, options)
-    scores = _scores(_decide(p, "likeliest", options), test)
-    dice = scores.groupby("lesion")["f1"].mean()
+    device = next(learner.parameters()).device
+    with batch_statistics(learner):
+        p = _predict(predictor, test, device, options)
+    dice = _scores(_decide(p, "likeliest", options), test).groupby("lesion")["f1"].mean()
     return {
-        **columns,
         "dice_ggo_batch_statistics": dice["GGO"],
         "dice_con_batch_statistics": dice["CON"],
     }
