@@ -91,7 +91,7 @@ def test_within_batch_statistics_a_batch_is_normalised_by_its_own_in_evaluation_
 
 def test_statistics_that_stay_fixed_in_training_stay_fixed_within_batch_statistics() -> None:
     net = UNet()
-    net._statistics_fixed = True  # as after a start from ImageNet's weights
+    net.pretrained = True  # as after a start from ImageNet's weights
     fixed = next(one for one in net.encoder.modules() if isinstance(one, nn.BatchNorm2d))
     x = torch.rand(2, 1, 64, 64)
     net.eval()

@@ -5,11 +5,13 @@ from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any
 
+from pyro_stitchnet.data.datasets.slices import SliceSet
 from pyro_stitchnet.evaluation.baselines import networks
 from pyro_stitchnet.evaluation.baselines.base import Supervised
 from pyro_stitchnet.evaluation.baselines.bcp import BidirectionalCopyPaste
 from pyro_stitchnet.evaluation.baselines.brightness import SplitByBrightness
 from pyro_stitchnet.evaluation.baselines.cps import CrossPseudoSupervision
+from pyro_stitchnet.evaluation.baselines.denoising import pretrain_unet
 from pyro_stitchnet.evaluation.baselines.mean_teacher import MeanTeacher
 from pyro_stitchnet.evaluation.baselines.pseudo_labels import PseudoLabels
 from pyro_stitchnet.evaluation.baselines.ua_mt import UncertaintyAwareMeanTeacher
@@ -17,8 +19,9 @@ from pyro_stitchnet.evaluation.baselines.unimatch import FixMatch, UniMatch
 from pyro_stitchnet.model.nn.unet import UNet
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.presets import preset
-from pyro_stitchnet.training.config import merge_label_term
-from pyro_stitchnet.training.learner import Learner
+from pyro_stitchnet.training.config import TrainConfig, merge_label_term
+from pyro_stitchnet.training.learner import ElboLearner, Learner
+from pyro_stitchnet.training.pretraining import pretrain
 from pyro_stitchnet.training.run import learner_of
 
 __all__ = ["METHODS", "Method"]
@@ -31,13 +34,26 @@ class Method:
     Attributes:
         build: makes a new learner from MobileNetV2's initial weights (None: random) and options.
         unlabelled: whether it learns from unlabelled slices.
+        pretrain: trains a learner on the unlabelled slices before the labels, if it can.
         optimiser: fields of the optimiser's configuration that differ from the benchmark's; never
             the learning rate, which only an entry may change.
     """
 
     build: Callable[..., Learner]
     unlabelled: bool = False
+    pretrain: Callable[[Any, Mapping[str, SliceSet], TrainConfig], None] | None = None
     optimiser: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _denoise(learner: Supervised, slices: Mapping[str, SliceSet], config: TrainConfig) -> None:
+    assert isinstance(learner.network, UNet)
+    pretrain_unet(learner.network, slices, config)
+
+
+def _pretrain_svae(
+    learner: ElboLearner, slices: Mapping[str, SliceSet], config: TrainConfig
+) -> None:
+    pretrain(learner.net, slices, config)
 
 
 def _unet(learner: Callable[..., Learner], weights: str | None, **options: Any) -> Learner:
@@ -76,12 +92,13 @@ def _stitchnet_method(name: str) -> Method:
     return Method(
         partial(_stitchnet, preset_name=name),
         unlabelled=True,
+        pretrain=_pretrain_svae,
         optimiser={"clip_value": preset(name).optimiser.clip_value},
     )
 
 
 METHODS: Mapping[str, Method] = {
-    "unet": Method(partial(_unet, SplitByBrightness)),
+    "unet": Method(partial(_unet, SplitByBrightness), pretrain=_denoise),
     "segnet": Method(partial(_supervised, networks.SegNet)),
     "nnunet": Method(partial(_supervised, networks.plain_unet)),
     "pseudo-labels": Method(partial(_unet, PseudoLabels), unlabelled=True),

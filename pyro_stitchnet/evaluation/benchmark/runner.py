@@ -36,7 +36,6 @@ from pyro_stitchnet.runtime.provenance import provenance
 from pyro_stitchnet.training.config import TrainConfig
 from pyro_stitchnet.training.fit import fit
 from pyro_stitchnet.training.learner import ElboLearner, Learner
-from pyro_stitchnet.training.pretraining import pretrain
 from pyro_stitchnet.training.statistics import batch_statistics
 
 __all__ = ["Cell", "check_options", "run", "train_candidate"]
@@ -303,8 +302,8 @@ def train_candidate(
     )
     validation = slices["validation"] if cell.budget.validation else None
     if cell.entry.pretrain_steps:
-        assert isinstance(learner, ElboLearner)
-        pretrain(learner.net, slices, replace(config, steps=cell.entry.pretrain_steps))
+        assert method.pretrain is not None
+        method.pretrain(learner, slices, replace(config, steps=cell.entry.pretrain_steps))
     state = fit(learner, slices, config, validation=validation)
     dice = [row["validation/dice"] for row in state.rows if "validation/dice" in row]
     return learner, max(dice, default=math.nan)

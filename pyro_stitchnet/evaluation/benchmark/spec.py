@@ -37,8 +37,8 @@ class Entry:
         random_start: whether MobileNetV2 starts with random weights, in place of the
             specification's.
         steps: in place of the benchmark's.
-        pretrain_steps: steps in which the SVAE of a StitchNet learns the unlabelled slices, before
-            the steps of every method.
+        pretrain_steps: steps on the unlabelled slices before the steps of every method: the SVAE of
+            a StitchNet learns to generate them, a U-Net to denoise them.
         data: a prepared dataset in place of the benchmark's, such as one with label sets too. An
             entry whose dataset has slices of the other hospital is not tested on that.
         seeds: in place of the benchmark's.
@@ -169,9 +169,10 @@ class Spec:
                     f"entries.{name}: {entry.method} does not use unlabelled slices; leave out "
                     "`unlabelled`"
                 )
-            if entry.pretrain_steps and not entry.method.startswith("stitchnet-"):
+            if entry.pretrain_steps and METHODS[entry.method].pretrain is None:
                 raise ValueError(
-                    f"entries.{name}: {entry.method} has no SVAE; leave out `pretrain_steps`"
+                    f"entries.{name}: {entry.method} has no training on unlabelled slices alone; "
+                    "leave out `pretrain_steps`"
                 )
             if entry.seeds is not None and not 0 < len(set(entry.seeds)) == len(entry.seeds):
                 raise ValueError(

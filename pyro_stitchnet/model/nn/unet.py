@@ -16,6 +16,9 @@ class UNet(nn.Module):
 
     An encoder with initial weights keeps the running statistics of its batch norm in training:
     those of a batch of a few slices from two sources would fit neither source.
+
+    Attributes:
+        pretrained: whether the encoder started from initial weights.
     """
 
     def __init__(self, weights: str | None = None) -> None:
@@ -38,12 +41,12 @@ class UNet(nn.Module):
             whole.encoder.features.load_state_dict(state)
         self.encoder, self.decoder = whole.encoder, whole.decoder
         self.head = whole.segmentation_head
-        self._statistics_fixed = weights is not None
+        self.pretrained = weights is not None
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode; batch norm with fixed statistics stays in evaluation mode."""
         super().train(mode)
-        if self._statistics_fixed:
+        if self.pretrained:
             for module in self.encoder.modules():
                 if isinstance(module, nn.BatchNorm2d):
                     module.eval()

@@ -339,9 +339,25 @@ def test_the_svae_is_pretrained_and_then_the_stitchnet_trained(small: Callable[.
     assert moved["heads"] <= 2.1e-3 < moved["svae"]
 
 
-def test_a_network_without_svae_is_not_pretrained(small: Callable[..., Spec]) -> None:
-    with pytest.raises(ValueError, match="unet has no SVAE"):
-        small(entries={"unet": Entry("unet", pretrain_steps=2)})
+def test_a_unet_denoises_slices_before_it_learns_labels(small: Callable[..., Spec]) -> None:
+    entry = Entry("unet", pretrain_steps=2)
+    spec = small(entries={"unet": entry}, steps=1, optimiser=OptimiserConfig(1e-3))
+    decoders = []
+    for pretrain_steps in (0, 2):
+        cell = Cell(
+            "unet", replace(entry, pretrain_steps=pretrain_steps), spec.budgets[0], fold=0, seed=0
+        )
+        learner, _ = train_candidate(spec, cell, training_slices(spec), {})
+        decoders.append(list(learner.network.decoder.parameters()))
+    moved = max(float((a - b).abs().max()) for a, b in zip(*decoders, strict=True))
+    assert moved > 2.1e-3  # one step of Adam on either side explains no more
+
+
+def test_a_method_that_cannot_learn_slices_alone_is_not_pretrained(
+    small: Callable[..., Spec],
+) -> None:
+    with pytest.raises(ValueError, match="bcp has no training on unlabelled slices alone"):
+        small(entries={"bcp": Entry("bcp", pretrain_steps=2)})
 
 
 def test_a_budget_that_the_data_cannot_fill_is_found_before_the_first_model(
