@@ -13,7 +13,7 @@ import torch
 from pyro_stitchnet.data.datasets.batches import Batch
 from pyro_stitchnet.training.learner import Learner
 
-__all__ = ["batch_statistics", "mode_gap", "recompute_statistics"]
+__all__ = ["batch_statistics", "mode_gap", "recompute_statistics", "statistics_of"]
 
 T = TypeVar("T")
 
@@ -52,16 +52,21 @@ def mode_gap(learner: Learner, batch: Batch, step: int) -> float:
 
     Both modes see the same draws. Far above 0, the running statistics do not fit the weights.
     """
-    buffers = [buffer.clone() for buffer in learner.buffers()]
 
     def loss() -> float:
         return float(learner.loss(batch, step).loss.detach())
 
-    trained = _as_if_apart(learner, loss, training=True)
-    with torch.no_grad():
-        for buffer, before in zip(learner.buffers(), buffers, strict=True):
-            buffer.copy_(before)
+    with _buffers_kept(learner):
+        trained = _as_if_apart(learner, loss, training=True)
     return _as_if_apart(learner, loss, training=False) - trained
+
+
+@contextmanager
+def statistics_of(learner: Learner, batches: Sequence[Batch], step: int) -> Iterator[None]:
+    """Recompute the running statistics from other batches within; see :func:`recompute_statistics`."""
+    with _buffers_kept(learner):
+        recompute_statistics(learner, batches, step)
+        yield
 
 
 @contextmanager
@@ -73,9 +78,7 @@ def batch_statistics(network: torch.nn.Module) -> Iterator[None]:
     """
     modes = [(module, module.training) for module in network.modules()]
     network.train()
-    layers = [
-        one for one, _ in modes if isinstance(one, torch.nn.BatchNorm2d) and one.training
-    ]
+    layers = [one for one, _ in modes if isinstance(one, torch.nn.BatchNorm2d) and one.training]
     for module, training in modes:
         module.training = training
     momenta = [layer.momentum for layer in layers]
@@ -94,6 +97,18 @@ def batch_statistics(network: torch.nn.Module) -> Iterator[None]:
             layer.momentum = momentum
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def _buffers_kept(network: torch.nn.Module) -> Iterator[None]:
+    """Restore all buffers at the end."""
+    before = [buffer.clone() for buffer in network.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in zip(network.buffers(), before, strict=True):
+                buffer.copy_(value)
 
 
 def _as_if_apart(learner: Learner, function: Callable[[], T], *, training: bool) -> T:

@@ -13,7 +13,12 @@ from pyro_stitchnet.model.nn.unet import UNet
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.presets import preset
 from pyro_stitchnet.training.run import learner_of
-from pyro_stitchnet.training.statistics import batch_statistics, mode_gap, recompute_statistics
+from pyro_stitchnet.training.statistics import (
+    batch_statistics,
+    mode_gap,
+    recompute_statistics,
+    statistics_of,
+)
 
 
 def batches(n: int) -> list[Batch]:
@@ -64,6 +69,16 @@ def test_wrong_statistics_show_as_a_gap_that_new_ones_close() -> None:
     assert abs(mode_gap(learner, given[0], 1)) > 0.5
     recompute_statistics(learner, given, 1)
     assert abs(mode_gap(learner, given[0], 1)) < 0.1
+
+
+def test_statistics_of_other_batches_are_forgotten_afterwards() -> None:
+    norm, given = nn.BatchNorm2d(1), batches(2)
+    learner = Supervised(nn.Sequential(norm, nn.Conv2d(1, 4, 1)))
+    x = torch.stack([batch.x for batch in given])
+    with statistics_of(learner, given, 1):
+        torch.testing.assert_close(buffer(norm, "running_mean"), x.mean().reshape(1))
+    assert float(buffer(norm, "running_mean")) == 0
+    assert int(buffer(norm, "num_batches_tracked")) == 0
 
 
 def test_both_roles_of_the_shared_mappings_get_their_own() -> None:

@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from pyro_stitchnet.data.datasets.batches import TwoStreams
 from pyro_stitchnet.data.datasets.dataset import Dataset
 from pyro_stitchnet.data.datasets.partition import cut
 from pyro_stitchnet.data.datasets.slices import Slices
@@ -36,7 +37,7 @@ from pyro_stitchnet.runtime.provenance import provenance
 from pyro_stitchnet.training.config import TrainConfig
 from pyro_stitchnet.training.fit import fit
 from pyro_stitchnet.training.learner import ElboLearner, Learner
-from pyro_stitchnet.training.statistics import batch_statistics
+from pyro_stitchnet.training.statistics import batch_statistics, statistics_of
 
 __all__ = ["Cell", "check_options", "run", "train_candidate"]
 
@@ -221,7 +222,10 @@ def _train_and_test(
         begun = time.monotonic()
         p = _predict(predictor, test, device, options)
         per_slice = (time.monotonic() - begun) / len(test)
-        as_trained = _batch_statistics_columns(learner, predictor, test, options)
+        statistics = {}
+        if isinstance(learner, ElboLearner):
+            step = spec.steps_of(cell.entry)
+            statistics = _statistics_columns(learner, predictor, test, step, options)
         other_p = None
         if other_hospital is not None:
             other_p = _predict(predictor, other_hospital, device, options)
@@ -234,7 +238,7 @@ def _train_and_test(
                 "variant": variant,
                 **dice_columns(by_slice),
                 **calibration(p, test.labels()),
-                **(as_trained if decision == "likeliest" else {}),
+                **(statistics if decision == "likeliest" else {}),
                 "seconds_a_slice": per_slice,
             }
             by_slice["set"] = "test"
@@ -330,21 +334,33 @@ def _predictors(
     return {"": default, "posterior": predictor("posterior")}
 
 
-def _batch_statistics_columns(
-    learner: Learner, predictor: Predictor, test: Slices, options: ReadOutOptions
+def _statistics_columns(
+    learner: ElboLearner, predictor: Predictor, test: Slices, step: int, options: ReadOutOptions
 ) -> dict[str, float]:
-    """Return the lesion Dice with the statistics of each test batch, as in training mode.
+    """Return the lesion Dice where batch norm has statistics of the test slices.
 
-    Where evaluation mode is far below, the running statistics do not fit the weights.
+    ``batch``: those of each batch, as in training mode. ``own``: running statistics recomputed from
+    the test slices, in evaluation mode. Where these two agree, evaluation mode as such loses
+    nothing.
     """
+    per_batch = min(options.batch_size, len(test))
+    streams = TwoStreams(test, None, (per_batch, 0), seed=options.seed, augment=False)
+    batches = [streams[i] for i in range(2 * math.ceil(len(test) / per_batch))]
     device = next(learner.parameters()).device
-    with batch_statistics(learner):
-        p = _predict(predictor, test, device, options)
-    dice = _scores(_decide(p, "likeliest", options), test).groupby("lesion")["f1"].mean()
-    return {
-        "dice_ggo_batch_statistics": dice["GGO"],
-        "dice_con_batch_statistics": dice["CON"],
+    modes = {
+        "batch": batch_statistics(learner),
+        "own": statistics_of(learner, [batch.to(device) for batch in batches], step),
     }
+    columns = {}
+    for name, mode in modes.items():
+        with mode:
+            p = _predict(predictor, test, device, options)
+        dice = _scores(_decide(p, "likeliest", options), test).groupby("lesion")["f1"].mean()
+        columns |= {
+            f"dice_ggo_{name}_statistics": dice["GGO"],
+            f"dice_con_{name}_statistics": dice["CON"],
+        }
+    return columns
 
 
 def _predict(

@@ -44,6 +44,11 @@ def test_every_variant_is_a_row_with_metrics_and_provenance(first_fold: Path) ->
     assert {"command", "commit", "machine", "date", "seed", "seconds_training"} <= set(results.rows)
     metrics = results.rows[["ece_ggo", "brier_con", "other_hospital_infection"]]
     assert metrics.notna().all(axis=None)
+    kinds = ("ggo_batch", "con_batch", "ggo_own", "con_own")
+    columns = [f"dice_{kind}_statistics" for kind in kinds]
+    of_statistics = results.rows.set_index("method")[columns].notna()
+    assert of_statistics.loc["stitchnet-tiny"].all(axis=None)
+    assert not of_statistics.loc["unet"].any(axis=None)
     scores = scores_of(first_fold)
     assert set(scores["set"]) == {"test", "other_hospital"}
     assert set(scores.loc[scores["set"] == "other_hospital", "lesion"]) == {"Infection"}
