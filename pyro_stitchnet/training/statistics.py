@@ -63,7 +63,10 @@ def mode_gap(learner: Learner, batch: Batch, step: int) -> float:
 
 @contextmanager
 def statistics_of(learner: Learner, batches: Sequence[Batch], step: int) -> Iterator[None]:
-    """Recompute the running statistics from other batches within; see :func:`recompute_statistics`."""
+    """Have running statistics recomputed from other batches within, and the old ones afterwards.
+
+    See :func:`recompute_statistics`.
+    """
     with _buffers_kept(learner):
         recompute_statistics(learner, batches, step)
         yield
