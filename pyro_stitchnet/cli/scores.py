@@ -8,7 +8,7 @@ import tyro
 
 from pyro_stitchnet.cli._results import print_scores, refuse_results, writing
 from pyro_stitchnet.posterior.options import ReadOutOptions
-from pyro_stitchnet.runtime.ranges import LabelBudget
+from pyro_stitchnet.runtime.ranges import LabelBudget, Seed
 
 __all__ = ["benchmark", "evaluate"]
 
@@ -99,6 +99,7 @@ def benchmark(
     out: Path,
     only: tuple[str, ...] = (),
     labels: tuple[LabelBudget, ...] = (),
+    seeds: tuple[Seed, ...] = (),
     against: str = "unet",
     report_only: bool = False,
 ) -> None:
@@ -113,6 +114,7 @@ def benchmark(
         only: entries of the file to train; all by default.
         labels: label budgets to train with, by their number of labelled slices, -1 for all of them;
             every budget by default.
+        seeds: of the models to train; all by default.
         against: the line of the tables that the others are compared with: an entry, or an entry and
             its variant, such as "unet (gaussian)".
         report_only: only write the report of the results so far.
@@ -131,7 +133,7 @@ def benchmark(
         if not any(against == name or against.startswith(f"{name} (") for name in names):
             entries = ", ".join(chosen.entries)
             raise ValueError(f"--against: no entry {against!r}; there are {entries}")
-        results = run(chosen, out, only, labels)
+        results = run(chosen, out, only, labels, seeds)
         if against not in set(line_names(results.rows)):
             print(f"note: no results of {against!r} to compare with yet", file=sys.stderr)
             compared = None

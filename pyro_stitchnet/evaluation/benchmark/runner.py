@@ -12,32 +12,20 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor
 
-from pyro_stitchnet.data.datasets.batches import TwoStreams
 from pyro_stitchnet.data.datasets.dataset import Dataset
 from pyro_stitchnet.data.datasets.partition import cut
 from pyro_stitchnet.data.datasets.slices import Slices
-from pyro_stitchnet.evaluation.baselines.base import Predictor, Supervised
-from pyro_stitchnet.evaluation.benchmark.columns import dice_columns
 from pyro_stitchnet.evaluation.benchmark.methods import METHODS
 from pyro_stitchnet.evaluation.benchmark.results import CELL, Results
 from pyro_stitchnet.evaluation.benchmark.spec import Budget, Entry, Spec
-from pyro_stitchnet.evaluation.style_metrics import style_metrics
-from pyro_stitchnet.metrics.calibration import calibration
-from pyro_stitchnet.metrics.distances import hausdorff95
-from pyro_stitchnet.metrics.scores import INFECTION, slice_scores
-from pyro_stitchnet.posterior import ReadOut, ReadOutOptions, probabilities, seeded
-from pyro_stitchnet.posterior.decision import decide, without_specks
-from pyro_stitchnet.posterior.options import Decision
-from pyro_stitchnet.posterior.views import average_views
+from pyro_stitchnet.evaluation.benchmark.testing import generative_columns, predict_and_score
 from pyro_stitchnet.presets import OptimiserConfig
 from pyro_stitchnet.runtime.locks import only_run
 from pyro_stitchnet.runtime.provenance import provenance
 from pyro_stitchnet.training.config import TrainConfig
 from pyro_stitchnet.training.fit import fit
-from pyro_stitchnet.training.learner import ElboLearner, Learner
-from pyro_stitchnet.training.statistics import batch_statistics, statistics_of
+from pyro_stitchnet.training.learner import Learner
 
 __all__ = ["Cell", "check_options", "run", "train_candidate"]
 
@@ -59,7 +47,13 @@ class Cell:
         return dict(zip(CELL, values, strict=True))
 
 
-def run(spec: Spec, out: Path, only: Sequence[str] = (), labels: Sequence[int] = ()) -> Results:
+def run(
+    spec: Spec,
+    out: Path,
+    only: Sequence[str] = (),
+    labels: Sequence[int] = (),
+    seeds: Sequence[int] = (),
+) -> Results:
     """Train and test every model that the table does not contain yet.
 
     Args:
@@ -68,13 +62,14 @@ def run(spec: Spec, out: Path, only: Sequence[str] = (), labels: Sequence[int] =
         only: names of the entries to train; all by default.
         labels: numbers of labelled slices to train with, -1 for the budget of all; all budgets by
             default.
+        seeds: of the models to train; all by default.
 
     Returns:
         All results, old and new.
 
     Raises:
         BlockingIOError: another run is writing to ``out``.
-        ValueError: a name of ``only`` or a number of ``labels`` is not in the specification, a
+        ValueError: a value of ``only``, ``labels`` or ``seeds`` is not in the specification, a
             method does not have an option, a dataset is too small for a budget, or the table in
             ``out`` is damaged or has rows of another specification.
     """
@@ -88,8 +83,12 @@ def run(spec: Spec, out: Path, only: Sequence[str] = (), labels: Sequence[int] =
     cells = [
         cell
         for cell in _cells(spec)
-        if (not only or cell.name in only) and (not labels or cell.budget.key in labels)
+        if (not only or cell.name in only)
+        and (not labels or cell.budget.key in labels)
+        and (not seeds or cell.seed in seeds)
     ]
+    if missing := [seed for seed in seeds if seed not in {cell.seed for cell in cells}]:
+        raise ValueError(f"no entry to train has the seed {missing[0]}")
     datasets = {path: Dataset(path) for path in {spec.data_of(cell.entry) for cell in cells}}
     for cell in cells:  # before the first one is trained
         _parts(datasets[spec.data_of(cell.entry)], cell)
@@ -193,13 +192,7 @@ def _train_and_test(
     begun = time.monotonic()
     learner, validation_dice, tried = _best_candidate(spec, cell, slices)
     seconds = (time.monotonic() - begun) / len(tried)
-    options, test = spec.read_out, slices["test"]
-    device = next(learner.parameters()).device
-    generative: dict[str, float] = {}
-    if isinstance(learner, ElboLearner):
-        one_view = replace(options, views=1)  # views are averaged outside
-        with seeded(options.seed, device):
-            generative = style_metrics(learner.net, test, one_view)
+    test, device = slices["test"], next(learner.parameters()).device
     columns = {
         **cell.key,
         "method": cell.entry.method,
@@ -214,43 +207,12 @@ def _train_and_test(
         "tried": json.dumps(tried),
         "seconds_training": seconds,
         "peak_gb": _peak_memory(device),
-        **generative,
+        **generative_columns(learner, test, spec.read_out),
         **provenance(),
     }
-    rows, scores = [], []
-    for name, predictor in _predictors(learner, slices["labelled"], options).items():
-        begun = time.monotonic()
-        p = _predict(predictor, test, device, options)
-        per_slice = (time.monotonic() - begun) / len(test)
-        statistics = {}
-        if isinstance(learner, ElboLearner):
-            step = spec.steps_of(cell.entry)
-            statistics = _statistics_columns(learner, predictor, test, step, options)
-        other_p = None
-        if other_hospital is not None:
-            other_p = _predict(predictor, other_hospital, device, options)
-        for decision in spec.decisions:
-            suffix = "" if decision == "likeliest" else decision
-            variant = ", ".join(filter(None, (name, suffix)))
-            by_slice = _scores(_decide(p, decision, options), test)
-            row = {
-                **columns,
-                "variant": variant,
-                **dice_columns(by_slice),
-                **calibration(p, test.labels()),
-                **(statistics if decision == "likeliest" else {}),
-                "seconds_a_slice": per_slice,
-            }
-            by_slice["set"] = "test"
-            if other_hospital is not None and other_p is not None:
-                infection = _infection_scores(_decide(other_p, decision, options), other_hospital)
-                infected = infection["truth_pixels"] > 0
-                row["other_hospital_infection"] = infection["f1"][infected].mean()
-                infection["set"] = "other_hospital"
-                by_slice = pd.concat([by_slice, infection], ignore_index=True)
-            rows.append(row)
-            scores.append(by_slice.assign(**cell.key, variant=variant))
-    return rows, pd.concat(scores, ignore_index=True)
+    tested = predict_and_score(learner, slices, other_hospital, spec, columns["steps"])
+    rows = [{**columns, **row} for row, _ in tested]
+    return rows, pd.concat([scores.assign(**cell.key) for _, scores in tested], ignore_index=True)
 
 
 def _best_candidate(
@@ -311,82 +273,6 @@ def train_candidate(
     state = fit(learner, slices, config, validation=validation)
     dice = [row["validation/dice"] for row in state.rows if "validation/dice" in row]
     return learner, max(dice, default=math.nan)
-
-
-def _predictors(
-    learner: Learner, labelled: Slices, options: ReadOutOptions
-) -> Mapping[str, Predictor]:
-    """Return the predictors of a trained learner by name.
-
-    "" of a StitchNet is q(y | x), or p(y | z) without a classifier.
-    """
-    if isinstance(learner, Supervised):
-        return learner.predictors(labelled)
-    assert isinstance(learner, ElboLearner)
-    net = learner.net
-
-    def predictor(read_out: ReadOut) -> Predictor:
-        # Views are averaged outside, as for the other methods.
-        chosen = replace(options, read_out=read_out, views=1)
-        return lambda x: probabilities(net, x, chosen)
-
-    default = predictor("guide" if net.classifier else "prior")
-    return {"": default, "posterior": predictor("posterior")}
-
-
-def _statistics_columns(
-    learner: ElboLearner, predictor: Predictor, test: Slices, step: int, options: ReadOutOptions
-) -> dict[str, float]:
-    """Return the lesion Dice where batch norm has statistics of the test slices.
-
-    ``batch``: those of each batch, as in training mode. ``own``: running statistics recomputed from
-    the test slices, in evaluation mode. Where these two agree, evaluation mode as such loses
-    nothing.
-    """
-    per_batch = min(options.batch_size, len(test))
-    streams = TwoStreams(test, None, (per_batch, 0), seed=options.seed, augment=False)
-    batches = [streams[i] for i in range(2 * math.ceil(len(test) / per_batch))]
-    device = next(learner.parameters()).device
-    modes = {
-        "batch": batch_statistics(learner),
-        "own": statistics_of(learner, [batch.to(device) for batch in batches], step),
-    }
-    columns = {}
-    for name, mode in modes.items():
-        with mode:
-            p = _predict(predictor, test, device, options)
-        dice = _scores(_decide(p, "likeliest", options), test).groupby("lesion")["f1"].mean()
-        columns |= {
-            f"dice_ggo_{name}_statistics": dice["GGO"],
-            f"dice_con_{name}_statistics": dice["CON"],
-        }
-    return columns
-
-
-def _predict(
-    predictor: Predictor, slices: Slices, device: torch.device, options: ReadOutOptions
-) -> Tensor:
-    with seeded(options.seed, device):
-        return average_views(predictor, slices.images.to(device), options.views).cpu()
-
-
-def _decide(p: Tensor, decision: Decision, options: ReadOutOptions) -> Tensor:
-    return decide(without_specks(p, decision, options.least_patch), decision)
-
-
-def _scores(labels: Tensor, slices: Slices) -> pd.DataFrame:
-    """Return the scores of every slice and group, with the Hausdorff distance of each lesion."""
-    truth = slices.labels()
-    scores = slice_scores(truth, labels, slices.names, slices.patients)
-    for lesion, distances in hausdorff95(truth, labels).items():
-        scores.loc[scores["lesion"] == lesion, "hd95"] = distances
-    return scores
-
-
-def _infection_scores(labels: Tensor, slices: Slices) -> pd.DataFrame:
-    """Return the scores of GGO and consolidation together."""
-    truth = slices.infection()
-    return slice_scores(truth, labels, slices.names, slices.patients, groups=[INFECTION])
 
 
 def _peak_memory(device: torch.device) -> float:

@@ -20,6 +20,7 @@ from pyro_stitchnet.evaluation.benchmark.methods import METHODS
 from pyro_stitchnet.evaluation.benchmark.results import SCORES, Results
 from pyro_stitchnet.evaluation.benchmark.runner import Cell, check_options, run, train_candidate
 from pyro_stitchnet.evaluation.benchmark.spec import Budget, Entry, Spec, read_spec
+from pyro_stitchnet.model.nn.unet import UNet
 from pyro_stitchnet.posterior import ReadOutOptions
 from pyro_stitchnet.presets import OptimiserConfig, preset
 from pyro_stitchnet.training.config import TrainConfig
@@ -141,6 +142,13 @@ def test_only_chosen_budgets_are_run(small: Callable[..., Spec], tmp_path: Path)
         run(spec, tmp_path, labels=[6])
     whole = small(budgets=[replace(ONE_FOLD, labels=None), ONE_FOLD], steps=1)
     assert set(run(whole, tmp_path / "all", ["unet"], [-1]).rows["labels"]) == {-1}
+
+
+def test_only_chosen_seeds_are_run(small: Callable[..., Spec], tmp_path: Path) -> None:
+    spec = small(budgets=[ONE_FOLD], seeds=(0, 1))
+    with pytest.raises(ValueError, match="no entry to train has the seed 2"):
+        run(spec, tmp_path, ["unet"], seeds=[2])
+    assert set(run(spec, tmp_path, ["unet"], seeds=[1]).rows["seed"]) == {1}
 
 
 def test_an_entry_may_have_steps_of_its_own(small: Callable[..., Spec], datasets: Path) -> None:
@@ -347,12 +355,13 @@ def test_the_svae_is_pretrained_and_then_the_stitchnet_trained(small: Callable[.
 def test_a_unet_denoises_slices_before_it_learns_labels(small: Callable[..., Spec]) -> None:
     entry = Entry("unet", pretrain_steps=2)
     spec = small(entries={"unet": entry}, steps=1, optimiser=OptimiserConfig(1e-3))
-    decoders = []
+    decoders: list[list[torch.Tensor]] = []
     for pretrain_steps in (0, 2):
         cell = Cell(
             "unet", replace(entry, pretrain_steps=pretrain_steps), spec.budgets[0], fold=0, seed=0
         )
         learner, _ = train_candidate(spec, cell, training_slices(spec), {})
+        assert isinstance(learner.network, UNet)
         decoders.append(list(learner.network.decoder.parameters()))
     moved = max(float((a - b).abs().max()) for a, b in zip(*decoders, strict=True))
     assert moved > 2.1e-3  # one step of Adam on either side explains no more
