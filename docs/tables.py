@@ -61,11 +61,17 @@ STUDY = {
     "`article`, labels only": "article, labels only (posterior)",
     "`article`": "article (posterior)",
     "`reference`": "reference (posterior)",
+    "`reference`, 1,200 steps": "reference, 1200 steps (posterior)",
 }
 
 # Lines with unlabelled slices, each with the same method from labels alone. The classifier of the
 # preset `guided` learns from labelled slices only: it is the counterpart of the taught variant.
 GAINS = {
+    "U-Net, decoder denoises first": ("unet, denoised", "unet"),
+    "U-Net, random start, denoises first": (
+        "unet, random start, denoised",
+        "unet, random start, 1600 steps",
+    ),
     "`guided`, the posterior teaches": ("guided, taught (posterior)", "guided (posterior)"),
     "Pseudo-labels": ("pseudo-labels", "unet"),
     "Mean Teacher": ("mean-teacher", "unet"),
@@ -92,6 +98,25 @@ ARTICLE = {
     "U-Net, ImageNet start": ("unet, ImageNet", "unet, ImageNet"),
     "`article`, ImageNet start": ("article, labels only, ImageNet (posterior)", "unet, ImageNet"),
 }
+
+# What one change does to the article's model: the lines with it and without it.
+CHANGES = {
+    "unlabelled slices": ("article (posterior)", "article, labels only (posterior)"),
+    "SVAE trained first": ("article, pretrained (posterior)", "article (posterior)"),
+    "twice the steps": (
+        "article, labels only, 2400 steps (posterior)",
+        "article, labels only (posterior)",
+    ),
+    "ImageNet start": (
+        "article, labels only, ImageNet (posterior)",
+        "article, labels only (posterior)",
+    ),
+    "group norm": (
+        "article, labels only, group norm (posterior)",
+        "article, labels only (posterior)",
+    ),
+}
+DATA = {"article": "real CT", "study": "phantoms"}
 
 Section = Mapping[str, pd.DataFrame]
 
@@ -167,7 +192,7 @@ def readme() -> TextTable:
     for name, runs in shown.items():
         if len(runs) < LEAST_RUNS:
             continue
-        gain, infection = _gain(runs, lines["unet"])
+        gain, infection = _gain(runs, lines["unet"]), _infection(runs, lines["unet"])
         own = name == "U-Net"
         cells.append(
             [
@@ -194,9 +219,10 @@ def unlabelled() -> TextTable:
     for name, (line, other) in GAINS.items():
         if line not in lines or other not in lines:
             continue
-        gain, infection = _gain(lines[line], lines[other])
+        infection = _infection(lines[line], lines[other])
         by_run = " ".join(map(_signed, infection))
         mean = _signed(infection.mean())
+        gain = _gain(lines[line], lines[other])
         cells.append([name, str(len(infection)), gain, f"{mean}: {by_run}"])
     return TextTable(
         ["method", "runs", "both lesions (95 %)", "other-hospital infection: mean, by run"], cells
@@ -222,9 +248,9 @@ def few() -> TextTable:
                 str(labels) if labels > 0 else "all",
                 str(len(unet)),
                 decimal(by_patient(unet).mean()),
-                "–" if labels == FEW else _gain(unet, lines[FEW, "unet"])[0],
+                "–" if labels == FEW else _gain(unet, lines[FEW, "unet"]),
                 decimal(by_patient(levels).mean()),
-                _gain(lines[FEW, LEVELS], unet)[0],
+                _gain(lines[FEW, LEVELS], unet),
                 decimal(unet["other_hospital_infection"].mean()),
             ]
         )
@@ -252,6 +278,41 @@ def article() -> TextTable:
     return TextTable(["labelled", "method", "GGO", "consolidation", *by_run], cells)
 
 
+def changes() -> TextTable:
+    """Return what one change does to the article's model, on real CT and on phantoms."""
+    cells = []
+    for change, (line, other) in CHANGES.items():
+        for name, data in DATA.items():
+            rows = _rows(name)
+            for labels, budget in rows.assign(line=line_names(rows)).groupby("labels"):
+                with_it, without = (budget[budget["line"] == each] for each in (line, other))
+                both = _in_both(without, with_it)
+                if not len(both[0]):
+                    continue
+                means = [_lesions(each, "dice_{}") for each in both]
+                gain = _gain(with_it, without)
+                cells.append([change, data, str(labels), str(len(both[0])), *means, gain])
+    head = ["change", "data", "labels", "runs", "without", "with", "both lesions (95 %)"]
+    return TextTable(head, cells)
+
+
+def statistics() -> TextTable:
+    """Return the article's model with batch norm's statistics of three kinds."""
+    cells = []
+    for name, data in DATA.items():
+        rows = _rows(name)
+        rows = rows[rows["method"].isin(["stitchnet-article"])].assign(line=line_names(rows))
+        if "dice_ggo_own_statistics" not in rows:
+            continue
+        rows = rows[rows["dice_ggo_own_statistics"].notna()]
+        for (labels, line), runs in rows.groupby(["labels", "line"], sort=False):
+            columns = ("dice_{}", "dice_{}_own_statistics", "dice_{}_batch_statistics")
+            means = [_lesions(runs, column) for column in columns]
+            cells.append([line, data, str(labels), str(len(runs)), *means])
+    head = ["line", "data", "labels", "runs", "training slices", "test slices"]
+    return TextTable([*head, "each test batch"], cells)
+
+
 TABLES: Mapping[str, Callable[[], TextTable]] = {
     "covid": covid,
     "readme": readme,
@@ -259,6 +320,8 @@ TABLES: Mapping[str, Callable[[], TextTable]] = {
     "unlabelled": unlabelled,
     "article": article,
     "few": few,
+    "changes": changes,
+    "statistics": statistics,
 }
 
 
@@ -293,20 +356,30 @@ def _lines() -> dict[str, pd.DataFrame]:
     return dict(list(rows.groupby(line_names(rows))))
 
 
-def _gain(one: pd.DataFrame, other: pd.DataFrame) -> tuple[str, pd.Series]:
-    """Compare two lines in the runs that both have.
+def _gain(one: pd.DataFrame, other: pd.DataFrame) -> str:
+    """Return the difference of two lines' lesion Dice, in the runs that both have.
 
-    Returns:
-        The difference of lesion Dice with its interval, and that of infection Dice at the other
-        hospital in each run.
+    Rows of an early version lack the Dice of each patient and are left out.
     """
-    one, other = (line.set_index(["fold", "seed"]) for line in (one, other))
-    both = one.index.intersection(other.index)
-    one, other = one.loc[both], other.loc[both]
+    one, other = (line[line["dice_by_patient"].notna()] for line in (one, other))
+    one, other = _in_both(one, other)
+    if not len(one):
+        return "–"
     gain = paired(by_patient(one), by_patient(other))
-    ends = f"{_signed(gain['low'])} to {_signed(gain['high'])}"
-    infection = one["other_hospital_infection"] - other["other_hospital_infection"]
-    return f"{_signed(gain['difference'])} ({ends})", infection
+    return f"{_signed(gain['difference'])} ({_signed(gain['low'])} to {_signed(gain['high'])})"
+
+
+def _infection(one: pd.DataFrame, other: pd.DataFrame) -> pd.Series:
+    """Return the difference of infection Dice at the other hospital, by run."""
+    one, other = _in_both(one, other)
+    return one["other_hospital_infection"] - other["other_hospital_infection"]
+
+
+def _in_both(*lines: pd.DataFrame) -> list[pd.DataFrame]:
+    """Return the rows of each line in the runs that all have, by fold and seed."""
+    lines = tuple(line.set_index(["fold", "seed"]) for line in lines)
+    runs = sorted(set.intersection(*(set(line.index) for line in lines)))
+    return [line.loc[runs] for line in lines]
 
 
 def _rows(name: str) -> pd.DataFrame:
@@ -329,6 +402,11 @@ def _difference(section: Section, line: str) -> str:
         return "–"
     row = section[f"Difference from {against}"].loc[line]
     return re.sub(r"([+-])0\.", r"\1.", f"{row['difference']} ({row['95 %']})")
+
+
+def _lesions(rows: pd.DataFrame, column: str) -> str:
+    """Return the means over runs of both lesions, given the columns' common name."""
+    return ", ".join(decimal(rows[column.format(lesion)].mean()) for lesion in ("ggo", "con"))
 
 
 def _signed(number: float) -> str:
