@@ -103,6 +103,10 @@ ARTICLE = {
 CHANGES = {
     "unlabelled slices": ("article (posterior)", "article, labels only (posterior)"),
     "SVAE trained first": ("article, pretrained (posterior)", "article (posterior)"),
+    "the same, equal steps in all": (
+        "article, pretrained (posterior)",
+        "article, 800 steps (posterior)",
+    ),
     "twice the steps": (
         "article, labels only, 2400 steps (posterior)",
         "article, labels only (posterior)",
@@ -271,11 +275,21 @@ def article() -> TextTable:
                 continue
             runs = budget.loc[line, ["dice_ggo", "dice_con"]]
             means = [decimal(mean) for mean in runs.mean()]
-            gains = (runs - budget.loc[other, ["dice_ggo", "dice_con"]]).dropna()
-            by_run = [" ".join(_signed(gain) for gain in gains[column]) for column in gains]
-            cells.append([str(labels), name, *means, *(by_run if line != other else ["–", "–"])])
-    by_run = [f"{lesion}, minus U-Net by run" for lesion in ("GGO", "consolidation")]
-    return TextTable(["labelled", "method", "GGO", "consolidation", *by_run], cells)
+            unet = budget.loc[other, ["dice_ggo", "dice_con"]].loc[runs.index]
+            ratios = ["–", "–"]
+            if line != other:
+                ratios = [_ratio(runs[lesion], unet[lesion]) for lesion in runs]
+            cells.append([str(labels), name, *means, *ratios])
+    ratios = [f"{lesion} / U-Net: mean, by run" for lesion in ("GGO", "consolidation")]
+    return TextTable(["labelled", "method", "GGO", "consolidation", *ratios], cells)
+
+
+def _ratio(one: pd.Series, other: pd.Series) -> str:
+    """Return the ratio of two means, and that of each run if there are several."""
+    mean, *by_run = (
+        f"{ratio:.2f}".removeprefix("0") for ratio in [one.mean() / other.mean(), *one / other]
+    )
+    return mean if len(by_run) == 1 else f"{mean}: {' '.join(by_run)}"
 
 
 def changes() -> TextTable:
@@ -286,14 +300,15 @@ def changes() -> TextTable:
             rows = _rows(name)
             for labels, budget in rows.assign(line=line_names(rows)).groupby("labels"):
                 with_it, without = (budget[budget["line"] == each] for each in (line, other))
-                both = _in_both(without, with_it)
-                if not len(both[0]):
+                after, before = _in_both(with_it, without)
+                if not len(after):
                     continue
-                means = [_lesions(each, "dice_{}") for each in both]
-                gain = _gain(with_it, without)
-                cells.append([change, data, str(labels), str(len(both[0])), *means, gain])
-    head = ["change", "data", "labels", "runs", "without", "with", "both lesions (95 %)"]
-    return TextTable(head, cells)
+                difference = after[["dice_ggo", "dice_con"]] - before[["dice_ggo", "dice_con"]]
+                by_run = [" ".join(map(_signed, difference[column])) for column in difference]
+                runs = sum(after["dice_by_patient"].notna() & before["dice_by_patient"].notna())
+                gain = _gain(with_it, without) + f", {runs} run" * (0 < runs < len(after))
+                cells.append([change, f"{data}, {labels} labels", *by_run, gain])
+    return TextTable(["change", "data", "GGO", "consolidation", "both lesions (95 %)"], cells)
 
 
 def statistics() -> TextTable:
@@ -301,15 +316,16 @@ def statistics() -> TextTable:
     cells = []
     for name, data in DATA.items():
         rows = _rows(name)
-        rows = rows[rows["method"].isin(["stitchnet-article"])].assign(line=line_names(rows))
+        rows = rows[rows["method"] == "stitchnet-article"]
         if "dice_ggo_own_statistics" not in rows:
             continue
         rows = rows[rows["dice_ggo_own_statistics"].notna()]
-        for (labels, line), runs in rows.groupby(["labels", "line"], sort=False):
+        for (labels, entry, variant), runs in rows.groupby(["labels", "name", "variant"]):
             columns = ("dice_{}", "dice_{}_own_statistics", "dice_{}_batch_statistics")
             means = [_lesions(runs, column) for column in columns]
-            cells.append([line, data, str(labels), str(len(runs)), *means])
-    head = ["line", "data", "labels", "runs", "training slices", "test slices"]
+            read_out = variant or "p(y given z)"
+            cells.append([entry, read_out, f"{data}, {labels} labels", str(len(runs)), *means])
+    head = ["entry", "read-out", "data", "runs", "training slices", "test slices"]
     return TextTable([*head, "each test batch"], cells)
 
 
