@@ -9,19 +9,17 @@ the table.csv and the report.md that the run wrote. Lines without results are le
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 
 import pandas as pd
+from article_tables import article, changes, statistics
 from matplotlib.figure import Figure
+from result_rows import RESULTS, ROOT, gain, in_both, rows_of, signed
 
 from pyro_stitchnet.evaluation.benchmark.columns import by_patient
 from pyro_stitchnet.evaluation.benchmark.report import curves, line_names
 from pyro_stitchnet.evaluation.text_table import TextTable, decimal
 from pyro_stitchnet.figures import label_efficiency, save_figure
-from pyro_stitchnet.metrics.statistics import paired
 
-ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
 PAGES = [ROOT / "README.md", ROOT / "docs" / "benchmark.md", ROOT / "docs" / "study.md"]
 
 FIGURE = ROOT / "docs" / "images" / "label_efficiency.png"
@@ -81,46 +79,6 @@ GAINS = {
     "UniMatch": ("unimatch", "unet"),
     "BCP": ("bcp", "unet"),
 }
-
-# Lines of the article's model and its U-Nets, each with the U-Net of the same start.
-ARTICLE = {
-    "U-Net": ("unet", "unet"),
-    "`article`": ("article, labels only (posterior)", "unet"),
-    "`article`, p(y given z)": ("article, labels only", "unet"),
-    "U-Net, 2,400 steps": ("unet, 2400 steps", "unet, 2400 steps"),
-    "`article`, 2,400 steps": (
-        "article, labels only, 2400 steps (posterior)",
-        "unet, 2400 steps",
-    ),
-    "`article`, unlabelled slices": ("article (posterior)", "unet"),
-    "the same, SVAE trained first": ("article, pretrained (posterior)", "unet"),
-    "`reference`": ("reference (posterior)", "unet"),
-    "U-Net, ImageNet start": ("unet, ImageNet", "unet, ImageNet"),
-    "`article`, ImageNet start": ("article, labels only, ImageNet (posterior)", "unet, ImageNet"),
-}
-
-# What one change does to the article's model: the lines with it and without it.
-CHANGES = {
-    "unlabelled slices": ("article (posterior)", "article, labels only (posterior)"),
-    "SVAE trained first": ("article, pretrained (posterior)", "article (posterior)"),
-    "the same, equal steps in all": (
-        "article, pretrained (posterior)",
-        "article, 800 steps (posterior)",
-    ),
-    "twice the steps": (
-        "article, labels only, 2400 steps (posterior)",
-        "article, labels only (posterior)",
-    ),
-    "ImageNet start": (
-        "article, labels only, ImageNet (posterior)",
-        "article, labels only (posterior)",
-    ),
-    "group norm": (
-        "article, labels only, group norm (posterior)",
-        "article, labels only (posterior)",
-    ),
-}
-DATA = {"article": "real CT", "study": "phantoms"}
 
 Section = Mapping[str, pd.DataFrame]
 
@@ -196,16 +154,16 @@ def readme() -> TextTable:
     for name, runs in shown.items():
         if len(runs) < LEAST_RUNS:
             continue
-        gain, infection = _gain(runs, lines["unet"]), _infection(runs, lines["unet"])
+        difference, infection = gain(runs, lines["unet"]), _infection(runs, lines["unet"])
         own = name == "U-Net"
         cells.append(
             [
                 name,
                 str(len(runs)),
                 decimal(by_patient(runs).mean()),
-                "–" if own else gain,
+                "–" if own else difference,
                 decimal(runs["other_hospital_infection"].mean()),
-                "–" if own else _signed(infection.mean()),
+                "–" if own else signed(infection.mean()),
             ]
         )
     head = ["method", "runs", "lesions", "minus U-Net (95 %)", "other-hospital infection"]
@@ -224,10 +182,10 @@ def unlabelled() -> TextTable:
         if line not in lines or other not in lines:
             continue
         infection = _infection(lines[line], lines[other])
-        by_run = " ".join(map(_signed, infection))
-        mean = _signed(infection.mean())
-        gain = _gain(lines[line], lines[other])
-        cells.append([name, str(len(infection)), gain, f"{mean}: {by_run}"])
+        by_run = " ".join(map(signed, infection))
+        mean = signed(infection.mean())
+        difference = gain(lines[line], lines[other])
+        cells.append([name, str(len(infection)), difference, f"{mean}: {by_run}"])
     return TextTable(
         ["method", "runs", "both lesions (95 %)", "other-hospital infection: mean, by run"], cells
     )
@@ -239,7 +197,7 @@ def few() -> TextTable:
     Seeds that lack a number of labels are left out. Both differences are from the U-Net: of its
     number of labels from :data:`FEW`, and of the split by tissue levels with :data:`FEW` labels.
     """
-    rows = _rows("covid")
+    rows = rows_of("covid")
     rows = rows[rows["folds"] == FEW_FOLDS].assign(line=line_names(rows))
     numbers = rows[rows["line"] == LEVELS].groupby("seed")["labels"].nunique()
     rows = rows[rows["seed"].isin(numbers.index[numbers == rows["labels"].nunique()])]
@@ -252,81 +210,15 @@ def few() -> TextTable:
                 str(labels) if labels > 0 else "all",
                 str(len(unet)),
                 decimal(by_patient(unet).mean()),
-                "–" if labels == FEW else _gain(unet, lines[FEW, "unet"]),
+                "–" if labels == FEW else gain(unet, lines[FEW, "unet"]),
                 decimal(by_patient(levels).mean()),
-                _gain(lines[FEW, LEVELS], unet),
+                gain(lines[FEW, LEVELS], unet),
                 decimal(unet["other_hospital_infection"].mean()),
             ]
         )
     head = ["labels", "runs", "U-Net", f"minus U-Net with {FEW} (95 %)", "tissue levels"]
     ours = f"tissue levels with {FEW}, minus this U-Net (95 %)"
     return TextTable([*head, ours, "other-hospital infection"], cells)
-
-
-def article() -> TextTable:
-    """Return the article's model beside its U-Net, by number of labelled slices."""
-    rows = _rows("article")
-    rows = rows.assign(line=line_names(rows)).set_index(["labels", "line", "fold", "seed"])
-    cells = []
-    for labels in sorted(set(rows.index.get_level_values("labels"))):
-        budget = rows.loc[labels]
-        for name, (line, other) in ARTICLE.items():
-            if line not in budget.index or other not in budget.index:
-                continue
-            runs = budget.loc[line, ["dice_ggo", "dice_con"]]
-            means = [decimal(mean) for mean in runs.mean()]
-            unet = budget.loc[other, ["dice_ggo", "dice_con"]].loc[runs.index]
-            ratios = ["–", "–"]
-            if line != other:
-                ratios = [_ratio(runs[lesion], unet[lesion]) for lesion in runs]
-            cells.append([str(labels), name, *means, *ratios])
-    ratios = [f"{lesion} / U-Net: mean, by run" for lesion in ("GGO", "consolidation")]
-    return TextTable(["labelled", "method", "GGO", "consolidation", *ratios], cells)
-
-
-def _ratio(one: pd.Series, other: pd.Series) -> str:
-    """Return the ratio of two means, and that of each run if there are several."""
-    mean, *by_run = (
-        f"{ratio:.2f}".removeprefix("0") for ratio in [one.mean() / other.mean(), *one / other]
-    )
-    return mean if len(by_run) == 1 else f"{mean}: {' '.join(by_run)}"
-
-
-def changes() -> TextTable:
-    """Return what one change does to the article's model, on real CT and on phantoms."""
-    cells = []
-    for change, (line, other) in CHANGES.items():
-        for name, data in DATA.items():
-            rows = _rows(name)
-            for labels, budget in rows.assign(line=line_names(rows)).groupby("labels"):
-                with_it, without = (budget[budget["line"] == each] for each in (line, other))
-                after, before = _in_both(with_it, without)
-                if not len(after):
-                    continue
-                difference = after[["dice_ggo", "dice_con"]] - before[["dice_ggo", "dice_con"]]
-                by_run = [" ".join(map(_signed, difference[column])) for column in difference]
-                runs = sum(after["dice_by_patient"].notna() & before["dice_by_patient"].notna())
-                gain = _gain(with_it, without) + f", {runs} run" * (0 < runs < len(after))
-                cells.append([change, f"{data}, {labels} labels", *by_run, gain])
-    return TextTable(["change", "data", "GGO", "consolidation", "both lesions (95 %)"], cells)
-
-
-def statistics() -> TextTable:
-    """Return the article's model with batch norm's statistics of three kinds."""
-    cells = []
-    for name, data in DATA.items():
-        rows = _rows(name)
-        rows = rows[rows["method"] == "stitchnet-article"]
-        if "dice_ggo_own_statistics" not in rows:
-            continue
-        rows = rows[rows["dice_ggo_own_statistics"].notna()]
-        for (labels, entry, variant), runs in rows.groupby(["labels", "name", "variant"]):
-            columns = ("dice_{}", "dice_{}_own_statistics", "dice_{}_batch_statistics")
-            means = [_lesions(runs, column) for column in columns]
-            read_out = variant or "p(y given z)"
-            cells.append([entry, read_out, f"{data}, {labels} labels", str(len(runs)), *means])
-    head = ["entry", "read-out", "data", "runs", "training slices", "test slices"]
-    return TextTable([*head, "each test batch"], cells)
 
 
 TABLES: Mapping[str, Callable[[], TextTable]] = {
@@ -348,7 +240,7 @@ def filled(page: str) -> str:
 
 def label_curves() -> Figure:
     """Draw the lines of :func:`few`."""
-    rows = _rows("covid")
+    rows = rows_of("covid")
     rows = rows[rows["folds"] == FEW_FOLDS].assign(line=line_names(rows))
     names = {"unet": "U-Net", LEVELS: "U-Net, split by tissue levels"}
     rows = rows[rows["line"].isin(names)]
@@ -367,39 +259,15 @@ def _sections(name: str) -> dict[str, dict[str, pd.DataFrame]]:
 
 def _lines() -> dict[str, pd.DataFrame]:
     """Return the rows of each line on real CT, with the labels and folds of the main table."""
-    rows = _rows("covid")
+    rows = rows_of("covid")
     rows = rows[(rows["labels"] == FEW) & (rows["folds"] == FEW_FOLDS)]
     return dict(list(rows.groupby(line_names(rows))))
 
 
-def _gain(one: pd.DataFrame, other: pd.DataFrame) -> str:
-    """Return the difference of two lines' lesion Dice, in the runs that both have.
-
-    Rows of an early version lack the Dice of each patient and are left out.
-    """
-    one, other = (line[line["dice_by_patient"].notna()] for line in (one, other))
-    one, other = _in_both(one, other)
-    if not len(one):
-        return "–"
-    gain = paired(by_patient(one), by_patient(other))
-    return f"{_signed(gain['difference'])} ({_signed(gain['low'])} to {_signed(gain['high'])})"
-
-
 def _infection(one: pd.DataFrame, other: pd.DataFrame) -> pd.Series:
     """Return the difference of infection Dice at the other hospital, by run."""
-    one, other = _in_both(one, other)
+    one, other = in_both(one, other)
     return one["other_hospital_infection"] - other["other_hospital_infection"]
-
-
-def _in_both(*lines: pd.DataFrame) -> list[pd.DataFrame]:
-    """Return the rows of each line in the runs that all have, by fold and seed."""
-    lines = tuple(line.set_index(["fold", "seed"]) for line in lines)
-    runs = sorted(set.intersection(*(set(line.index) for line in lines)))
-    return [line.loc[runs] for line in lines]
-
-
-def _rows(name: str) -> pd.DataFrame:
-    return pd.read_csv(RESULTS / name / "table.csv").fillna({"variant": ""})
 
 
 def _with_results(section: Section, shown: Mapping[str, str]) -> Iterator[tuple[str, str]]:
@@ -418,15 +286,6 @@ def _difference(section: Section, line: str) -> str:
         return "–"
     row = section[f"Difference from {against}"].loc[line]
     return re.sub(r"([+-])0\.", r"\1.", f"{row['difference']} ({row['95 %']})")
-
-
-def _lesions(rows: pd.DataFrame, column: str) -> str:
-    """Return the means over runs of both lesions, given the columns' common name."""
-    return ", ".join(decimal(rows[column.format(lesion)].mean()) for lesion in ("ggo", "con"))
-
-
-def _signed(number: float) -> str:
-    return f"{number:+.3f}".replace("0.", ".", 1)
 
 
 def _name(shown: Mapping[str, str], line: str) -> str:

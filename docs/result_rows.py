@@ -1,0 +1,39 @@
+"""Rows of benchmarks/results, and differences between their lines, for the tables of the docs."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from pyro_stitchnet.evaluation.benchmark.columns import by_patient
+from pyro_stitchnet.metrics.statistics import paired
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def rows_of(name: str) -> pd.DataFrame:
+    return pd.read_csv(RESULTS / name / "table.csv").fillna({"variant": ""})
+
+
+def gain(one: pd.DataFrame, other: pd.DataFrame) -> str:
+    """Return the difference of two lines' lesion Dice, in the runs that both have.
+
+    Rows of an early version lack the Dice of each patient and are left out.
+    """
+    one, other = (line[line["dice_by_patient"].notna()] for line in (one, other))
+    one, other = in_both(one, other)
+    if not len(one):
+        return "–"
+    change = paired(by_patient(one), by_patient(other))
+    return f"{signed(change['difference'])} ({signed(change['low'])} to {signed(change['high'])})"
+
+
+def in_both(*lines: pd.DataFrame) -> list[pd.DataFrame]:
+    """Return the rows of each line in the runs that all have, by fold and seed."""
+    lines = tuple(line.set_index(["fold", "seed"]) for line in lines)
+    runs = sorted(set.intersection(*(set(line.index) for line in lines)))
+    return [line.loc[runs] for line in lines]
+
+
+def signed(number: float) -> str:
+    return f"{number:+.3f}".replace("0.", ".", 1)
