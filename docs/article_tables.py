@@ -90,7 +90,9 @@ def changes() -> TextTable:
                 difference = after[["dice_ggo", "dice_con"]] - before[["dice_ggo", "dice_con"]]
                 by_run = [" ".join(map(signed, difference[column])) for column in difference]
                 runs = sum(after["dice_by_patient"].notna() & before["dice_by_patient"].notna())
-                both_lesions = gain(with_it, without) + f", {runs} run" * (0 < runs < len(after))
+                both_lesions = gain(with_it, without)
+                if 0 < runs < len(after):
+                    both_lesions += f", {runs} of {len(after)} runs"
                 cells.append([change, f"{data}, {labels} labels", *by_run, both_lesions])
     return TextTable(["change", "data", "GGO", "consolidation", "both lesions (95 %)"], cells)
 

@@ -1,6 +1,6 @@
 """The committed results belong to their specifications, and the tables of the docs to them."""
 
-import importlib.util
+import importlib
 import re
 from pathlib import Path
 from types import ModuleType
@@ -24,14 +24,9 @@ OF_BENCHMARKS = sorted(
 @pytest.fixture(scope="module")
 def tables() -> ModuleType:
     """The script docs/tables.py."""
-    found = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "tables.py")
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(ROOT / "docs")
-        found.loader.exec_module(module)
-    return module
+        return importlib.import_module("tables")
 
 
 def rows_of(folder: Path) -> pd.DataFrame:

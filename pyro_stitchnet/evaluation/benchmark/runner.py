@@ -200,6 +200,7 @@ def _train_and_test(
         "spec_digest": spec.digest(cell.entry, cell.budget),
         "unlabelled": cell.entry.uses_unlabelled,
         "steps": spec.steps_of(cell.entry),
+        "pretrain_steps": cell.entry.pretrain_steps,
         "random_start": cell.entry.random_start,
         "slices_test": len(test),
         "slices_test_of": int(dataset.manifest["patient"].isin(set(test.patients)).sum()),
@@ -269,7 +270,12 @@ def train_candidate(
     validation = slices["validation"] if cell.budget.validation else None
     if cell.entry.pretrain_steps:
         assert method.pretrain is not None
-        method.pretrain(learner, slices, replace(config, steps=cell.entry.pretrain_steps))
+        first = replace(
+            config,
+            steps=cell.entry.pretrain_steps,
+            unlabelled_per_batch=spec.unlabelled_per_batch,
+        )
+        method.pretrain(learner, slices, first)
     state = fit(learner, slices, config, validation=validation)
     dice = [row["validation/dice"] for row in state.rows if "validation/dice" in row]
     return learner, max(dice, default=math.nan)

@@ -20,7 +20,6 @@ from pyro_stitchnet.evaluation.benchmark.methods import METHODS
 from pyro_stitchnet.evaluation.benchmark.results import SCORES, Results
 from pyro_stitchnet.evaluation.benchmark.runner import Cell, check_options, run, train_candidate
 from pyro_stitchnet.evaluation.benchmark.spec import Budget, Entry, Spec, read_spec
-from pyro_stitchnet.model.nn.unet import UNet
 from pyro_stitchnet.posterior import ReadOutOptions
 from pyro_stitchnet.presets import OptimiserConfig, preset
 from pyro_stitchnet.training.config import TrainConfig
@@ -325,53 +324,6 @@ def test_an_entry_may_start_from_random_weights(small: Callable[..., Spec]) -> N
             cell = Cell("unet", entry, spec.budgets[0], fold=0, seed=0)
             train_candidate(spec, cell, training_slices(spec), {})
     assert given == ["some.pt", None]
-
-
-def test_the_svae_is_pretrained_and_then_the_stitchnet_trained(small: Callable[..., Spec]) -> None:
-    entry = Entry("stitchnet-tiny", pretrain_steps=2)
-    spec = small(entries={"tiny": entry}, steps=1, optimiser=OptimiserConfig(1e-3))
-    trained = {}
-    for name, pretrain_steps in (("new", 0), ("pretrained", 2)):
-        cell = Cell(
-            "tiny", replace(entry, pretrain_steps=pretrain_steps), spec.budgets[0], fold=0, seed=0
-        )
-        trained[name], _ = train_candidate(spec, cell, training_slices(spec), {})
-    nets = {name: learner.net for name, learner in trained.items()}
-    moved = {
-        part: max(
-            float((a - b).abs().max())
-            for a, b in zip(
-                getattr(nets["new"], part).parameters(),
-                getattr(nets["pretrained"], part).parameters(),
-                strict=True,
-            )
-        )
-        for part in ("svae", "heads")
-    }
-    # One step of Adam moves a weight by the rate at most: two such models differ by twice that.
-    assert moved["heads"] <= 2.1e-3 < moved["svae"]
-
-
-def test_a_unet_denoises_slices_before_it_learns_labels(small: Callable[..., Spec]) -> None:
-    entry = Entry("unet", pretrain_steps=2)
-    spec = small(entries={"unet": entry}, steps=1, optimiser=OptimiserConfig(1e-3))
-    decoders: list[list[torch.Tensor]] = []
-    for pretrain_steps in (0, 2):
-        cell = Cell(
-            "unet", replace(entry, pretrain_steps=pretrain_steps), spec.budgets[0], fold=0, seed=0
-        )
-        learner, _ = train_candidate(spec, cell, training_slices(spec), {})
-        assert isinstance(learner.network, UNet)
-        decoders.append(list(learner.network.decoder.parameters()))
-    moved = max(float((a - b).abs().max()) for a, b in zip(*decoders, strict=True))
-    assert moved > 2.1e-3  # one step of Adam on either side explains no more
-
-
-def test_a_method_that_cannot_learn_slices_alone_is_not_pretrained(
-    small: Callable[..., Spec],
-) -> None:
-    with pytest.raises(ValueError, match="bcp has no training on unlabelled slices alone"):
-        small(entries={"bcp": Entry("bcp", pretrain_steps=2)})
 
 
 def test_a_budget_that_the_data_cannot_fill_is_found_before_the_first_model(
