@@ -100,6 +100,7 @@ def benchmark(
     only: tuple[str, ...] = (),
     labels: tuple[LabelBudget, ...] = (),
     seeds: tuple[Seed, ...] = (),
+    join: tuple[Path, ...] = (),
     against: str = "unet",
     report_only: bool = False,
 ) -> None:
@@ -115,16 +116,20 @@ def benchmark(
         labels: label budgets to train with, by their number of labelled slices, -1 for all of them;
             every budget by default.
         seeds: of the models to train; all by default.
+        join: folders of other runs of this file, such as those of other machines; --out gets their
+            results first.
         against: the line of the tables that the others are compared with: an entry, or an entry and
             its variant, such as "unet (gaussian)".
         report_only: only write the report of the results so far.
     """
+    from pyro_stitchnet.evaluation.benchmark import runner
     from pyro_stitchnet.evaluation.benchmark.report import line_names, report
     from pyro_stitchnet.evaluation.benchmark.results import Results
-    from pyro_stitchnet.evaluation.benchmark.runner import run
     from pyro_stitchnet.evaluation.benchmark.spec import read_spec
 
     chosen = read_spec(spec)
+    if join:
+        runner.join(chosen, out, join)
     results = Results(out)
     compared: str | None = against
     if not report_only:
@@ -133,7 +138,7 @@ def benchmark(
         if not any(against == name or against.startswith(f"{name} (") for name in names):
             entries = ", ".join(chosen.entries)
             raise ValueError(f"--against: no entry {against!r}; there are {entries}")
-        results = run(chosen, out, only, labels, seeds)
+        results = runner.run(chosen, out, only, labels, seeds)
         if against not in set(line_names(results.rows)):
             print(f"note: no results of {against!r} to compare with yet", file=sys.stderr)
             compared = None

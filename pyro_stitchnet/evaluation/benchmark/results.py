@@ -85,6 +85,13 @@ class Results:
         write_json(self.folder / CHECKSUMS, {TABLE: [before, self._digest]})
         write_atomically(self.folder / TABLE, text)
 
+    def of(self, key: Mapping[str, Any]) -> tuple[list[dict[str, Any]], pd.DataFrame]:
+        """Return the rows of a model, and its scores where they are known."""
+        scores = self._scores
+        return self._of(key).to_dict("records"), (
+            scores[_same_cell(scores, key)] if len(scores) else scores
+        )
+
     def _of(self, key: Mapping[str, Any]) -> pd.DataFrame:
         return self.rows[_same_cell(self.rows, key)] if len(self.rows) else self.rows
 

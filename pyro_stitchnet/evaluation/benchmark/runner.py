@@ -17,7 +17,7 @@ from pyro_stitchnet.data.datasets.dataset import Dataset
 from pyro_stitchnet.data.datasets.partition import cut
 from pyro_stitchnet.data.datasets.slices import Slices
 from pyro_stitchnet.evaluation.benchmark.methods import METHODS
-from pyro_stitchnet.evaluation.benchmark.results import CELL, Results
+from pyro_stitchnet.evaluation.benchmark.results import CELL, TABLE, Results
 from pyro_stitchnet.evaluation.benchmark.spec import Budget, Entry, Spec
 from pyro_stitchnet.evaluation.benchmark.testing import generative_columns, predict_and_score
 from pyro_stitchnet.presets import OptimiserConfig
@@ -27,7 +27,7 @@ from pyro_stitchnet.training.config import TrainConfig
 from pyro_stitchnet.training.fit import fit
 from pyro_stitchnet.training.learner import Learner
 
-__all__ = ["Cell", "check_options", "run", "train_candidate"]
+__all__ = ["Cell", "check_options", "join", "run", "train_candidate"]
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,43 @@ def run(
         return _run(spec, Results(out), cells, datasets, other_hospital)
 
 
+def join(spec: Spec, out: Path, folders: Sequence[Path]) -> None:
+    """Add the results of other folders, such as those of other machines, to a folder.
+
+    Args:
+        spec: the benchmark that made all results.
+        out: folder that gets the results that it lacks.
+        folders: of the other results.
+
+    Raises:
+        BlockingIOError: another run is writing to ``out``.
+        FileNotFoundError: a folder has no results.
+        ValueError: a table is damaged or has rows of another specification.
+    """
+    cells = list(_cells(spec))
+    others = [Results(folder) for folder in folders]
+    for other in others:
+        if not len(other.rows):
+            raise FileNotFoundError(f"{other.folder}: no {TABLE} with results to join")
+        _check_digests(spec, other, cells)
+    with only_run(out):
+        results = Results(out)
+        _check_digests(spec, results, cells)
+        for other, cell in product(others, cells):
+            if other.has(cell.key) and not results.has(cell.key):
+                results.add(*other.of(cell.key))
+
+
+def _check_digests(spec: Spec, results: Results, cells: Sequence[Cell]) -> None:
+    """Refuse rows of another specification."""
+    for cell in cells:
+        if results.digests(cell.key) - {spec.digest(cell.entry, cell.budget)}:
+            raise ValueError(
+                f"{results.folder}: another specification made the rows of {cell.name!r} "
+                "(spec_digest); choose another folder"
+            )
+
+
 def _run(
     spec: Spec,
     results: Results,
@@ -104,12 +141,7 @@ def _run(
     datasets: Mapping[Path, Dataset],
     other_hospital: Dataset | None,
 ) -> Results:
-    for cell in cells:
-        if results.digests(cell.key) - {spec.digest(cell.entry, cell.budget)}:
-            raise ValueError(
-                f"{results.folder}: another specification made the rows of {cell.name!r} "
-                "(spec_digest); give another --out"
-            )
+    _check_digests(spec, results, cells)
     unseen = None if other_hospital is None else other_hospital.load()
     for number, cell in enumerate(cells, 1):
         if results.has(cell.key):

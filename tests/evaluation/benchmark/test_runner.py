@@ -333,3 +333,29 @@ def test_a_budget_that_the_data_cannot_fill_is_found_before_the_first_model(
     spec = small(budgets=[ONE_FOLD, Budget(4, folds=99, tested=1)])
     with pytest.raises(ValueError, match=r"budget of 4 labels, seed 0: .*folds must be between"):
         run(spec, tmp_path / "out")
+
+
+def test_folders_of_several_machines_are_joined(
+    small: Callable[..., Spec], first_fold: Path, tmp_path: Path
+) -> None:
+    rows, scores = Results(first_fold).rows, pd.read_csv(first_fold / SCORES)
+    for name in ("unet", "tiny"):
+        mine = rows["name"] == name
+        Results(tmp_path / name).add(rows[mine].to_dict("records"), scores[scores["name"] == name])
+    runner.join(small(), tmp_path / "unet", [tmp_path / "tiny", tmp_path / "unet"])
+    joined = Results(tmp_path / "unet")
+    pd.testing.assert_frame_equal(
+        joined.rows.sort_values(["name", "variant"], ignore_index=True),
+        rows.sort_values(["name", "variant"], ignore_index=True),
+    )
+    assert len(pd.read_csv(tmp_path / "unet" / SCORES)) == len(scores)
+
+
+def test_what_cannot_be_joined_is_refused_before_anything_is_written(
+    small: Callable[..., Spec], first_fold: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        runner.join(small(), tmp_path / "out", [first_fold, tmp_path / "nowhere"])
+    with pytest.raises(ValueError, match="another specification"):
+        runner.join(small(steps=3), tmp_path / "out", [first_fold])
+    assert not (tmp_path / "out").exists()
