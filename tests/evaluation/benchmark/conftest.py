@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pyro_stitchnet.data.datasets.dataset import Dataset
+from pyro_stitchnet.data.datasets.partition import cut
 from pyro_stitchnet.data.datasets.prepare import prepare
-from pyro_stitchnet.data.datasets.slices import write_folder
+from pyro_stitchnet.data.datasets.slices import Slices, write_folder
 from pyro_stitchnet.data.phantoms.phantom import phantom_slices
 from pyro_stitchnet.data.preprocessing.steps import Preprocessing
 from pyro_stitchnet.evaluation.benchmark import runner
@@ -51,6 +53,13 @@ def small(datasets: Path) -> Callable[..., Spec]:
         validate_every=1,
     )
     return lambda **fields: replace(spec, **fields)
+
+
+@pytest.fixture
+def slices(datasets: Path) -> dict[str, Slices]:
+    """The parts of a split with four labelled slices."""
+    _, parts = cut(Dataset(datasets / "data"), fold=0, folds=5, seed=0, label_budget=4)
+    return {part: chosen.load() for part, chosen in parts.items()}
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pyro_stitchnet.data.datasets.dataset import Dataset
-from pyro_stitchnet.data.datasets.partition import cut
 from pyro_stitchnet.data.datasets.slices import Slices
 from pyro_stitchnet.evaluation.benchmark.methods import METHODS
 from pyro_stitchnet.evaluation.benchmark.runner import Cell, train_candidate
@@ -18,12 +16,9 @@ from pyro_stitchnet.training.config import TrainConfig
 from pyro_stitchnet.training.learner import Learner
 
 
-def training_slices(spec: Spec) -> dict[str, Slices]:
-    _, parts = cut(Dataset(spec.data), fold=0, folds=5, seed=0, label_budget=4)
-    return {part: chosen.load() for part, chosen in parts.items()}
-
-
-def test_the_svae_is_pretrained_and_then_the_stitchnet_trained(small: Callable[..., Spec]) -> None:
+def test_the_svae_is_pretrained_and_then_the_stitchnet_trained(
+    small: Callable[..., Spec], slices: dict[str, Slices]
+) -> None:
     entry = Entry("stitchnet-tiny", pretrain_steps=2)
     spec = small(entries={"tiny": entry}, steps=1, optimiser=OptimiserConfig(1e-3))
     trained = {}
@@ -31,7 +26,7 @@ def test_the_svae_is_pretrained_and_then_the_stitchnet_trained(small: Callable[.
         cell = Cell(
             "tiny", replace(entry, pretrain_steps=pretrain_steps), spec.budgets[0], fold=0, seed=0
         )
-        trained[name], _ = train_candidate(spec, cell, training_slices(spec), {})
+        trained[name], _ = train_candidate(spec, cell, slices, {})
     nets = {name: learner.net for name, learner in trained.items()}
     moved = {
         part: max(
@@ -48,7 +43,9 @@ def test_the_svae_is_pretrained_and_then_the_stitchnet_trained(small: Callable[.
     assert moved["heads"] <= 2.1e-3 < moved["svae"]
 
 
-def test_a_unet_denoises_slices_before_it_learns_labels(small: Callable[..., Spec]) -> None:
+def test_a_unet_denoises_slices_before_it_learns_labels(
+    small: Callable[..., Spec], slices: dict[str, Slices]
+) -> None:
     entry = Entry("unet", pretrain_steps=2)
     spec = small(entries={"unet": entry}, steps=1, optimiser=OptimiserConfig(1e-3))
     decoders: list[list[torch.Tensor]] = []
@@ -56,7 +53,7 @@ def test_a_unet_denoises_slices_before_it_learns_labels(small: Callable[..., Spe
         cell = Cell(
             "unet", replace(entry, pretrain_steps=pretrain_steps), spec.budgets[0], fold=0, seed=0
         )
-        learner, _ = train_candidate(spec, cell, training_slices(spec), {})
+        learner, _ = train_candidate(spec, cell, slices, {})
         assert isinstance(learner.network, UNet)
         decoders.append(list(learner.network.decoder.parameters()))
     moved = max(float((a - b).abs().max()) for a, b in zip(*decoders, strict=True))
@@ -64,7 +61,7 @@ def test_a_unet_denoises_slices_before_it_learns_labels(small: Callable[..., Spe
 
 
 def test_every_method_is_pretrained_with_batches_of_the_same_size(
-    small: Callable[..., Spec], monkeypatch: pytest.MonkeyPatch
+    small: Callable[..., Spec], monkeypatch: pytest.MonkeyPatch, slices: dict[str, Slices]
 ) -> None:
     sizes = []
 
@@ -77,7 +74,7 @@ def test_every_method_is_pretrained_with_batches_of_the_same_size(
             entry = Entry(name, unlabelled=unlabelled, pretrain_steps=1)
             spec = small(entries={"one": entry}, steps=1)
             cell = Cell("one", entry, spec.budgets[0], fold=0, seed=0)
-            train_candidate(spec, cell, training_slices(spec), {})
+            train_candidate(spec, cell, slices, {})
     assert sizes == [3, 3, 3, 3]
 
 

@@ -10,8 +10,6 @@ import pandas as pd
 import pytest
 import torch
 
-from pyro_stitchnet.data.datasets.dataset import Dataset
-from pyro_stitchnet.data.datasets.partition import cut
 from pyro_stitchnet.data.datasets.prepare import prepare
 from pyro_stitchnet.data.datasets.slices import Slices
 from pyro_stitchnet.data.preprocessing.steps import Preprocessing
@@ -27,11 +25,6 @@ from pyro_stitchnet.training.learner import Learner
 
 METRICS = ["dice_ggo", "dice_con", "ece_ggo", "other_hospital_infection", "validation_dice"]
 ONE_FOLD = Budget(4, folds=5, tested=1)
-
-
-def training_slices(spec: Spec) -> dict[str, Slices]:
-    _, parts = cut(Dataset(spec.data), fold=0, folds=5, seed=0, label_budget=4)
-    return {part: chosen.load() for part, chosen in parts.items()}
 
 
 def scores_of(folder: Path) -> pd.DataFrame:
@@ -150,12 +143,14 @@ def test_only_chosen_seeds_are_run(small: Callable[..., Spec], tmp_path: Path) -
     assert set(run(spec, tmp_path, ["unet"], seeds=[1]).rows["seed"]) == {1}
 
 
-def test_an_entry_may_have_steps_of_its_own(small: Callable[..., Spec], datasets: Path) -> None:
+def test_an_entry_may_have_steps_of_its_own(
+    small: Callable[..., Spec], slices: dict[str, Slices]
+) -> None:
     entry = Entry("unet", steps=1)
     spec = small(entries={"unet": entry})
     cell = Cell("unet", entry, ONE_FOLD, 0, 0)
-    learner, _ = train_candidate(spec, cell, training_slices(spec), {})
-    one_step = train_candidate(replace(spec, steps=1), cell, training_slices(spec), {})[0]
+    learner, _ = train_candidate(spec, cell, slices, {})
+    one_step = train_candidate(replace(spec, steps=1), cell, slices, {})[0]
     for weights, other in zip(learner.parameters(), one_step.parameters(), strict=True):
         torch.testing.assert_close(weights, other)
     assert spec.digest(entry, ONE_FOLD) != spec.digest(Entry("unet"), ONE_FOLD)
@@ -181,11 +176,12 @@ def test_without_validation_its_fold_is_trained_on(
 
 
 @pytest.mark.parametrize("name", ["unet", "tiny"])
-def test_no_method_sees_test_labels(small: Callable[..., Spec], name: str) -> None:
+def test_no_method_sees_test_labels(
+    small: Callable[..., Spec], name: str, slices: dict[str, Slices]
+) -> None:
     """Other test labels leave the trained weights unchanged, to the bit."""
     spec = small()
     cell = Cell(name, spec.entries[name], spec.budgets[0], 0, 0)
-    slices = training_slices(spec)
     test = slices["test"]
     assert not set(test.patients) & {
         patient for part in slices if part != "test" for patient in slices[part].patients
@@ -288,7 +284,7 @@ def test_the_learning_rate_is_the_specifications_unless_an_entry_changes_it(
 
 @pytest.mark.parametrize("unlabelled", [False, True])
 def test_the_classifier_of_guided_is_the_unet_of_the_same_seed(
-    small: Callable[..., Spec], unlabelled: bool
+    small: Callable[..., Spec], unlabelled: bool, slices: dict[str, Slices]
 ) -> None:
     """Differences between the two in a table come from the generative model alone."""
     entries = {
@@ -296,7 +292,6 @@ def test_the_classifier_of_guided_is_the_unet_of_the_same_seed(
         "guided": Entry("stitchnet-guided", unlabelled=unlabelled),
     }
     spec = small(entries=entries, steps=3, optimiser=preset("guided").optimiser)
-    slices = training_slices(spec)
     weights = []
     for name, entry in entries.items():
         # Without validation: it selects the weights of "guided" by the posterior, not by q(y | x).
@@ -310,7 +305,9 @@ def test_the_classifier_of_guided_is_the_unet_of_the_same_seed(
         torch.testing.assert_close(classifier[key], value, rtol=0, atol=0)
 
 
-def test_an_entry_may_start_from_random_weights(small: Callable[..., Spec]) -> None:
+def test_an_entry_may_start_from_random_weights(
+    small: Callable[..., Spec], slices: dict[str, Slices]
+) -> None:
     given, unet = [], METHODS["unet"]
 
     def build(weights: str | None, **_: object) -> Learner:
@@ -322,7 +319,7 @@ def test_an_entry_may_start_from_random_weights(small: Callable[..., Spec]) -> N
         for entry in (Entry("unet"), Entry("unet", random_start=True)):
             spec = small(weights="some.pt", entries={"unet": entry})
             cell = Cell("unet", entry, spec.budgets[0], fold=0, seed=0)
-            train_candidate(spec, cell, training_slices(spec), {})
+            train_candidate(spec, cell, slices, {})
     assert given == ["some.pt", None]
 
 
