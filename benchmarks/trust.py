@@ -73,8 +73,8 @@ class Config:
     folds: int = 3
     fold: int = 0
     seed: int = 0
-    steps: int = 400
-    precision: Precision = "32"  # of the networks in training
+    steps: int = 800
+    precision: Precision = "auto"  # of the networks in training
     members: int = 3
     samples: int = 8
     views: int = 1
@@ -102,8 +102,8 @@ def trained(config: Config, method: str, seed: int, slices: Mapping[str, Slices]
     spec = Spec(
         config.data, {method: entry}, [Budget(config.labels, config.folds)],
         weights=config.weights, steps=config.steps, affine=True,
-        validate_every=min(100, config.steps), precision=config.precision,
-        optimiser=OptimiserConfig(learning_rate=1e-3, warmup=50, decay="cosine", ema=0.98),
+        validate_every=min(200, config.steps), precision=config.precision,
+        optimiser=OptimiserConfig(learning_rate=2e-3, warmup=50, decay="cosine", ema=0.98),
     )  # fmt: skip
     cell = Cell(method, entry, spec.budgets[0], config.fold, seed)
     path = config.out / f"{method}-{seed}.pt"
