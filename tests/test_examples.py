@@ -55,6 +55,10 @@ RUNS = {
         "--out r --mutations 160 --kills 1 --requests 50 --no-options --workers 1",
         r"\| all \| 211 \| .* \| 0 \|",
     ),
+    "benchmarks/density.py": (
+        "dataset --out v --seeds 0 --steps 1 --per-batch 2 --channels 8 8 8 8 8 --width 8",
+        r"\| vdvae \|",
+    ),
     "benchmarks/scale.py": (
         "--out s --slices 400 --scans 6",
         r"All 6 scans are there, with the same segmentations",
@@ -62,10 +66,6 @@ RUNS = {
     "benchmarks/style_collapse.py": (
         "--out c --seeds 0 --arms reference --steps 1 --labelled 4 --unlabelled 6",
         r"style_gap",
-    ),
-    "benchmarks/svae_lvae.py": (
-        "dataset --out v --seeds 0 --steps 1 --per-batch 2 --channels 8 8 8 8 8",
-        r"Below 0 favours the SVAE",
     ),
     "benchmarks/trust.py": ("dataset --out t --steps 1 --members 1 --samples 1", r"auroc"),
     "benchmarks/unusual.py": (
