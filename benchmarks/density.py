@@ -32,8 +32,8 @@ from pyro_stitchnet.metrics.statistics import paired
 from pyro_stitchnet.model.slice_vae import SliceVAE
 from pyro_stitchnet.posterior import active_units, seeded
 from pyro_stitchnet.presets import preset
-from pyro_stitchnet.runtime.devices import Precision
 from pyro_stitchnet.runtime.files import write_atomically
+from pyro_stitchnet.runtime.precision import Precision
 from pyro_stitchnet.runtime.provenance import provenance
 from pyro_stitchnet.training.config import TrainConfig
 from pyro_stitchnet.training.fit import fit

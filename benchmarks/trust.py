@@ -53,8 +53,8 @@ from pyro_stitchnet.model.nn.unet import UNet
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.posterior import ReadOut, ReadOutOptions, entropy, seeded, uncertainty
 from pyro_stitchnet.presets import OptimiserConfig
-from pyro_stitchnet.runtime.devices import Precision
 from pyro_stitchnet.runtime.files import write_atomically
+from pyro_stitchnet.runtime.precision import Precision
 from pyro_stitchnet.runtime.provenance import provenance
 from pyro_stitchnet.training import checkpoint
 from pyro_stitchnet.training.learner import ElboLearner, Learner

@@ -13,8 +13,8 @@ from pyro_stitchnet.data.datasets.batches import Batch
 from pyro_stitchnet.labels import LABELS
 from pyro_stitchnet.model.objective import Objective
 from pyro_stitchnet.presets import preset
-from pyro_stitchnet.runtime.devices import Precision
 from pyro_stitchnet.runtime.fabric import make_fabric
+from pyro_stitchnet.runtime.precision import Precision
 from pyro_stitchnet.training import checkpoint
 from pyro_stitchnet.training.run import learner_of
 from pyro_stitchnet.training.state import State

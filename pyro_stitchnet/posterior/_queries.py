@@ -16,6 +16,7 @@ from pyro_stitchnet.model.slice_vae import SliceVAE
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.model.svae import LEVELS
 from pyro_stitchnet.posterior.views import average_views
+from pyro_stitchnet.runtime.precision import Precision, autocast
 
 __all__ = [
     "AtMean",
@@ -119,8 +120,11 @@ def in_batches(
     *,
     views: int = 1,
     batch_size: int = 8,
+    precision: Precision = "32",
 ) -> Tensor:
     """Apply ``query`` to the slices in batches, averaged over views.
+
+    ``precision`` is that of the networks.
 
     Raises:
         ValueError: :func:`~pyro_stitchnet.model.checks.check_slices` refuses ``x``, or a number is
@@ -133,8 +137,8 @@ def in_batches(
     def batched(slices: Tensor) -> Tensor:
         parts = []
         for part in slices.split(batch_size):
-            with evaluating(net):
-                parts.append(query(part))
+            with evaluating(net), autocast(precision, x.device):
+                parts.append(query(part).float())
         return torch.cat(parts)
 
     return torch.cat([average_views(batched, part, views) for part in x.split(batch_size)])

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
+from pyro_stitchnet.runtime.precision import Precision
 from pyro_stitchnet.runtime.ranges import Few, FewOrZero, Seed, Weight, check_ranges
 
 __all__ = ["VIEWS", "Decision", "ReadOut", "ReadOutOptions", "check_decision"]
@@ -31,6 +32,7 @@ class ReadOutOptions:
         samples: draws of z to average over; 0 uses the mean of each level.
         views: flips and quarter turns of each slice to average over, 1 to 8.
         batch_size: slices per forward pass.
+        precision: of the networks; "auto" is bf16-mixed where the device computes in bf16, else 32.
         decision: how probabilities become labels: "likeliest" takes each pixel's likeliest label,
             "dice" the infection of greatest expected Dice.
         least_patch: smallest patch of consolidation, in pixels of the model's input; smaller ones
@@ -42,6 +44,7 @@ class ReadOutOptions:
     samples: FewOrZero = 1
     views: Annotated[int, Field(ge=1, le=VIEWS)] = 1
     batch_size: Few = 8
+    precision: Precision = "32"
     decision: Decision = "likeliest"
     least_patch: Weight = 0
     seed: Seed = 0
@@ -51,6 +54,10 @@ class ReadOutOptions:
         if self.read_out not in get_args(ReadOut):
             raise ValueError(
                 f"read_out {self.read_out!r} is unknown; choose one of {get_args(ReadOut)}"
+            )
+        if self.precision not in get_args(Precision):
+            raise ValueError(
+                f"precision {self.precision!r} is unknown; choose one of {get_args(Precision)}"
             )
         check_ranges(self)
         check_decision(self.decision, self.least_patch)

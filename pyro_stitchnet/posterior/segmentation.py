@@ -55,8 +55,8 @@ def segment(net: StitchNet, x: Tensor, options: ReadOutOptions | None = None) ->
     Args:
         net: a trained model; used in evaluation mode, its mode restored.
         x: slices (N, H, W) in [0, 1], on the model's device.
-        options: read-out, samples, views and batch size; ``decision``, ``least_patch`` and ``seed``
-            are not used here.
+        options: read-out, samples, views, batch size and precision; ``decision``, ``least_patch``
+            and ``seed`` are not used here.
 
     Raises:
         ValueError: ``x`` is not in [0, 1], a size is not a multiple of 32 (times the model's
@@ -79,7 +79,8 @@ def segment(net: StitchNet, x: Tensor, options: ReadOutOptions | None = None) ->
 
         return mean(map(draw, draws_of_z(net, part, options.samples))).movedim(-1, 2)
 
-    return Answer(*in_batches(net, x, query, batch_size=options.batch_size).unbind(1))
+    answers = in_batches(net, x, query, batch_size=options.batch_size, precision=options.precision)
+    return Answer(*answers.unbind(1))
 
 
 @torch.no_grad()
@@ -108,7 +109,14 @@ def probabilities(net: StitchNet, x: Tensor, options: ReadOutOptions | None = No
             return mean(net.log_pi(z1).exp() for z1 in draws).movedim(-1, 1)
         return mean(read(net, view, z1, read_out) for z1 in draws).movedim(-1, 1)
 
-    return in_batches(net, x, query, views=options.views, batch_size=options.batch_size)
+    return in_batches(
+        net,
+        x,
+        query,
+        views=options.views,
+        batch_size=options.batch_size,
+        precision=options.precision,
+    )
 
 
 def style_gaps(styles: Tensor) -> dict[str, float]:

@@ -75,7 +75,14 @@ def uncertainty(net: StitchNet, x: Tensor, options: ReadOutOptions | None = None
 
         return mean(one_draw(z1) for z1 in draws_of_z(net, view, options.samples))
 
-    maps = in_batches(net, x, query, views=options.views, batch_size=options.batch_size)
+    maps = in_batches(
+        net,
+        x,
+        query,
+        views=options.views,
+        batch_size=options.batch_size,
+        precision=options.precision,
+    )
     *by_read_out, expected = maps.split([len(LABELS)] * len(read_outs) + [1], 1)
     p, expected = by_read_out[read_outs.index(options.read_out)], expected.squeeze(1)
     total = entropy(p)

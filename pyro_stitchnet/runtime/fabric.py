@@ -12,8 +12,9 @@ from lightning_fabric.plugins.environments import (
     TorchElasticEnvironment,
 )
 
-from pyro_stitchnet.runtime.devices import Precision, choose_device, choose_precision
+from pyro_stitchnet.runtime.devices import choose_device
 from pyro_stitchnet.runtime.distributed import leave
+from pyro_stitchnet.runtime.precision import Precision, resolved
 
 __all__ = ["is_first", "make_fabric"]
 
@@ -36,7 +37,7 @@ def make_fabric(
         processes: on this machine, one per GPU.
         nodes: number of machines.
         precision: of the networks; "16-mixed" needs a GPU, "auto" is
-            :func:`~pyro_stitchnet.runtime.devices.choose_precision`.
+            as in :func:`~pyro_stitchnet.runtime.precision.resolved`.
 
     Raises:
         ValueError: there is no such device on this machine, or there are fewer than ``processes``;
@@ -45,15 +46,13 @@ def make_fabric(
     if os.environ.keys() >= TORCHRUN:
         processes, nodes = _of_torchrun()
     kind, index = (chosen := choose_device(device)).type, chosen.index
-    if kind != "cuda" and precision == "16-mixed":
-        raise ValueError(f"precision 16-mixed needs a GPU, not {kind}; take bf16-mixed")
+    bits = resolved(precision, chosen)
     if kind == "cuda" and processes > torch.cuda.device_count():
         raise ValueError(
             f"{processes} processes need a GPU each, but there are {torch.cuda.device_count()}"
         )
     if index is not None and processes > 1:
         raise ValueError(f"{processes} processes cannot share {device}; take --device {kind}")
-    bits = choose_precision(chosen) if precision == "auto" else precision
     several = processes * nodes > 1
     if several:
         atexit.register(leave)

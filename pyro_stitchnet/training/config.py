@@ -24,7 +24,7 @@ from pyro_stitchnet.model.label_terms import (
 )
 from pyro_stitchnet.model.objective import Objective
 from pyro_stitchnet.presets import DEFAULT, PRESETS, OptimiserConfig, preset
-from pyro_stitchnet.runtime.devices import Precision
+from pyro_stitchnet.runtime.precision import Precision
 from pyro_stitchnet.runtime.ranges import (
     Count,
     Few,

@@ -14,6 +14,7 @@ from pyro_stitchnet.posterior import ReadOutOptions
         ({"samples": -1}, "samples must be at least 0"),
         ({"views": 0}, "views must be at least 1"),
         ({"views": 9}, "views must be at most 8"),
+        ({"precision": "8"}, "precision '8' is unknown"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"seed": -1}, "seed must be at least 0"),
         ({"decision": "boldest"}, "decision 'boldest' is unknown"),

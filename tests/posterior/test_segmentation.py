@@ -51,6 +51,20 @@ def test_shapes_and_ranges(
     assert tiny.training  # its mode is restored
 
 
+@pytest.mark.parametrize("name", ["article", "guided"])
+def test_networks_can_compute_in_half_precision(name: str, shared_net: SharedNet) -> None:
+    """Their numbers are those of 32 bits up to rounding; probabilities have 32 bits."""
+    net, x = shared_net(name), torch.rand(2, 64, 64)
+    exact, half = ReadOutOptions(samples=0), ReadOutOptions(samples=0, precision="bf16-mixed")
+    p, rounded = segment(net, x, exact).probabilities, segment(net, x, half).probabilities
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(p, rounded)
+    assert (p - rounded).abs().mean() < 0.02
+    torch.testing.assert_close(probabilities(net, x, half), rounded)
+    maps = uncertainty(net, x, ReadOutOptions(precision="bf16-mixed"))
+    assert maps.entropy.dtype == torch.float32
+
+
 @pytest.mark.parametrize(
     ("name", "read_out"),
     [

@@ -6,8 +6,8 @@ import pytest
 import torch
 from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment
 
-from pyro_stitchnet.runtime.devices import choose_precision
 from pyro_stitchnet.runtime.fabric import STARTER, is_first, make_fabric
+from pyro_stitchnet.runtime.precision import resolved
 
 SLURM = {
     "SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "train.sh", "SLURM_NTASKS": "2", "SLURM_NNODES": "1",
@@ -32,7 +32,7 @@ def test_auto_is_bf16_where_the_processor_computes_in_it(
     monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], precision: str, fabrics: str
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
-    assert choose_precision(torch.device("cpu")) == precision
+    assert resolved("auto", torch.device("cpu")) == precision
     assert make_fabric("cpu", precision="auto").strategy.precision.precision == fabrics
 
 

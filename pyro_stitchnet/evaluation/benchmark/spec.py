@@ -15,7 +15,7 @@ from pyro_stitchnet.evaluation.benchmark.methods import METHODS
 from pyro_stitchnet.posterior import ReadOutOptions
 from pyro_stitchnet.posterior.options import Decision
 from pyro_stitchnet.presets import OptimiserConfig, preset
-from pyro_stitchnet.runtime.devices import Precision
+from pyro_stitchnet.runtime.precision import Precision
 from pyro_stitchnet.runtime.ranges import Count, CountOrZero, Few, Seed, Share, check_ranges
 from pyro_stitchnet.training.config import check_keys, read_mapping, validated
 
