@@ -17,7 +17,7 @@ ARTICLE = {
         "unet, 2400 steps",
     ),
     "`article`, unlabelled slices": ("article (posterior)", "unet"),
-    "the same, SVAE trained first": ("article, pretrained (posterior)", "unet"),
+    "`article`, SVAE trained first": ("article, pretrained (posterior)", "unet"),
     "`reference`": ("reference (posterior)", "unet"),
     "U-Net, ImageNet start": ("unet, ImageNet", "unet, ImageNet"),
     "`article`, ImageNet start": ("article, labels only, ImageNet (posterior)", "unet, ImageNet"),
@@ -27,7 +27,7 @@ ARTICLE = {
 CHANGES = {
     "unlabelled slices": ("article (posterior)", "article, labels only (posterior)"),
     "SVAE trained first": ("article, pretrained (posterior)", "article (posterior)"),
-    "the same, equal steps in all": (
+    "SVAE first, minus equal steps with labels": (
         "article, pretrained (posterior)",
         "article, 800 steps (posterior)",
     ),
@@ -46,6 +46,16 @@ CHANGES = {
 }
 DATA = {"article": "real CT", "study": "phantoms"}
 
+# Entries of the table of batch norm.
+STATISTICS = {
+    "article": "unlabelled slices",
+    "article, pretrained": "SVAE trained first",
+    "article, 800 steps": "unlabelled slices, 800 steps",
+    "article, labels only, ImageNet": "ImageNet start",
+    "article, labels only, 2400 steps": "2,400 steps",
+    "article, labels only, group norm": "group norm",
+}
+
 
 def article() -> TextTable:
     """Return the article's model beside its U-Net, by number of labelled slices."""
@@ -63,9 +73,9 @@ def article() -> TextTable:
             ratios = ["–", "–"]
             if line != other:
                 ratios = [_ratio(runs[lesion], unet[lesion]) for lesion in runs]
-            cells.append([str(labels), name, *means, *ratios])
+            cells.append([str(labels), name, str(len(runs)), *means, *ratios])
     ratios = [f"{lesion} / U-Net: mean, by run" for lesion in ("GGO", "consolidation")]
-    return TextTable(["labelled", "method", "GGO", "consolidation", *ratios], cells)
+    return TextTable(["labelled", "method", "runs", "GGO", "consolidation", *ratios], cells)
 
 
 def _ratio(one: pd.Series, other: pd.Series) -> str:
@@ -109,8 +119,9 @@ def statistics() -> TextTable:
         for (labels, entry), runs in rows.groupby(["labels", "name"]):
             columns = ("dice_{}", "dice_{}_own_statistics", "dice_{}_batch_statistics")
             means = [_lesions(runs, column) for column in columns]
-            cells.append([entry, f"{data}, {labels} labels", str(len(runs)), *means])
-    head = ["entry", "data", "runs", "training slices", "test slices"]
+            what = STATISTICS.get(entry, entry)
+            cells.append([what, f"{data}, {labels} labels", str(len(runs)), *means])
+    head = ["`article` with", "data", "runs", "training slices", "test slices"]
     return TextTable([*head, "each test batch"], cells)
 
 
