@@ -71,6 +71,14 @@ class Learner(nn.Module):
         """Label probabilities (N, K, H, W) of slices (N, H, W), in evaluation mode."""
         raise NotImplementedError
 
+    def pass_for_statistics(self, batch: Batch, step: int) -> None:
+        """Pass a batch once through the networks that are evaluated, for batch norm's statistics.
+
+        It is called in training mode. A learner whose loss passes other views of the slices, or
+        the same network more than once, needs a pass of its own.
+        """
+        self.loss(batch, step)
+
     def validate(self, slices: Slices) -> tuple[float, dict[str, float]]:
         """Return the score that chooses weights (higher is better), and the metrics to log."""
         return lesion_dice(self.probabilities, slices, next(self.parameters()).device)

@@ -87,6 +87,10 @@ class SelfTraining(ElboLearner):
             loss = loss + weight * differences.mean()
         return LossOutput(loss, result, log_q[self.in_bound(batch)])
 
+    def pass_for_statistics(self, batch: Batch, step: int) -> None:
+        """Pass the slices as they are, without strong views."""
+        super().loss(batch, step)
+
     def stepped(self) -> None:
         """Move the teacher's average."""
         self.teacher.update_parameters(self.classifier)

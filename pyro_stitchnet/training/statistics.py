@@ -26,7 +26,8 @@ def recompute_statistics(learner: Learner, batches: Sequence[Batch], step: int) 
 
     Args:
         learner: the networks to evaluate.
-        batches: of training; each is passed through the networks once, in training mode.
+        batches: of training; each is passed through the networks once, see
+            :meth:`~pyro_stitchnet.training.learner.Learner.pass_for_statistics`.
         step: of the loss.
     """
     layers = [one for one in learner.modules() if isinstance(one, torch.nn.BatchNorm2d)]
@@ -38,7 +39,7 @@ def recompute_statistics(learner: Learner, batches: Sequence[Batch], step: int) 
         for number, batch in enumerate(batches, 1):
             for layer in layers:
                 layer.momentum = 1 / number  # a cumulative mean, which the first pass restarts
-            learner.loss(batch, step)
+            learner.pass_for_statistics(batch, step)
 
     try:
         _as_if_apart(learner, passes, training=True)

@@ -1,5 +1,7 @@
 """Batch norm's statistics computed anew, and the gap between the modes."""
 
+from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -8,11 +10,18 @@ from torch import nn
 
 from pyro_stitchnet.data.datasets.batches import Batch
 from pyro_stitchnet.evaluation.baselines.base import Supervised
+from pyro_stitchnet.evaluation.baselines.bcp import BidirectionalCopyPaste
+from pyro_stitchnet.evaluation.baselines.cps import CrossPseudoSupervision
+from pyro_stitchnet.evaluation.baselines.mean_teacher import MeanTeacher
+from pyro_stitchnet.evaluation.baselines.pseudo_labels import PseudoLabels
+from pyro_stitchnet.evaluation.baselines.unimatch import FixMatch
 from pyro_stitchnet.model.nn.norm import TwoRoleBatchNorm2d
 from pyro_stitchnet.model.nn.unet import UNet
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.presets import preset
+from pyro_stitchnet.training.learner import ElboLearner
 from pyro_stitchnet.training.run import learner_of
+from pyro_stitchnet.training.self_training import SelfTraining
 from pyro_stitchnet.training.statistics import (
     batch_statistics,
     mode_gap,
@@ -115,3 +124,50 @@ def test_statistics_that_stay_fixed_in_training_stay_fixed_within_batch_statisti
         assert not fixed.training
     assert not net.training
     assert not any(one.training for one in net.modules())
+
+
+def mixed_batches() -> list[Batch]:
+    """Two labelled and two brighter unlabelled slices each, with brighter strong views."""
+    return [
+        Batch(
+            torch.cat([one.x / 2, one.x / 2 + 0.5]),
+            torch.cat([one.allowed, torch.ones_like(one.allowed)]),
+            strong=torch.ones(1, 4, 64, 64) * 0.9,
+        )
+        for one in batches(2)
+    ]
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        Supervised,
+        MeanTeacher,
+        FixMatch,
+        BidirectionalCopyPaste,
+        PseudoLabels,
+        lambda network: CrossPseudoSupervision(network, deepcopy(network)),
+    ],
+)
+def test_baselines_are_tested_with_statistics_of_the_labelled_slices_as_they_are(
+    build: Callable[[nn.Module], Supervised],
+) -> None:
+    learner, given = build(nn.Sequential(nn.BatchNorm2d(1), nn.Conv2d(1, 4, 1))), mixed_batches()
+    recompute_statistics(learner, given, 300)
+    (norm, _) = learner.inference_network().children()
+    expected = torch.stack([batch.x[:2] for batch in given]).mean()
+    torch.testing.assert_close(buffer(norm, "running_mean"), expected.reshape(1))
+    assert not torch.isclose(expected, torch.stack([batch.x for batch in given]).mean())
+
+
+def test_self_training_is_tested_with_statistics_of_the_slices_as_they_are() -> None:
+    torch.manual_seed(0)
+    chosen, given = preset("guided"), mixed_batches()
+    net = StitchNet(chosen.model)
+    other = deepcopy(net)
+    recompute_statistics(SelfTraining(net, chosen.objective), given, 1)
+    recompute_statistics(ElboLearner(other, chosen.objective), given, 1)
+    assert net.classifier is not None
+    assert other.classifier is not None
+    for one, two in zip(net.classifier.buffers(), other.classifier.buffers(), strict=True):
+        torch.testing.assert_close(one, two)

@@ -46,6 +46,22 @@ class Supervised(Learner):
         """Return the network's logits (N, K, H, W) of slices (N, H, W), in 32 bits."""
         return self.network(x.unsqueeze(1)).float()
 
+    def pass_for_statistics(self, batch: Batch, step: int) -> None:
+        """Pass the slices with labels, as they are, through the network that predicts.
+
+        All methods are tested with statistics of the same slices, whichever mixed or strongly
+        augmented slices their losses pass.
+        """
+        network, labelled = self.inference_network(), ~batch.unlabelled
+        x = batch.x[labelled] if labelled.any() else batch.x
+        was_training = network.training
+        network.train()
+        try:
+            with torch.no_grad():
+                network(x.unsqueeze(1))
+        finally:
+            network.train(was_training)
+
     def inference_network(self) -> nn.Module:
         """Return the network that predicts; a subclass may return an average of weights."""
         return self.network

@@ -57,4 +57,4 @@ class MeanTeacher(Supervised):
 
     def inference_network(self) -> nn.Module:
         """Return the teacher."""
-        return self.teacher
+        return self.teacher.module
