@@ -29,8 +29,8 @@ def gain(one: pd.DataFrame, other: pd.DataFrame) -> str:
 
 
 def in_both(*lines: pd.DataFrame) -> list[pd.DataFrame]:
-    """Return the rows of each line in the runs that all have, by fold and seed."""
-    lines = tuple(line.set_index(["fold", "seed"]) for line in lines)
+    """Return the rows of each line in the runs that all have, by split."""
+    lines = tuple(line.set_index(["folds", "fold", "seed"]) for line in lines)
     runs = sorted(set.intersection(*(set(line.index) for line in lines)))
     return [line.loc[runs] for line in lines]
 

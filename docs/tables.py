@@ -65,7 +65,7 @@ STUDY = {
 # Lines with unlabelled slices, each with the same method from labels alone. The classifier of the
 # preset `guided` learns from labelled slices only: it is the counterpart of the taught variant.
 GAINS = {
-    "U-Net, decoder denoises first": ("unet, denoised", "unet"),
+    "U-Net, decoder denoises first": ("unet, denoised", "unet, 1600 steps"),
     "U-Net, random start, denoises first": (
         "unet, random start, denoised",
         "unet, random start, 1600 steps",

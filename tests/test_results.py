@@ -16,9 +16,7 @@ from pyro_stitchnet.evaluation.text_table import TextTable, decimal
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-OF_BENCHMARKS = sorted(
-    p.parent for p in RESULTS.glob("*/table.csv") if p.parent.name != "svae_lvae"
-)
+OF_BENCHMARKS = sorted(p.parent for p in RESULTS.glob("*/table.csv"))
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,8 @@ class ReadOutOptions:
         samples: draws of z to average over; 0 uses the mean of each level.
         views: flips and quarter turns of each slice to average over, 1 to 8.
         batch_size: slices per forward pass.
-        precision: of the networks; "auto" is bf16-mixed where the device computes in bf16, else 32.
+        precision: of the networks when labels are read; "auto" is bf16-mixed where the device
+            computes in bf16, else 32.
         decision: how probabilities become labels: "likeliest" takes each pixel's likeliest label,
             "dice" the infection of greatest expected Dice.
         least_patch: smallest patch of consolidation, in pixels of the model's input; smaller ones

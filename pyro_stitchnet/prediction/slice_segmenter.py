@@ -24,6 +24,7 @@ from pyro_stitchnet.posterior import ReadOutOptions, probabilities, seeded, segm
 from pyro_stitchnet.posterior.folding import folded
 from pyro_stitchnet.posterior.segmentation import check_read_out
 from pyro_stitchnet.runtime.devices import choose_device
+from pyro_stitchnet.runtime.precision import resolved
 from pyro_stitchnet.training import checkpoint
 from pyro_stitchnet.training.config import validated
 
@@ -87,6 +88,8 @@ class SliceSegmenter:
         """
         options = options or ReadOutOptions()
         check_read_out(net, options.read_out)
+        device = next(net.parameters()).device
+        options = replace(options, precision=resolved(options.precision, device))
         self.net, self.preprocessing = net, preprocessing
         self.name, self.digest, self.info, self.options = name, digest, info or {}, options
 

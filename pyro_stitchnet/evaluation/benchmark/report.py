@@ -123,7 +123,6 @@ def _summaries(rows: pd.DataFrame) -> dict[str, TextTable]:
                 f"{runs['slices_test'].sum()} of {runs['slices_test_of'].sum()}",
                 f"{means['seconds_training']:.0f}",
                 f"{1000 * means['seconds_a_slice']:.0f}",
-                f"{runs['peak_gb'].max():.1f}",
             ]
         )
     names = ["GGO", "consolidation"]
@@ -142,7 +141,7 @@ def _summaries(rows: pd.DataFrame) -> dict[str, TextTable]:
             calibration,
         ),
         "Slices of the test patients, and cost": TextTable(
-            ["method", "slices scored", "training (s)", "ms per slice", "memory (GB)"], cost
+            ["method", "slices scored", "training (s)", "ms per slice"], cost
         ),
     }  # fmt: skip
 
@@ -161,8 +160,11 @@ def _unlabelled(rows: pd.DataFrame) -> TextTable:
     """Compare each line with unlabelled slices with its counterpart without them.
 
     The counterpart is the line of the same method, variant, data, steps, start and options, trained
-    on labels alone; for a semi-supervised method over the U-Net it is the U-Net.
+    on labels alone; for a semi-supervised method over the U-Net it is the U-Net. Lines with
+    pre-training are left out, because they have more steps.
     """
+    if "pretrain_steps" in rows:
+        rows = rows[rows["pretrain_steps"].fillna(0) == 0]
     own = rows["method"].str.startswith("stitchnet-")
     options = rows["tried"].map(lambda text: str(sorted(json.loads(text)))).where(own, "")
     rows = rows.assign(options=options)

@@ -78,7 +78,8 @@ class Results:
         if len(earlier):  # leave out those of a run that was interrupted here
             earlier = earlier[~_same_cell(earlier, rows[0])]
         self._scores = pd.concat([earlier, scores], ignore_index=True)
-        write_atomically(self.folder / SCORES, self._scores.to_csv(index=False))
+        if len(self._scores):
+            write_atomically(self.folder / SCORES, self._scores.to_csv(index=False))
         self.rows = pd.concat([self.rows, pd.DataFrame(rows)], ignore_index=True)
         text = self.rows.to_csv(index=False)
         before, self._digest = self._digest, hashlib.sha256(text.encode()).hexdigest()

@@ -2,7 +2,6 @@
 
 import json
 import math
-import resource
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from pyro_stitchnet.evaluation.benchmark.spec import Budget, Entry, Spec
 from pyro_stitchnet.evaluation.benchmark.testing import generative_columns, predict_and_score
 from pyro_stitchnet.presets import OptimiserConfig
 from pyro_stitchnet.runtime.locks import only_run
+from pyro_stitchnet.runtime.precision import resolved
 from pyro_stitchnet.runtime.provenance import provenance
 from pyro_stitchnet.training.config import TrainConfig
 from pyro_stitchnet.training.fit import fit
@@ -108,7 +108,7 @@ def join(spec: Spec, out: Path, folders: Sequence[Path]) -> None:
     Raises:
         BlockingIOError: another run is writing to ``out``.
         FileNotFoundError: a folder has no results.
-        ValueError: a table is damaged or has rows of another specification.
+        ValueError: a table is damaged, or has rows of another specification.
     """
     cells = list(_cells(spec))
     others = [Results(folder) for folder in folders]
@@ -116,6 +116,14 @@ def join(spec: Spec, out: Path, folders: Sequence[Path]) -> None:
         if not len(other.rows):
             raise FileNotFoundError(f"{other.folder}: no {TABLE} with results to join")
         _check_digests(spec, other, cells)
+        known = {tuple(cell.key.values()) for cell in cells}
+        rows = other.rows[list(CELL)].itertuples(index=False, name=None)
+        if unknown := set(rows) - known:
+            name, labels, *_, seed = min(unknown)
+            raise ValueError(
+                f"{other.folder}: the specification has no entry {name!r} with {labels} labels "
+                f"and seed {seed}"
+            )
     with only_run(out):
         results = Results(out)
         _check_digests(spec, results, cells)
@@ -234,12 +242,12 @@ def _train_and_test(
         "steps": spec.steps_of(cell.entry),
         "pretrain_steps": cell.entry.pretrain_steps,
         "random_start": cell.entry.random_start,
+        "precision": resolved(spec.precision, device),
         "slices_test": len(test),
         "slices_test_of": int(dataset.manifest["patient"].isin(set(test.patients)).sum()),
         "validation_dice": validation_dice,
         "tried": json.dumps(tried),
         "seconds_training": seconds,
-        "peak_gb": _peak_memory(device),
         **generative_columns(learner, test, spec.read_out),
         **provenance(),
     }
@@ -311,10 +319,3 @@ def train_candidate(
     state = fit(learner, slices, config, validation=validation)
     dice = [row["validation/dice"] for row in state.rows if "validation/dice" in row]
     return learner, max(dice, default=math.nan)
-
-
-def _peak_memory(device: torch.device) -> float:
-    """Return the peak memory so far in GB: that of the process, or torch's on a GPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

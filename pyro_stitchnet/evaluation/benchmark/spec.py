@@ -129,9 +129,9 @@ class Spec:
         device: "auto" uses a GPU if there is one.
         precision: of the networks in training.
         read_out: options of the test. ``samples`` and ``batch_size`` apply to StitchNets;
-            ``views``, ``least_patch`` and ``seed`` to every method. ``read_out`` and ``decision``
-            must be left out: a StitchNet is tested by q(y | x), or p(y | z) without a classifier,
-            and by p(y | x, z); every method is tested by all ``decisions``.
+            ``views``, ``least_patch`` and ``seed`` to every method. ``read_out``, ``decision`` and
+            ``precision`` must be left out: a StitchNet is tested by q(y | x), or p(y | z) without a
+            classifier, and by p(y | x, z); every method is tested by all ``decisions``, in 32 bits.
         decisions: decisions from probabilities to labels, a line of the tables each.
     """
 
@@ -190,10 +190,11 @@ class Spec:
                 raise ValueError(f"{name} must name at least one")
             if len(values) > len(set(values)):  # it would count twice
                 raise ValueError(f"{name} name one twice; leave out the second")
-        if self.read_out.read_out != "posterior" or self.read_out.decision != "likeliest":
+        fixed = ("read_out", "decision", "precision")
+        if any(getattr(self.read_out, name) != getattr(ReadOutOptions(), name) for name in fixed):
             raise ValueError(
-                "read_out: leave out `read_out` and `decision`; several read-outs are tested, and "
-                "decisions are listed under `decisions`"
+                "read_out: leave out `read_out`, `decision` and `precision`; several read-outs are "
+                "tested in 32 bits, and decisions are listed under `decisions`"
             )
 
     def data_of(self, entry: Entry) -> Path:

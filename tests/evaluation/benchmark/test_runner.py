@@ -348,6 +348,14 @@ def test_folders_of_several_machines_are_joined(
     assert len(pd.read_csv(tmp_path / "unet" / SCORES)) == len(scores)
 
 
+def test_results_without_scores_are_joined(
+    small: Callable[..., Spec], first_fold: Path, tmp_path: Path
+) -> None:
+    Results(tmp_path / "rows").add(Results(first_fold).rows.to_dict("records"), pd.DataFrame())
+    runner.join(small(), tmp_path / "out", [tmp_path / "rows"])
+    assert len(Results(tmp_path / "out").rows) == len(Results(first_fold).rows)
+
+
 def test_what_cannot_be_joined_is_refused_before_anything_is_written(
     small: Callable[..., Spec], first_fold: Path, tmp_path: Path
 ) -> None:
@@ -355,4 +363,6 @@ def test_what_cannot_be_joined_is_refused_before_anything_is_written(
         runner.join(small(), tmp_path / "out", [first_fold, tmp_path / "nowhere"])
     with pytest.raises(ValueError, match="another specification"):
         runner.join(small(steps=3), tmp_path / "out", [first_fold])
+    with pytest.raises(ValueError, match="no entry 'tiny' with 4 labels and seed 0"):
+        runner.join(small(entries={"unet": Entry("unet")}), tmp_path / "out", [first_fold])
     assert not (tmp_path / "out").exists()
