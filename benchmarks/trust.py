@@ -106,7 +106,7 @@ def trained(config: Config, method: str, seed: int, slices: Mapping[str, Slices]
         optimiser=OptimiserConfig(learning_rate=2e-3, warmup=50, decay="cosine", ema=0.98),
     )  # fmt: skip
     cell = Cell(method, entry, spec.budgets[0], config.fold, seed)
-    split = f"{config.folds}-{config.fold}-{config.seed}"
+    split = f"{config.labels}-{config.folds}-{config.fold}-{config.seed}"
     path = config.out / f"{method}-{spec.digest(entry, spec.budgets[0])}-{split}-{seed}.pt"
     if path.exists():
         learner = methods.METHODS[method].build(config.weights)
