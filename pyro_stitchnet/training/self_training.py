@@ -31,8 +31,7 @@ class SelfTraining(ElboLearner):
     maximisation with q' as the prior of y. Unlabelled slices and label sets such as "infection" are
     the same case.
 
-    r is not sharpened: sharpened targets with cross-entropy found less infection on other
-    hospitals' slices (docs/study.md).
+    r is not sharpened.
     """
 
     strong_views = 1
