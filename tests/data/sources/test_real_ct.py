@@ -72,7 +72,7 @@ def test_the_page_works_as_written(
     files = re.findall(r"`((?:runs|results|look)/[^` ]+\.\w+)`", text)
     assert len(files) > 5
     assert [name for name in files if not Path(name).is_file()] == []
-    assert not patients("runs/first/run.json") & {"coronacases_001", "coronacases_005"}
+    assert not patients("runs/real/run.json") & {"coronacases_001", "coronacases_005"}
 
     fetched = list(repositories.requests)
     for line in blocks[0].content.splitlines():
