@@ -67,19 +67,27 @@ def article() -> TextTable:
         for name, (line, other) in ARTICLE.items():
             if line not in budget.index or other not in budget.index:
                 continue
-            runs = budget.loc[line, ["dice_ggo", "dice_con"]]
-            means = [decimal(mean) for mean in runs.mean()]
-            unet = budget.loc[other, ["dice_ggo", "dice_con"]].loc[runs.index]
-            ratios = ["–", "–"]
+            scores = ["dice_ggo", "dice_con", "dice_con_present"]
+            runs = budget.loc[line, scores]
+            means = [decimal(mean) for mean in runs.mean()[:2]]
+            unet = budget.loc[other, scores].loc[runs.index]
+            ratios = ["–", "–", "–"]
             if line != other:
                 ratios = [_ratio(runs[lesion], unet[lesion]) for lesion in runs]
-            cells.append([str(labels), name, str(len(runs)), *means, *ratios])
-    ratios = [f"{lesion} / U-Net: mean, by run" for lesion in ("GGO", "consolidation")]
-    return TextTable(["labelled", "method", "runs", "GGO", "consolidation", *ratios], cells)
+            cells.append([f"{labels}: {name}", str(len(runs)), *means, *ratios])
+    ratios = [f"{part} / U-Net" for part in ("GGO", "consolidation", "where present")]
+    return TextTable(["labels: method", "runs", "GGO", "consolidation", *ratios], cells)
 
 
 def _ratio(one: pd.Series, other: pd.Series) -> str:
-    """Return the ratio of two means, and that of each run if there are several."""
+    """Return the ratio of two means, and that of each run if there are several.
+
+    Rows of an early version lack the scores where a lesion is present and are left out.
+    """
+    both = one.notna() & other.notna()
+    if not both.any():
+        return "–"
+    one, other = one[both], other[both]
     mean, *by_run = (
         f"{ratio:.2f}".removeprefix("0") for ratio in [one.mean() / other.mean(), *one / other]
     )

@@ -18,9 +18,13 @@ CPUS = Path("/proc/cpuinfo")
 
 
 def provenance() -> dict[str, str]:
-    """Return the command, date, commit, machine and versions of this process, as strings."""
+    """Return the command, date, commit, machine and versions of this process, as strings.
+
+    Paths in the working folder are relative to it.
+    """
+    arguments = [one.removeprefix(f"{Path.cwd()}/") for one in sys.argv[1:]]
     return {
-        "command": escaped(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])),
+        "command": escaped(shlex.join([Path(sys.argv[0]).name, *arguments])),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": COMMIT,
         "machine": f"{_processor()}, {platform.system()}, {torch.get_num_threads()} threads"
