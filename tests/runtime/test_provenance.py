@@ -1,4 +1,4 @@
-"""The machine and the commit in the provenance of results."""
+"""The command, the machine and the commit in the provenance of results."""
 
 from pathlib import Path
 
@@ -36,3 +36,11 @@ def test_the_commit_is_that_of_the_start_whatever_the_checkout_becomes(
 
     monkeypatch.setattr("subprocess.run", moved)
     assert provenance()["commit"] == before
+
+
+def test_paths_in_the_working_folder_are_relative(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["stitchnet", "train", f"{tmp_path}/ct.data", "--out", "/a/b"])
+    assert provenance()["command"] == "stitchnet train ct.data --out /a/b"
