@@ -52,16 +52,20 @@ RUNS = {
     ),
     "benchmarks/lung_field.py": ("--patients 2 --shared nowhere", r"Dice"),
     "benchmarks/robustness.py": (
-        "--out r --mutations 160 --kills 1 --requests 50 --no-options --workers 1",
-        r"\| all \| 211 \| .* \| 0 \|",
+        "--out r --mutations 48 --kills 1 --requests 20 --no-options --workers 1",
+        r"\| all \| 69 \| .* \| 0 \|",
     ),
     "benchmarks/density.py": (
         "dataset --out v --seeds 0 --steps 1 --per-batch 2 --channels 8 8 8 8 8 --width 8",
         r"\| vdvae \|",
     ),
     "benchmarks/scale.py": (
-        "--out s --slices 400 --scans 6",
-        r"All 6 scans are there, with the same segmentations",
+        "--out s --slices 200 --scans 4",
+        r"All 4 scans are there, with the same segmentations",
+    ),
+    "benchmarks/specificity.py": (
+        "sets.data --spec spec.yaml --out s --seeds 0 --steps 1",
+        r"and controls: U-Net",
     ),
     "benchmarks/style_collapse.py": (
         "--out c --seeds 0 --arms reference --steps 1 --labelled 4 --unlabelled 6",
@@ -138,6 +142,19 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder / "dataset",
         preprocessing=Preprocessing(size=64, lungs="none"),
         progress=False,
+    )
+    write_folder(phantom_slices([11, 12], 1, size=64), folder / "controls")
+    for mask in (folder / "controls" / "masks").iterdir():
+        Image.fromarray(np.zeros((64, 64), np.uint8)).save(mask)
+    prepare(
+        [f"{folder}/{source}" for source in ("labelled", "partial@infection", "controls@control")],
+        folder / "sets.data",
+        preprocessing=Preprocessing(size=64, lungs="none"),
+        progress=False,
+    )
+    (folder / "spec.yaml").write_text(
+        "{data: sets.data, entries: {unet: {method: unet}}, "
+        "budgets: [{labels: 2, folds: 3, validation: false}]}"
     )
     checkpoint.save(StitchNet(preset("tiny").model), folder / "model.pt")
     grey = (labelled.images[:2].numpy() * 1350 - 1000).astype(np.int16)

@@ -23,8 +23,8 @@ from pyro_stitchnet.training.state import State
 BASELINES = [name for name in METHODS if not name.startswith("stitchnet-")]
 # Options that shorten the first phase of a method, so that a short test reaches the second.
 EARLY: Mapping[str, Mapping[str, Any]] = {
-    "pseudo-labels": {"first": 30, "every": 10},
-    "bcp": {"pretraining_steps": 40, "decay": 0.9},
+    "pseudo-labels": {"first": 20, "every": 10},
+    "bcp": {"pretraining_steps": 20, "decay": 0.9},
     "mean-teacher": {"decay": 0.9},
     "ua-mt": {"decay": 0.9},
 }
@@ -49,13 +49,13 @@ def batches(slices: Slices, learner: Learner, unlabelled: int) -> Iterator[Batch
 @pytest.mark.parametrize("name", BASELINES)
 def test_learns_phantoms(name: str, slices: Slices) -> None:
     learner, method = new(name), METHODS[name]
-    state = State(learner, OptimiserConfig(learning_rate=1e-3, **method.optimiser))
+    state = State(learner, OptimiserConfig(learning_rate=2e-3, **method.optimiser))
     before = cross_entropy_of(learner, slices)
-    train(state, batches(slices, learner, 2 if method.unlabelled else 0), 80, log_every=80)
+    train(state, batches(slices, learner, 2 if method.unlabelled else 0), 50, log_every=50)
     assert cross_entropy_of(learner, slices) < before - 0.5
     p = learner.probabilities(slices.images)
     healthy = slices.labels() == 1
-    assert (p.argmax(1)[healthy] == 1).float().mean() > 0.8
+    assert (p.argmax(1)[healthy] == 1).float().mean() > 0.7
     assert torch.allclose(p.sum(1), torch.ones(()), atol=1e-5)
 
 
