@@ -39,11 +39,11 @@ COVID = {
     "U-Net, split by tissue levels": LEVELS,
     "`guided`": "guided (posterior)",
     "`guided`, `--decision dice`": "guided (posterior, dice)",
-    "`guided`, taught by unlabelled slices": "guided, taught (posterior)",
     "Mean Teacher": "mean-teacher",
-    "BCP": "bcp",
+    "UA-MT": "ua-mt",
+    "CPS": "cps",
     "UniMatch": "unimatch",
-    "`guided`, infection masks": "guided + sets (posterior)",
+    "BCP": "bcp",
 }
 LEAST_RUNS = 2  # of a line in the README
 STUDY = {
