@@ -50,8 +50,8 @@ notebooks: export PATH := $(abspath $(BIN)):$(PATH)
 notebooks: $(DEV) ## Run the tutorials again and keep their outputs (some minutes)
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace docs/tutorials/*.ipynb
 
-figures: MODEL := runs/counterfactuals/guided-128-350.pt
-figures: $(PACKAGE) ## Draw the figures of README and docs again (some minutes)
+figures: MODEL := runs/counterfactuals/guided-128-350-40-60-0.pt
+figures: $(DEV) ## Draw the figures of README and docs again (some minutes)
 	$(BIN)/python benchmarks/counterfactuals.py --size 128 --steps 350 --out runs/counterfactuals
 	$(BIN)/python docs/overview.py $(MODEL) --out docs/overview.png
 	$(BIN)/python examples/queries.py $(MODEL) --size 128 --samples 4 --out runs/queries

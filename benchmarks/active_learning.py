@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 import tyro
+from settings import keep_settings
 
 from pyro_stitchnet.data.datasets.batches import TwoStreams
 from pyro_stitchnet.data.datasets.slices import Slices
@@ -130,7 +131,7 @@ def report(table: pd.DataFrame, config: Config) -> None:
 
 
 def main(config: Config) -> None:
-    config.out.mkdir(parents=True, exist_ok=True)
+    keep_settings(config, free=["seeds"])
     path = config.out / "table.csv"
     rows = pd.read_csv(path).to_dict("records") if path.exists() else []
     for seed in config.seeds:
@@ -138,7 +139,8 @@ def main(config: Config) -> None:
             if not any(row["seed"] == seed and row["arm"] == arm for row in rows):
                 rows += run(arm, seed, config)
                 write_atomically(path, pd.DataFrame(rows).to_csv(index=False))
-    report(pd.DataFrame(rows), config)
+    table = pd.DataFrame(rows)
+    report(table[table["seed"].isin(config.seeds)], config)
 
 
 if __name__ == "__main__":

@@ -59,7 +59,9 @@ class Config:
 
 def trained(config: Config) -> StitchNet:
     """A model trained on phantoms, kept for the next run."""
-    path = config.model or config.out / f"{config.preset}-{config.size}-{config.steps}.pt"
+    parts = ("preset", "size", "steps", "labelled", "unlabelled", "seed")
+    name = "-".join(str(getattr(config, part)) for part in parts)
+    path = config.model or config.out / f"{name}.pt"
     if path.exists() or config.model:
         return checkpoint.load(path)[0]
     labelled = phantom_slices(range(config.labelled // 2), 2, size=config.size, seed=config.seed)
@@ -145,7 +147,9 @@ def healings(
 def main(config: Config) -> None:
     config.out.mkdir(parents=True, exist_ok=True)
     net = trained(config)
-    train_slices = phantom_slices(range(config.labelled // 2), 2, size=config.size)
+    train_slices = phantom_slices(
+        range(config.labelled // 2), 2, size=config.size, seed=config.seed
+    )
     grey = float(train_slices.images[train_slices.labels() == HEALTHY].mean())
     numbers = range(UNSEEN, UNSEEN + config.patients)
     cut = [p for p in phantoms(numbers, 2, size=config.size) if (p.labels >= GGO).mean() > 0.005]

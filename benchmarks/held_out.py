@@ -2,7 +2,7 @@
 
     python benchmarks/held_out.py DATA --weights IMAGENET.pt --out runs/held_out
 
-DATA holds the folders labelled, unlabelled and partial (docs/benchmark.md). A third of the labelled
+DATA holds the folders labelled, unlabelled and partial (see covid.yaml). A third of the labelled
 patients and one of partial's three patients are held out in turn. `prepare`, `train` with
 examples/covid.yaml and `--folds 0`, and `evaluate` run on the rest. The U-Net is the model's own
 classifier q(y | x), trained without unlabelled slices, as it is and with its lesions split by
@@ -21,6 +21,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import tyro
+from settings import keep_settings
 
 from pyro_stitchnet import cli
 from pyro_stitchnet.data.datasets.dataset import Dataset
@@ -95,10 +96,12 @@ def prepare(config: Config, fold: int, out: Path) -> None:
     options = ["--size", config.size, "--lungs", "none", "--no-progress"]
     labelled, partial = (out / name for name in TESTS)
     train = [labelled / "train", config.data / "unlabelled", f"{partial / 'train'}@infection"]
-    stitchnet("prepare", *train, "--out", out / "train.data", *options)
-    stitchnet("prepare", labelled / "test", "--out", out / "labelled.data", *options)
     infection = f"{partial / 'test'}@infection"
-    stitchnet("prepare", infection, "--out", out / "partial.data", *options)
+    for part, sources in {
+        "train": train, "labelled": [labelled / "test"], "partial": [infection]
+    }.items():  # fmt: skip
+        if not (out / f"{part}.data" / "manifest.csv").exists():
+            stitchnet("prepare", *sources, "--out", out / f"{part}.data", *options)
 
 
 def train(config: Config, name: str, folder: Path) -> Path:
@@ -108,7 +111,7 @@ def train(config: Config, name: str, folder: Path) -> Path:
         options = ["--config", ROOT / "examples/covid.yaml", "--folds", 0]
         options += ["--steps", config.steps, "--seed", config.seed, "--no-progress"]
         options += ["--weights", config.weights]
-        options += ["--resume"] if run.exists() else []
+        options += ["--resume"] if any(run.glob("states/*.pt")) else []
         stitchnet("train", folder / "train.data", *options, "--out", run, *RUNS[name])
     return run
 
@@ -196,6 +199,7 @@ def difference(one: pd.Series, other: pd.Series) -> str:
 
 def main(config: Config) -> None:
     """Train the runs and print what they score."""
+    keep_settings(config, free=["folds", "runs"])
     done, settings = [], f"{config.steps} steps, seed {config.seed}"
     for fold in config.folds:
         done.append(scored(config, fold))

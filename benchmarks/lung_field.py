@@ -5,7 +5,7 @@
 Prints a Markdown table with a row per set: mean and 5th percentile of the Dice over slices with
 lung, the share of lesion pixels inside the field (mean over slices with lesions), and seconds per
 slice. "Tuned on" in a row's name: the constants of the classical method were chosen on these
-slices; "looked at": their figures were seen meanwhile. Sets that are missing are left out.
+slices; "seen": their scores were known during development. Sets that are missing are left out.
 """
 
 import time
@@ -60,7 +60,7 @@ def volume_cases(folder: Path) -> Iterator[Case]:
     regions = sitk.GetArrayFromImage(sitk.ReadImage(folder / "lm-64.nrrd")) & 255
     slices, labels = sitk.GetArrayFromImage(image).astype(np.float32), (regions > 0).astype(float)
     between, row, column = image.GetSpacing()[::-1]
-    name = "CIP volume, looked at"
+    name = "CIP volume, seen"
     yield Case(name, slices, labels, (between, row, column), hounsfield=True)
     fine = (between, row / ENLARGED, column / ENLARGED)
     noise = np.random.default_rng(0).normal(0, 30, (*enlarged(labels).shape,))
@@ -85,7 +85,7 @@ def image_cases(folder: Path) -> Iterator[Case]:
             "coronacases_001": "partial 001 and 002, half tuned on",
             "coronacases_002": "partial 001 and 002, half tuned on",
             "coronacases_003": "partial 003, not tuned on",
-        }.get(patient, f"{folder.name}, figures looked at")
+        }.get(patient, f"{folder.name}, seen")
         yield Case(name, grey[None], labels[None])
 
 

@@ -34,6 +34,7 @@ import pandas as pd
 import tyro
 from mutations import TARGETS, Outcome, Trial, digest, make_corpus, run
 from rich.progress import track
+from settings import keep_settings
 
 from pyro_stitchnet.runtime.files import write_atomically
 from pyro_stitchnet.runtime.provenance import provenance
@@ -58,7 +59,7 @@ class Config:
 
 
 def main(config: Config) -> None:
-    config.out.mkdir(parents=True, exist_ok=True)
+    keep_settings(config, free=["workers"])
     corpus = config.out.absolute() / "corpus"
     if not corpus.exists():
         make_corpus(corpus)

@@ -19,10 +19,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import tyro
+from settings import keep_settings
 
 from pyro_stitchnet.data.datasets.dataset import Dataset
 from pyro_stitchnet.data.datasets.partition import cut
 from pyro_stitchnet.data.datasets.slices import Slices
+from pyro_stitchnet.evaluation.benchmark.columns import lesion_dice
 from pyro_stitchnet.evaluation.benchmark.runner import Cell, train_candidate
 from pyro_stitchnet.evaluation.benchmark.spec import Entry, Spec, read_spec
 from pyro_stitchnet.evaluation.benchmark.testing import predict_and_score
@@ -52,9 +54,10 @@ class Config:
 def split(config: Config, spec: Spec, arm: str, seed: int) -> dict[str, Slices]:
     """The slices of each part, and the controls that no arm trains on."""
     dataset = Dataset(config.data)
-    rules, budget = dataset.manifest["rule_sets"], spec.budgets[0]
-    controls = np.flatnonzero(rules == CONTROLS)
-    unseen = np.random.default_rng(seed).permutation(controls)[: len(controls) // 2]
+    rules, patients = dataset.manifest["rule_sets"], dataset.manifest["patient"]
+    controls, budget = patients[rules == CONTROLS].unique(), spec.budgets[0]
+    held_out = np.random.default_rng(seed).permutation(controls)[: len(controls) // 2]
+    unseen = np.flatnonzero(patients.isin(held_out))
     keep = ~rules.isin({INFECTION, CONTROLS} - set(ARMS[arm])).to_numpy()
     keep[unseen] = False
     _, parts = cut(
@@ -91,9 +94,8 @@ def table(scores: pd.DataFrame) -> TextTable:
     lines = []
     for (arm, variant), own in scores.groupby(["arm", "variant"], sort=False):
         controls, test = (own[own["set"] == name] for name in ("other_hospital", "test"))
-        lesions = test[test["lesion"].isin(["GGO", "CON"])]
-        dice = lesions[lesions["truth_pixels"] > 0].groupby(["seed", "patient"])["f1"].mean()
-        free = lesions[(lesions["lesion"] == "CON") & (lesions["truth_pixels"] == 0)]
+        dice = pd.DataFrame([lesion_dice(run) for _, run in test.groupby("seed")]).mean()
+        free = test[(test["lesion"] == "CON") & (test["truth_pixels"] == 0)]
         change = paired(infected[arm, variant], infected["labels", variant])
         between = f"{100 * change['low']:+.2f} to {100 * change['high']:+.2f}"
         lines.append(
@@ -112,8 +114,11 @@ def table(scores: pd.DataFrame) -> TextTable:
 
 def main(config: Config) -> None:
     spec, path = read_spec(config.spec), config.out / "scores.csv"
-    config.out.mkdir(parents=True, exist_ok=True)
-    scores = pd.read_csv(path, keep_default_na=False, na_values=[""]) if path.exists() else None
+    keep_settings(config, free=["seeds"])
+    scores = None
+    if path.exists():
+        text = dict.fromkeys(("name", "patient", "commit"), str)
+        scores = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
     for seed in config.seeds:
         for arm in ARMS:
             done = scores is not None and ((scores["arm"] == arm) & (scores["seed"] == seed)).any()
@@ -123,6 +128,7 @@ def main(config: Config) -> None:
             print(f"{arm}, seed {seed}", flush=True)
     assert scores is not None
     scores["variant"] = scores["variant"].fillna("")
+    scores = scores[scores["seed"].isin(config.seeds)]
     report = table(scores[scores["variant"].isin(["", "levels", "levels, dice"])])
     write_atomically(config.out / "report.md", report.markdown())
     report.print()

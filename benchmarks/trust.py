@@ -2,13 +2,14 @@
 
     python benchmarks/trust.py runs/covid.data --weights IMAGENET.pt --out runs/trust
 
-Trains, with the benchmark's protocol, the preset ``guided``, an ensemble of U-Nets with different
-seeds (Lakshminarayanan et al., NeurIPS 2017), and a U-Net with dropout of feature channels in
-training and, over many draws, in the test (Gal & Ghahramani, ICML 2016). Each model is kept, so
-that an interrupted run continues. Prints for the test patients, over the pixels of the lung:
-calibration error and Brier score of both lesions, before and after a temperature fitted on the
-validation patients; the AUROC of uncertainty against wrong pixels; Dice of the infection over the
-most certain pixels.
+Trains the preset ``guided``, an ensemble of U-Nets with different seeds (Lakshminarayanan et al.,
+NeurIPS 2017), and a U-Net with dropout of feature channels in training and, over many draws, in the
+test (Gal & Ghahramani, ICML 2016). Steps and optimiser are the benchmark's; a validation fold
+chooses the weights. Each model is kept, so that an interrupted run continues.
+
+Prints for the test patients, over the pixels of the lung: calibration error and Brier score of both
+lesions, before and after a temperature fitted on the validation patients; the AUROC of uncertainty
+against wrong pixels; Dice of the infection over the most certain pixels.
 """
 
 from collections.abc import Callable, Mapping
@@ -52,7 +53,9 @@ from pyro_stitchnet.metrics.selection import error_auroc, selective
 from pyro_stitchnet.model.nn.unet import UNet
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.posterior import ReadOut, ReadOutOptions, entropy, seeded, uncertainty
+from pyro_stitchnet.posterior.views import average_views
 from pyro_stitchnet.presets import OptimiserConfig
+from pyro_stitchnet.runtime import torch_files
 from pyro_stitchnet.runtime.files import write_atomically
 from pyro_stitchnet.runtime.precision import Precision
 from pyro_stitchnet.runtime.provenance import provenance
@@ -110,10 +113,10 @@ def trained(config: Config, method: str, seed: int, slices: Mapping[str, Slices]
     path = config.out / f"{method}-{spec.digest(entry, spec.budgets[0])}-{split}-{seed}.pt"
     if path.exists():
         learner = methods.METHODS[method].build(config.weights)
-        learner.load_state_dict(torch.load(path, weights_only=True))
+        learner.load_state_dict(torch_files.read(path))
         return learner.eval()
     learner, score = train_candidate(spec, cell, slices, {})
-    torch.save(learner.state_dict(), path)
+    torch_files.write(learner.state_dict(), path)
     print(f"{method}, seed {seed}: validation Dice {score:.3f}", flush=True)
     if config.once:
         raise SystemExit(0)
@@ -156,14 +159,17 @@ def contenders(
     dropout = trained(config, "unet-dropout", 0, slices)
     assert isinstance(guided, ElboLearner)
 
+    def predict(learner: Learner, x: Tensor) -> Tensor:
+        return average_views(learner.probabilities, x, config.views)
+
     def draws(x: Tensor) -> Result:
         with seeded(0, CPU):
-            return average([dropout.probabilities(x) for _ in range(config.samples)])
+            return average([predict(dropout, x) for _ in range(config.samples)])
 
     return {
-        "U-Net": lambda x: average([members[0].probabilities(x)]),
+        "U-Net": lambda x: average([predict(members[0], x)]),
         f"U-Net, ensemble of {config.members}": lambda x: average(
-            [m.probabilities(x) for m in members]
+            [predict(member, x) for member in members]
         ),
         "U-Net, dropout": draws,
         **stitchnets(config, guided.net),
@@ -190,6 +196,8 @@ def split(config: Config, info: Mapping[str, Any]) -> dict[str, Slices]:
 
 
 def main(config: Config) -> None:
+    if config.model is not None:  # not into the folder of a comparison
+        config.out = config.out / config.model.parent.name
     config.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
     net, info = checkpoint.load(config.model) if config.model else (None, {})

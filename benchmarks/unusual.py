@@ -1,6 +1,6 @@
 """Does a model detect images that are not lung CT? By its likelihood, corrected in several ways.
 
-    python benchmarks/unusual.py runs/covid/model.pt runs/all256 --patients test
+    python benchmarks/unusual.py MODEL DATASET --patients test
 
 Compares slices of a prepared dataset with images of other kinds, all of the same size: uniform
 noise, the Shepp-Logan phantom of a head, pydicom's own CT and MR slices, photographs of

@@ -50,7 +50,6 @@ STUDY = {
     "U-Net": "unet",
     "U-Net, split by tissue levels": LEVELS,
     "`guided`": "guided (posterior)",
-    "`guided`, labels only": "guided, labels only (posterior)",
     "`guided`, the bound teaches q": "guided, bound teaches q (posterior)",
     "`guided`, the posterior teaches q": "guided, taught (posterior)",
     "`guided`, `style_pool` 1": "guided, fine styles (posterior)",

@@ -5,6 +5,8 @@ import runpy
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import nibabel as nib
@@ -106,7 +108,7 @@ def test_all_are_listed() -> None:
         for d in ("examples", "benchmarks")
         for p in (ROOT / d).glob("*.py")
     }
-    others = ("gpu_report", "mutations", "vdvae")  # parts of robustness.py and density.py
+    others = ("gpu_report", "mutations", "settings", "vdvae")  # used by other scripts
     speed = {f"benchmarks/speed {name}" for name in SPEED}
     assert found == {*RUNS, *(f"benchmarks/{name}.py" for name in others)} - speed
 
@@ -115,6 +117,24 @@ def test_all_commands_of_speed_are_listed(monkeypatch: pytest.MonkeyPatch) -> No
     folder = ROOT / "benchmarks" / "speed"
     monkeypatch.syspath_prepend(str(folder))  # as `python FOLDER` does
     assert list(runpy.run_path(str(folder))["COMMANDS"]) == list(SPEED)
+
+
+def test_results_of_other_settings_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    keep_settings = import_module("settings").keep_settings
+
+    @dataclass
+    class Config:
+        steps: int
+        seeds: tuple[int, ...] = (0,)
+        out: Path = tmp_path / "out"
+
+    keep_settings(Config(1), free=["seeds"])
+    keep_settings(Config(1, seeds=(1,)), free=["seeds"])
+    with pytest.raises(ValueError, match=r"out: has results of other settings \(steps\)"):
+        keep_settings(Config(2), free=["seeds"])
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="takes minutes")

@@ -66,7 +66,8 @@ def phantom(
         out: folder to write.
         patients: number of patients.
         slices: slices per patient.
-        first: number of the first patient; folders of other numbers share no patient.
+        first: number of the first patient; two folders share no patient if their numbers do not
+            overlap.
         size: rows and columns, a multiple of 32.
         seed: of the population of patients.
         masks: write the labels too.

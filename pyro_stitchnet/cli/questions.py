@@ -46,15 +46,21 @@ class Query:
 
     def read(self) -> "tuple[StitchNet, dict[str, Any], OneSlice]":
         """Return the model, the record of its run, and the slice, preprocessed."""
+        from pyro_stitchnet.data.datasets.dataset import Dataset
         from pyro_stitchnet.data.datasets.one_slice import read_slice
         from pyro_stitchnet.data.preprocessing.steps import Preprocessing
         from pyro_stitchnet.runtime.devices import choose_device
         from pyro_stitchnet.training import checkpoint
         from pyro_stitchnet.training.config import validated
+        from pyro_stitchnet.training.preparation import check_preparation, note_size
 
         net, info = checkpoint.load(self.model, choose_device(self.device))
         preprocessing = None
-        if not self.prepared and not (self.slice_ / "dataset.json").is_file():
+        if (self.slice_ / "dataset.json").is_file():
+            dataset = Dataset(self.slice_)
+            check_preparation(dataset, self.model, info)
+            note_size(dataset, self.model, info)
+        elif not self.prepared:
             values = info.get("dataset", {}).get("preprocessing")
             if not values:
                 raise ValueError(
@@ -205,7 +211,7 @@ def explain(
         options,
         draws=draws,
         truth=None if given.truth is None else given.truth.to(device),
-        reference=None if against is None else _reference(against, info).to(device),
+        reference=None if against is None else _reference(against, query.model, info).to(device),
     )
     about = {"model": query.model, "slice": query.slice_, "draws": draws, **vars(options)}
     with writing(query.out, "explain.html"):
@@ -217,15 +223,17 @@ def explain(
     print(f"page: {query.out / 'explain.html'}")
 
 
-def _reference(path: Path, info: dict[str, Any]) -> "Tensor":
+def _reference(path: Path, model: Path, info: dict[str, Any]) -> "Tensor":
     """Return evenly spread slices of a dataset, of patients that the model was not trained on."""
     import numpy as np
 
     from pyro_stitchnet.data.datasets.dataset import Dataset
+    from pyro_stitchnet.training.preparation import check_preparation
 
     dataset = Dataset(path)
+    check_preparation(dataset, model, info)
     split = info.get("patients", {})
-    trained = {name for part in ("labelled", "unlabelled") for name in split.get(part, ())}
+    trained = {name for part in ("labelled", "unlabelled", "start") for name in split.get(part, ())}
     rows = np.flatnonzero(~dataset.manifest["patient"].isin(trained))
     if len(rows) < 3:
         raise ValueError(

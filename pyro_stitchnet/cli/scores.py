@@ -27,9 +27,9 @@ def evaluate(
 ) -> None:
     """Score a trained model on the labelled slices of a dataset.
 
-    Writes Table 1 of the article, and figures of segmentations and styles. Slices with a label for
-    every pixel are scored. If there are none, slices with masks of infection are scored, by
-    infection alone. The table says how many of the slices it covers.
+    Writes Table 1 of the article, and figures of segmentations and styles. Slices whose masks
+    separate all four labels are scored. If there are none, slices with masks of infection are
+    scored, by infection alone. The table says how many of the slices it covers.
 
     Args:
         model: a checkpoint, the model.pt of a run.
@@ -49,6 +49,7 @@ def evaluate(
     from pyro_stitchnet.runtime.files import refuse_others
     from pyro_stitchnet.runtime.provenance import provenance
     from pyro_stitchnet.training import checkpoint
+    from pyro_stitchnet.training.preparation import check_preparation, note_size
 
     refuse_results(out, "table.md")
     refuse_others(out, evaluate.WRITTEN)
@@ -57,6 +58,8 @@ def evaluate(
     if patients != "all" and patients not in split:
         raise ValueError(f"{model}: records no split; give --patients all")
     dataset = Dataset(data)
+    check_preparation(dataset, model, info)
+    note_size(dataset, model, info)
     if not dataset.manifest["labelled"].any():
         raise ValueError(f"{data}: no slice has labels; give a dataset with masks")
     if patients != "all":
@@ -132,7 +135,9 @@ def benchmark(
         runner.join(chosen, out, join)
     results = Results(out)
     compared: str | None = against
-    if not report_only:
+    if report_only:
+        runner.check_specification(chosen, results)
+    else:
         rows = results.rows
         names = {"unet", *chosen.entries, *(line_names(rows) if len(rows) else ())}
         if not any(against == name or against.startswith(f"{name} (") for name in names):

@@ -20,7 +20,7 @@ from pyro_stitchnet.model.objective import Objective
 from pyro_stitchnet.model.slice_vae import SliceVAE
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.model.svae import check_size
-from pyro_stitchnet.runtime.checksums import sha256, write_json
+from pyro_stitchnet.runtime.checksums import read_json, sha256, write_json
 from pyro_stitchnet.runtime.fabric import is_first, make_fabric
 from pyro_stitchnet.runtime.files import refuse_others, remove_unfinished, write_atomically
 from pyro_stitchnet.runtime.locks import check_free, only_run
@@ -39,6 +39,7 @@ from pyro_stitchnet.training.config import TrainConfig, plain, to_yaml
 from pyro_stitchnet.training.fit import fit
 from pyro_stitchnet.training.health import alarms
 from pyro_stitchnet.training.learner import ElboLearner
+from pyro_stitchnet.training.preparation import check_preparation
 from pyro_stitchnet.training.self_training import SelfTraining
 from pyro_stitchnet.training.state import State, check_same_run
 from pyro_stitchnet.training.svae_learner import SliceVAELearner
@@ -76,8 +77,8 @@ def run(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> Path:
             or other files.
         FileNotFoundError: the dataset, the weights or the run to resume is missing.
         ValueError: the dataset or the configuration cannot be used, or differs from that of the run
-            to resume; or the model to start from has other networks, or was trained on patients
-            that are held out.
+            to resume; or the model to start from has other networks, was trained on patients that
+            are held out, or on slices that were prepared otherwise.
         FloatingPointError: 20 steps in a row were not finite.
         KeyboardInterrupt: the run was stopped; the message has the step.
     """
@@ -109,8 +110,9 @@ def run(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> Path:
     validation = slices["validation"].load() if config.folds else None
     if validation is not None and config.model.stitched:
         _check_lesions(validation, config)
-    if config.start is not None and not config.resume:
-        _start(net, config, parts, dataset)
+    patients = {part: sorted(set(chosen.patients)) for part, chosen in slices.items()}
+    if config.start is not None:
+        patients |= _start(net, config, parts, dataset)
     learner = learner_of(net, config.objective)
     with only_run(config.out) if is_first(fabric) else nullcontext():
         if is_first(fabric):
@@ -119,7 +121,7 @@ def run(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> Path:
         record: dict[str, Any] = {
             "config": plain(config),
             "slices": {part: len(chosen) for part, chosen in slices.items()},
-            "patients": {part: sorted(set(chosen.patients)) for part, chosen in slices.items()},
+            "patients": patients,
             "dataset": dataset.about,
             "processes": fabric.world_size,
             **provenance(),
@@ -224,9 +226,17 @@ def _check_out(config: TrainConfig, keeper: StateKeeper) -> None:
 
 def _start(
     net: StitchNet | SliceVAE, config: TrainConfig, parts: pd.Series, dataset: Dataset
-) -> None:
-    """Load the weights of a trained model; refuse it if it has seen patients that are held out."""
+) -> dict[str, list[str]]:
+    """Load the weights of a trained model; refuse it if it has seen patients that are held out.
+
+    Returns:
+        The patients that it has seen, as the part "start" of the run's record; nothing if there
+        are none. A run that resumes takes them from its own record.
+    """
     assert config.start is not None
+    if config.resume:
+        before = read_json(config.out / "run.json")["patients"]
+        return {part: names for part, names in before.items() if part == "start"}
     trained, info = checkpoint.load_any(config.start)
     ours, theirs = (
         asdict(replace(one.config, weights=None, checkpointing=False)) for one in (net, trained)
@@ -236,6 +246,7 @@ def _start(
             f"{config.start}: its networks differ in {', '.join(differ)}; give the --preset or "
             "--config that it was trained with"
         )
+    check_preparation(dataset, config.start, info)
     patients = info.get("patients", {})
     # A validation patient chose its weights, so that patient is not unseen either.
     seen = {name for part, names in patients.items() if part != "test" for name in names}
@@ -247,6 +258,7 @@ def _start(
             "patients with --folds 0, and evaluate on others"
         )
     net.load_state_dict(trained.state_dict())
+    return {"start": sorted(seen)} if seen else {}
 
 
 def _identity(config: TrainConfig, dataset: Dataset) -> dict[str, Any]:

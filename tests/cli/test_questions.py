@@ -1,5 +1,6 @@
 """The commands `sample`, `styles` and `explain`, and their messages about wrong input."""
 
+import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from pyro_stitchnet.data.phantoms.phantom import phantom_patient
+from pyro_stitchnet.data.datasets.prepare import prepare
+from pyro_stitchnet.data.phantoms.phantom import phantom_patient, phantom_slices
 from pyro_stitchnet.data.preprocessing.steps import Preprocessing
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.presets import preset
@@ -118,3 +120,59 @@ def test_weights_of_another_preset_are_refused(
     torch_files.write(content, mixed)
     message = refused("explain", mixed, image_file, "--out", tmp_path / "never")
     assert "another version" in message
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of labelled volumes of three patients in Hounsfield units."""
+    root = tmp_path_factory.mktemp("volumes")
+    (root / "images").mkdir()
+    (root / "masks").mkdir()
+    for patient in range(3):
+        made = phantom_slices([patient], 2, size=64)
+        np.save(root / "images" / f"{patient}.npy", made.images.numpy() * 1500 - 1250)
+        np.save(root / "masks" / f"{patient}.npy", made.labels().numpy().astype(np.uint8))
+    rows = [f"{patient}.npy,p{patient}" for patient in range(3)]
+    (root / "index.csv").write_text("\n".join(["file,patient", *rows]) + "\n")
+    steps = Preprocessing(size=64, lungs="none")
+    return prepare([str(root)], root / "dataset", preprocessing=steps, progress=False).folder
+
+
+def test_data_of_another_window_are_refused(
+    refused: Callable[..., str], volumes: Path, image_file: Path, tmp_path: Path
+) -> None:
+    model, out = tmp_path / "model.pt", ["--out", tmp_path / "never"]
+    steps = {**STEPS, "window": (-1000.0, 400.0)}
+    checkpoint.save(StitchNet(preset("tiny").model), model, dataset={"preprocessing": steps})
+    for command in (
+        ["evaluate", model, volumes],
+        ["styles", model, volumes, "--slice", 0],
+        ["explain", model, volumes, "--slice", 0],
+        ["explain", model, image_file, "--against", volumes],
+        ["train", volumes, "--preset", "tiny", "--folds", 0, "--start", model],
+    ):
+        message = refused(*command, *out)
+        assert f"{volumes}: was prepared with --window -1250 250, but {model} was" in message
+        assert "prepare the data again with --window -1000 400" in message
+    assert not (tmp_path / "never").exists()
+
+
+def test_patients_of_the_model_to_start_from_are_seen(
+    stitchnet: Callable[..., None],
+    refused: Callable[..., str],
+    volumes: Path,
+    image_file: Path,
+    tmp_path: Path,
+) -> None:
+    model = tmp_path / "model.pt"
+    record = {
+        "patients": {"labelled": ["q"], "test": ["p2"], "start": ["p0", "p1"]},
+        "dataset": {"preprocessing": {**STEPS, "size": 128}},
+    }
+    checkpoint.save(StitchNet(preset("tiny").model), model, **record)
+    stitchnet("evaluate", model, volumes, "--out", tmp_path / "all")
+    info = json.loads((tmp_path / "all" / "table.json").read_text())["info"]
+    assert info["slices_of_patients_seen_before_test"] == 4
+    against = ["--against", volumes, "--out", tmp_path / "never"]
+    message = refused("explain", model, image_file, *against)
+    assert "holds 2 slices of patients that the model was not trained on" in message

@@ -1,6 +1,7 @@
 """Runs from a dataset to a folder: what they write, what they refuse, models without labels."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,10 @@ import pytest
 import torch
 
 from pyro_stitchnet.data.datasets.dataset import Dataset
+from pyro_stitchnet.data.datasets.prepare import prepare
+from pyro_stitchnet.data.datasets.slices import write_folder
+from pyro_stitchnet.data.phantoms.phantom import phantom_slices
+from pyro_stitchnet.data.preprocessing.steps import Preprocessing
 from pyro_stitchnet.model.label_terms import Guided
 from pyro_stitchnet.model.objective import Objective
 from pyro_stitchnet.model.slice_vae import SliceVAE
@@ -176,6 +181,31 @@ def test_a_start_that_does_not_fit_is_refused(
     with pytest.raises(ValueError, match=r"its networks differ in .*stitched"):
         run(replace(config, start=svae_run / "model.pt"))
     assert not config.out.exists()
+
+
+def test_a_chain_of_starts_forgets_no_patient(
+    tiny_run: Path, dataset: Path, tmp_path: Path
+) -> None:
+    """The second run is stopped and resumed, and the first model is gone by then."""
+    write_folder(phantom_slices(range(20, 23), 1, size=64), tmp_path / "others")
+    steps = Preprocessing(size=64, lungs="none")
+    others = prepare(
+        [str(tmp_path / "others")], tmp_path / "data", preprocessing=steps, progress=False
+    )
+    first = Path(shutil.copy(tiny_run / "model.pt", tmp_path / "first.pt"))
+    config = config_of(TINY, others.folder, tmp_path / "second", start=first, folds=0, keep_every=1)
+    with pytest.raises(KeyboardInterrupt, match="--resume"):
+        run(config, [StopsWhenKept()])
+    first.unlink()
+    _, info = checkpoint.load(run(replace(config, resume=True)) / "model.pt")
+    before = json.loads((tiny_run / "run.json").read_text())["patients"]
+    seen = {name for part, names in before.items() if part != "test" for name in names}
+    assert info["patients"]["start"] == sorted(seen)
+    third = config_of(TINY, dataset, tmp_path / "third", start=config.out / "model.pt", fold=1)
+    with pytest.raises(ValueError, match=r"was trained or chosen on patients .* --folds 0"):
+        run(third)
+    record = json.loads((run(replace(third, folds=0)) / "run.json").read_text())
+    assert record["patients"]["start"] == sorted(seen | set(others.patients))
 
 
 # --- Learners -------------------------------------------------------------------------------------

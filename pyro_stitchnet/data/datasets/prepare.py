@@ -22,6 +22,7 @@ from pyro_stitchnet.data.datasets.shards import (
     SKIPPED,
     checksums,
     finished_shards,
+    remove_outdated,
     write_table,
 )
 from pyro_stitchnet.data.preprocessing.steps import Preprocessing
@@ -132,7 +133,8 @@ def prepare(
 ) -> Dataset:
     """Read, preprocess and store scans.
 
-    After an interruption the same call resumes. The files do not depend on the number of workers.
+    After an interruption the same call resumes; it prepares scans again whose files have changed
+    since. The dataset does not depend on the number of workers.
 
     Args:
         folders: as for :func:`find_jobs`.
@@ -194,14 +196,18 @@ def prepare(
         if (out / "dataset.json").exists():  # another run wrote it meanwhile
             raise FileExistsError(f"{out}: holds a dataset already; choose another --out")
         _write_plan(out, plan)
-        done = finished_shards(out, digest)
         units = [
-            Unit(out, shard, scans, preprocessing, skip_bad, digest)
+            Unit(out, shard, scans, preprocessing, skip_bad, digest, _state(scans))
             for shard, scans in enumerate(shards)
-            if shard not in done
         ]
+        done = {
+            shard
+            for shard in finished_shards(out, digest)
+            if not remove_outdated(out, shard, units[shard].files)
+        }
+        todo = [unit for unit in units if unit.shard not in done]
         for _ in track(
-            _run(units, workers, scheduler, time_limit),
+            _run(todo, workers, scheduler, time_limit),
             "preparing",
             total=len(shards),
             completed=len(done),
@@ -308,6 +314,24 @@ def _digest(jobs: Sequence[Job]) -> str:
     """Return the number and a digest of the scans."""
     text = repr([(job.source, job.scan, sorted(job.rule.items())) for job in jobs])
     return f"{len(jobs)}, sha256 {hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def _state(jobs: Sequence[Job]) -> str:
+    """Return a digest of the names, sizes and times of the files of scans without a fault."""
+    usable = (job for job in jobs if not job.scan.fault)
+    found = [(str(file), file.stat()) for job in usable for file in _files(job)]
+    text = repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in found])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _files(job: Job) -> Iterator[Path]:
+    """Yield the files of a scan and its masks; of a DICOM folder, those in it."""
+    for paths in (job.scan.image, job.scan.mask):
+        for path in paths if isinstance(paths, tuple) else (paths,):
+            if path is not None and path.is_dir():
+                yield from sorted(p for p in path.iterdir() if p.is_file() and p.name[0] != ".")
+            elif path is not None and path.is_file():
+                yield path
 
 
 def _write_plan(out: Path, plan: Mapping[str, object]) -> None:

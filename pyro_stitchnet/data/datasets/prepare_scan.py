@@ -97,6 +97,7 @@ class Unit:
         preprocessing: the steps.
         skip_bad: whether to skip scans that cannot be prepared.
         plan: digest of the plan of the dataset.
+        files: digest of the state of the scans' files.
     """
 
     out: Path
@@ -105,6 +106,7 @@ class Unit:
     preprocessing: Preprocessing
     skip_bad: bool
     plan: str = ""
+    files: str = ""
 
     def __call__(self) -> bool:
         """Prepare the scans and write the shard; return True."""
@@ -135,6 +137,7 @@ class Unit:
             table.assign(shard=self.shard, row=np.arange(len(table))),
             pd.DataFrame(skipped, columns=["scan", "reason"]),
             self.plan,
+            self.files,
         )
         return True
 

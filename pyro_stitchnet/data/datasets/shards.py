@@ -4,7 +4,8 @@
 
     SHARD/manifest.csv    a row for each slice, see MANIFEST
     SHARD/skipped.csv     scans left out, and the reason
-    SHARD/shard.json      the plan that the shard belongs to, and checksums of both tables
+    SHARD/shard.json      the plan that the shard belongs to, the state of its scans' files, and
+                          checksums of both tables
     SHARD/slices/         a Zarr array, uint8 (n, 2, S, S): grey values and label sets
 
 A shard is a Zarr array, which other languages can read. This module reads slices without Zarr:
@@ -44,6 +45,7 @@ __all__ = [
     "checksums",
     "finished_shards",
     "read_table",
+    "remove_outdated",
     "write_shard",
     "write_table",
 ]
@@ -163,6 +165,7 @@ def write_shard(
     rows: pd.DataFrame,
     skipped: pd.DataFrame,
     plan: str = "",
+    files: str = "",
 ) -> None:
     """Write a shard under a temporary name, then rename it; an existing shard is kept.
 
@@ -173,9 +176,10 @@ def write_shard(
         rows: n rows of the manifest, without the checksums of the slices.
         skipped: scans left out, with the columns scan and reason.
         plan: digest of the plan of the dataset.
+        files: digest of the state of the scans' files before they were read.
     """
     path = _path(folder, number)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = _temporary(path)
     try:
         n, *size = slices.shape
         zarr.create_group(temporary).create_array(
@@ -190,7 +194,8 @@ def write_shard(
         crc32 = [zlib.crc32(np.ascontiguousarray(one).data) for one in slices]
         write_table(rows.assign(crc32=crc32), temporary / ROWS)
         write_table(skipped, temporary / SKIPPED)
-        write_json(temporary / ABOUT, {"plan": plan, "checksums": checksums(temporary)})
+        about = {"plan": plan, "files": files, "checksums": checksums(temporary)}
+        write_json(temporary / ABOUT, about)
         if not path.exists():  # else another worker had the same work and was faster
             temporary.rename(path)
     finally:
@@ -223,6 +228,23 @@ def finished_shards(folder: Path, plan: str = "") -> dict[int, tuple[pd.DataFram
     return shards
 
 
+def remove_outdated(folder: Path, number: int, files: str) -> bool:
+    """Remove a finished shard if the files of its scans have changed; return whether they have.
+
+    Args:
+        folder: the dataset's.
+        number: of the shard.
+        files: digest of the state of the scans' files now.
+    """
+    path = _path(folder, number)
+    if read_json(path / ABOUT).get("files") == files:
+        return False
+    temporary = _temporary(path)
+    path.rename(temporary)  # else a kill could leave a part of the shard
+    shutil.rmtree(temporary)
+    return True
+
+
 def checksums(folder: Path) -> dict[str, str]:
     """Return the checksums of both tables in a folder."""
     return {name: sha256(folder / name) for name in (ROWS, SKIPPED)}
@@ -252,3 +274,8 @@ def read_table(path: Path) -> pd.DataFrame:
 
 def _path(folder: Path, number: int) -> Path:
     return folder / "shards" / f"{number:05d}"
+
+
+def _temporary(path: Path) -> Path:
+    """A name beside a shard; `prepare` removes what has such a name at its end."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")

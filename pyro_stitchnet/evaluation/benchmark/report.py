@@ -156,6 +156,16 @@ def _comparison(rows: pd.DataFrame, against: str | None) -> TextTable:
     return _differences([f"minus {against}"], {line: [line] for line in compared}, compared)
 
 
+def _options(tried: str) -> str:
+    """Return the options that an entry tried."""
+    return str(sorted(json.loads(tried)))
+
+
+def _learning_rates(tried: str) -> str:
+    """Return the learning rates that an entry tried, its own options left out."""
+    return str(sorted({str(json.loads(each).get("learning_rate")) for each in json.loads(tried)}))
+
+
 def _unlabelled(rows: pd.DataFrame) -> TextTable:
     """Compare each line with unlabelled slices with its counterpart without them.
 
@@ -164,9 +174,11 @@ def _unlabelled(rows: pd.DataFrame) -> TextTable:
     pre-training are left out, because they have more steps.
     """
     if "pretrain_steps" in rows:
-        rows = rows[rows["pretrain_steps"].fillna(0) == 0]
+        # By line, because older rows of a line lack the column.
+        pretrained = rows["line"].isin(rows.loc[rows["pretrain_steps"].fillna(0) > 0, "line"])
+        rows = rows[~pretrained]
     own = rows["method"].str.startswith("stitchnet-")
-    options = rows["tried"].map(lambda text: str(sorted(json.loads(text)))).where(own, "")
+    options = rows["tried"].map(_options).where(own, rows["tried"].map(_learning_rates))
     rows = rows.assign(options=options)
     keys = ["method", "variant", "data", "steps", "random_start", "options"]
     supervised = rows[~rows["unlabelled"]].drop_duplicates(keys).set_index(keys)["line"]

@@ -21,7 +21,7 @@ CHECKSUMS = "checksums.json"
 SCORES, TABLE = "scores.csv", "table.csv"
 
 # Columns that may look like numbers: a commit such as 5090819 or 12e4567, Python 3.12.
-TEXT = ("name", "variant", "method", "data", "spec_digest", "commit", "python")
+TEXT = ("name", "variant", "method", "data", "spec_digest", "data_digest", "commit", "python")
 
 
 class Results:
@@ -29,7 +29,8 @@ class Results:
 
     ``table.csv`` has one row per trained model and variant: a predictor of the model with a
     decision. The report is made from these rows alone, so a run can go on from them on another
-    machine. The column ``spec_digest`` is the digest of the specification that made the row.
+    machine. The columns ``spec_digest`` and ``data_digest`` are digests of the specification and of
+    the slices that made the row; early rows lack them.
     ``checksums.json`` is written before the table. It has the table's checksums before and after
     the change, so the table is valid even if the run is killed between.
 
@@ -66,10 +67,12 @@ class Results:
         """Whether there are results of a model, given its values of :data:`CELL`."""
         return bool(len(self._of(key)))
 
-    def digests(self, key: Mapping[str, Any]) -> set[str]:
-        """Return the digests of the specifications that made the results of a model."""
-        rows = self._of(key)
-        return set(rows["spec_digest"].dropna()) if "spec_digest" in rows else set()
+    def digests(self, column: str, **where: Any) -> set[str]:
+        """Return the values of a column of digests in the rows with these values."""
+        if column not in self.rows:
+            return set()
+        chosen = (self.rows[list(where)] == pd.Series(where)).all(axis=1)
+        return set(self.rows.loc[chosen, column].dropna())
 
     def add(self, rows: list[dict[str, Any]], scores: pd.DataFrame) -> None:
         """Append the rows and scores of a model and write the files."""

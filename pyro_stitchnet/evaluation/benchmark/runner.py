@@ -1,9 +1,10 @@
 """Train and test the models of a benchmark, and append their scores to its tables."""
 
+import hashlib
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -27,7 +28,7 @@ from pyro_stitchnet.training.config import TrainConfig
 from pyro_stitchnet.training.fit import fit
 from pyro_stitchnet.training.learner import Learner
 
-__all__ = ["Cell", "check_options", "join", "run", "train_candidate"]
+__all__ = ["Cell", "check_options", "check_specification", "join", "run", "train_candidate"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def run(
         BlockingIOError: another run is writing to ``out``.
         ValueError: a value of ``only``, ``labels`` or ``seeds`` is not in the specification, a
             method does not have an option, a dataset is too small for a budget, or the table in
-            ``out`` is damaged or has rows of another specification.
+            ``out`` is damaged or has rows of another specification or of other slices.
     """
     if unknown := [name for name in only if name not in spec.entries]:
         raise ValueError(f"no entry {unknown[0]!r}; there are {', '.join(spec.entries)}")
@@ -108,14 +109,14 @@ def join(spec: Spec, out: Path, folders: Sequence[Path]) -> None:
     Raises:
         BlockingIOError: another run is writing to ``out``.
         FileNotFoundError: a folder has no results.
-        ValueError: a table is damaged, or has rows of another specification.
+        ValueError: a table is damaged, or has rows of another specification or of other slices.
     """
     cells = list(_cells(spec))
     others = [Results(folder) for folder in folders]
     for other in others:
         if not len(other.rows):
             raise FileNotFoundError(f"{other.folder}: no {TABLE} with results to join")
-        _check_digests(spec, other, cells)
+        check_specification(spec, other)
         known = {tuple(cell.key.values()) for cell in cells}
         rows = other.rows[list(CELL)].itertuples(index=False, name=None)
         if unknown := set(rows) - known:
@@ -126,20 +127,44 @@ def join(spec: Spec, out: Path, folders: Sequence[Path]) -> None:
             )
     with only_run(out):
         results = Results(out)
-        _check_digests(spec, results, cells)
+        check_specification(spec, results)
+        for path in {spec.data_of(cell.entry) for cell in cells}:
+            _check_slices(path, [results, *others])
         for other, cell in product(others, cells):
             if other.has(cell.key) and not results.has(cell.key):
                 results.add(*other.of(cell.key))
 
 
-def _check_digests(spec: Spec, results: Results, cells: Sequence[Cell]) -> None:
-    """Refuse rows of another specification."""
-    for cell in cells:
-        if results.digests(cell.key) - {spec.digest(cell.entry, cell.budget)}:
+def check_specification(spec: Spec, results: Results) -> None:
+    """Refuse rows of another specification, also of models that are not trained now.
+
+    Raises:
+        ValueError: the message names the folder and the entry.
+    """
+    for (name, entry), budget in product(spec.entries.items(), spec.budgets):
+        where = {"name": name, "labels": budget.key, "folds": budget.folds}
+        if results.digests("spec_digest", **where) - {spec.digest(entry, budget)}:
             raise ValueError(
-                f"{results.folder}: another specification made the rows of {cell.name!r} "
+                f"{results.folder}: another specification made the rows of {name!r} "
                 "(spec_digest); choose another folder"
             )
+
+
+def _check_slices(data: Path, every: Sequence[Results], digests: Collection[str] = ()) -> None:
+    """Refuse results that different slices made, of a dataset or of the other hospital."""
+    found = set(digests).union(*(each.digests("data_digest", data=str(data)) for each in every))
+    if len(found) > 1:
+        raise ValueError(
+            f"{', '.join(str(each.folder) for each in every)}: rows were made with other slices in "
+            f"{data} or at the other hospital (data_digest); choose another folder"
+        )
+
+
+def _slices_digest(*datasets: Dataset | None) -> str:
+    """Return 12 hexadecimal digits of the names, pixels and labels of all slices."""
+    manifests = [dataset.manifest for dataset in datasets if dataset is not None]
+    text = "".join(table[["slice", "crc32"]].to_csv(index=False) for table in manifests)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _run(
@@ -149,7 +174,10 @@ def _run(
     datasets: Mapping[Path, Dataset],
     other_hospital: Dataset | None,
 ) -> Results:
-    _check_digests(spec, results, cells)
+    check_specification(spec, results)
+    digests = {path: _slices_digest(each, other_hospital) for path, each in datasets.items()}
+    for path, digest in digests.items():
+        _check_slices(path, [results], [digest])
     unseen = None if other_hospital is None else other_hospital.load()
     for number, cell in enumerate(cells, 1):
         if results.has(cell.key):
@@ -159,6 +187,8 @@ def _run(
         dataset = datasets[spec.data_of(cell.entry)]
         seen = other_hospital is not None and _overlap(dataset, other_hospital)
         rows, scores = _train_and_test(spec, cell, dataset, None if seen else unseen)
+        digest = digests[spec.data_of(cell.entry)]
+        rows = [{**row, "data_digest": digest} for row in rows]
         results.add(rows, scores)
         for row in rows:
             print(

@@ -60,6 +60,37 @@ def test_a_stopped_preparation_resumes(
     assert content(tmp_path / "out") == content(tmp_path / "whole")
 
 
+def test_scans_whose_files_changed_are_prepared_again(
+    volume_folder: Callable[..., Path],
+    prepared: Callable[..., Dataset],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After a bad mask the user corrects it and an earlier one, which may be an older file."""
+    folder, out = volume_folder(tmp_path / "in", 4), tmp_path / "out"
+    masks = [folder / "masks" / f"{i:03}.npy" for i in range(4)]
+    good = [np.load(mask) for mask in masks]
+    np.save(masks[0], np.ones_like(good[0]))
+    np.save(masks[3], np.full_like(good[3], 9))
+    with pytest.raises(ValueError, match="correct the mask"):
+        prepared(folder, out=out)
+    untouched = shards_of(out)
+    assert sorted(untouched) == ["00000", "00001", "00002"]
+    for i in (0, 3):
+        np.save(masks[i], good[i])
+        os.utime(masks[i], (0, 0))
+    prepared(folder, out=out)
+    assert content(out) == content(prepared(folder, out=tmp_path / "whole").folder)
+    after = shards_of(out)
+    assert after["00000"] != untouched.pop("00000")
+    assert untouched.items() <= after.items()
+
+
+def shards_of(out: Path) -> dict[str, int]:
+    """When each finished shard was written, in nanoseconds."""
+    return {path.name: path.stat().st_mtime_ns for path in (out / "shards").glob("[0-9]*")}
+
+
 def test_a_finished_dataset_is_not_overwritten(
     image_folder: Callable[..., Path], prepared: Callable[..., Dataset], tmp_path: Path
 ) -> None:

@@ -72,13 +72,16 @@ def test_the_gain_from_unlabelled_slices_is_over_the_same_options(
     tiny = rows[(rows["name"] == "tiny") & (rows["variant"] == "")]
     other = tiny.assign(name="other", tried=json.dumps({json.dumps({"width": 0.5}): 0.1}))
     alone = tiny.assign(name="alone", unlabelled=False)
-    table = pd.concat([rows, other, alone])
+    first = tiny.assign(name="first", seed=1, pretrain_steps=2)
+    older = first.assign(seed=0, pretrain_steps=None)  # a row from before this column
+    table = pd.concat([rows, other, alone, first, older])
     table.to_csv(tmp_path / TABLE, index=False)
     write_json(tmp_path / CHECKSUMS, {TABLE: [sha256(tmp_path / TABLE)]})
     report(Results(tmp_path), "unet", tmp_path)
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "| tiny | alone |" in text
     assert "| other | alone |" not in text
+    assert "| first | alone |" not in text  # pre-trained, so it had more steps
 
 
 def test_curves_are_of_lines_with_several_budgets_and_likeliest_labels(first_fold: Path) -> None:

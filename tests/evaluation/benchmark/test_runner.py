@@ -16,7 +16,12 @@ from pyro_stitchnet.data.preprocessing.steps import Preprocessing
 from pyro_stitchnet.evaluation.benchmark import runner
 from pyro_stitchnet.evaluation.benchmark.methods import METHODS
 from pyro_stitchnet.evaluation.benchmark.results import SCORES, Results
-from pyro_stitchnet.evaluation.benchmark.runner import Cell, check_options, run, train_candidate
+from pyro_stitchnet.evaluation.benchmark.runner import (
+    Cell,
+    check_options,
+    run,
+    train_candidate,
+)
 from pyro_stitchnet.evaluation.benchmark.spec import Budget, Entry, Spec, read_spec
 from pyro_stitchnet.posterior import ReadOutOptions
 from pyro_stitchnet.presets import OptimiserConfig, preset
@@ -90,15 +95,6 @@ def test_finished_models_are_not_trained_again(
     with pytest.raises(KeyboardInterrupt):
         run(small(), out)
     assert [(cell.name, cell.fold) for cell in begun] == [("unet", 1)]
-
-
-def test_rows_of_another_specification_are_refused(
-    small: Callable[..., Spec], first_fold: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "out"
-    shutil.copytree(first_fold, out)
-    with pytest.raises(ValueError, match="another specification made the rows of 'unet'"):
-        run(small(steps=3), out)
 
 
 def test_an_entry_may_have_data_and_seeds_of_its_own(
@@ -330,39 +326,3 @@ def test_a_budget_that_the_data_cannot_fill_is_found_before_the_first_model(
     spec = small(budgets=[ONE_FOLD, Budget(4, folds=99, tested=1)])
     with pytest.raises(ValueError, match=r"budget of 4 labels, seed 0: .*folds must be between"):
         run(spec, tmp_path / "out")
-
-
-def test_folders_of_several_machines_are_joined(
-    small: Callable[..., Spec], first_fold: Path, tmp_path: Path
-) -> None:
-    rows, scores = Results(first_fold).rows, pd.read_csv(first_fold / SCORES)
-    for name in ("unet", "tiny"):
-        mine = rows["name"] == name
-        Results(tmp_path / name).add(rows[mine].to_dict("records"), scores[scores["name"] == name])
-    runner.join(small(), tmp_path / "unet", [tmp_path / "tiny", tmp_path / "unet"])
-    joined = Results(tmp_path / "unet")
-    pd.testing.assert_frame_equal(
-        joined.rows.sort_values(["name", "variant"], ignore_index=True),
-        rows.sort_values(["name", "variant"], ignore_index=True),
-    )
-    assert len(pd.read_csv(tmp_path / "unet" / SCORES)) == len(scores)
-
-
-def test_results_without_scores_are_joined(
-    small: Callable[..., Spec], first_fold: Path, tmp_path: Path
-) -> None:
-    Results(tmp_path / "rows").add(Results(first_fold).rows.to_dict("records"), pd.DataFrame())
-    runner.join(small(), tmp_path / "out", [tmp_path / "rows"])
-    assert len(Results(tmp_path / "out").rows) == len(Results(first_fold).rows)
-
-
-def test_what_cannot_be_joined_is_refused_before_anything_is_written(
-    small: Callable[..., Spec], first_fold: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        runner.join(small(), tmp_path / "out", [first_fold, tmp_path / "nowhere"])
-    with pytest.raises(ValueError, match="another specification"):
-        runner.join(small(steps=3), tmp_path / "out", [first_fold])
-    with pytest.raises(ValueError, match="no entry 'tiny' with 4 labels and seed 0"):
-        runner.join(small(entries={"unet": Entry("unet")}), tmp_path / "out", [first_fold])
-    assert not (tmp_path / "out").exists()

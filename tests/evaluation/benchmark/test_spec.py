@@ -53,6 +53,10 @@ def test_values_are_read_and_the_rest_are_defaults(tmp_path: Path) -> None:
         (WHOLE + "seeds: [1, 1]\n", "seeds name one twice"),
         (WHOLE.replace("method: unet", "method: unet, seeds: [2, 2]"), "unet: seeds must name"),
         (WHOLE + "decisions: [likeliest, likeliest]\n", "decisions name one twice"),
+        (
+            WHOLE.replace("budgets: [", "budgets: [{labels: 10, validation: false}, "),
+            "budgets: two have the same numbers of labels and of folds",
+        ),
         ("- 1\n", "must be a mapping"),
     ],
 )
