@@ -35,7 +35,7 @@ FEW, FEW_FOLDS = 10, 3  # labels of the main table, and its folds of patients
 # Lines of the report by the names that the docs give them.
 COVID = {
     "U-Net": "unet",
-    "U-Net, Gaussian split": "unet (gaussian)",
+    "U-Net, split by a threshold": "unet (threshold)",
     "U-Net, split by tissue levels": LEVELS,
     "`guided`": "guided (posterior)",
     "`guided`, `--decision dice`": "guided (posterior, dice)",
