@@ -114,6 +114,12 @@ def table(scores: pd.DataFrame) -> TextTable:
 
 def main(config: Config) -> None:
     spec, path = read_spec(config.spec), config.out / "scores.csv"
+    rules = set(Dataset(config.data).manifest["rule_sets"])
+    if missing := sorted({INFECTION, CONTROLS} - rules):
+        raise ValueError(
+            f"{config.data}: no slices whose masks have the label sets {', '.join(missing)}; "
+            "prepare it with masks of infection and controls, as in the header of covid.yaml"
+        )
     keep_settings(config, free=["seeds"])
     scores = None
     if path.exists():

@@ -192,8 +192,8 @@ class Spec:
                 raise ValueError(f"{name} name one twice; leave out the second")
         if len({(b.key, b.folds) for b in self.budgets}) < len(self.budgets):
             raise ValueError(
-                "budgets: two have the same numbers of labels and of folds, so that their results "
-                "could not be told apart; change one"
+                "budgets: two have the same numbers of labels and of folds, so the table cannot "
+                "distinguish them; change one"
             )
         fixed = ("read_out", "decision", "precision")
         if any(getattr(self.read_out, name) != getattr(ReadOutOptions(), name) for name in fixed):
