@@ -31,6 +31,7 @@ BOTH, OTHER = "both, by patient (95 %)", "other-hospital infection"
 
 LEVELS = "unet (levels)"
 FEW, FEW_FOLDS = 10, 3  # labels of the main table, and its folds of patients
+MANY = 40  # labels of the second table
 
 # Lines of the report by the names that the docs give them.
 COVID = {
@@ -77,6 +78,15 @@ GAINS = {
     "FixMatch": ("fixmatch", "unet"),
     "UniMatch": ("unimatch", "unet"),
     "BCP": ("bcp", "unet"),
+}
+
+# The lines of each length of training, in steps; the rest of the benchmark has STEPS.
+STEPS = 800
+LENGTHS = {
+    400: "unet, 400 steps",
+    STEPS: "unet",
+    1600: "unet, 1600 steps",
+    3200: "unet, 3200 steps",
 }
 
 Section = Mapping[str, pd.DataFrame]
@@ -143,6 +153,35 @@ def study_table(section: Section) -> TextTable:
 
 def covid() -> TextTable:
     return benchmark_table(_sections("covid")["10 labelled slices"], COVID)
+
+
+def many() -> TextTable:
+    return benchmark_table(_sections("covid")[f"{MANY} labelled slices"], COVID)
+
+
+def lengths() -> TextTable:
+    """Return the U-Net and its split by tissue levels after each number of steps.
+
+    Runs that have no other number of steps are left out.
+    """
+    lines = _lines()
+    others = [lines[n] for s, n in LENGTHS.items() if s != STEPS and n in lines]
+    seeds = pd.concat(others)["seed"].unique()
+    lines = {name: rows[rows["seed"].isin(seeds)] for name, rows in lines.items()}
+    cells = []
+    for steps, name in LENGTHS.items():
+        if name not in lines:
+            continue
+        row = [f"{steps:,}", str(len(lines[name]))]
+        for variant in ("", " (levels)"):
+            line, usual = lines[name + variant], lines["unet" + variant]
+            difference = "–" if steps == STEPS else gain(line, usual)
+            row += [decimal(by_patient(line).mean()), difference]
+        infection = _infection(lines[name], lines["unet"])
+        cells.append([*row, "–" if steps == STEPS else signed(infection.mean())])
+    minus = f"minus {STEPS} steps (95 %)"
+    head = ["steps", "runs", "U-Net", minus, "tissue levels", minus]
+    return TextTable([*head, f"other-hospital infection, minus {STEPS}"], cells)
 
 
 def readme() -> TextTable:
@@ -227,6 +266,8 @@ TABLES: Mapping[str, Callable[[], TextTable]] = {
     "unlabelled": unlabelled,
     "article": article,
     "few": few,
+    "many": many,
+    "lengths": lengths,
     "changes": changes,
     "statistics": statistics,
 }

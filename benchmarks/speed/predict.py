@@ -19,6 +19,7 @@ from pyro_stitchnet.posterior import ReadOut, ReadOutOptions, probabilities, seg
 from pyro_stitchnet.prediction.many_scans import predict_scans
 from pyro_stitchnet.prediction.one_scan import ModelSource
 from pyro_stitchnet.presets import preset
+from pyro_stitchnet.runtime.precision import Precision
 from pyro_stitchnet.training import checkpoint
 
 DECODING, NETWORK, WHOLE = "decode and resize", "network alone", "`stitchnet predict`"
@@ -42,6 +43,7 @@ class Predict(Measurement):
     read_out: ReadOut = "posterior"
     samples: int = 1
     batch_size: int = 8
+    precision: Precision = "32"
     healthy: bool = False  # also the map of the healthy style
     memory: bool = True
     profile: bool = False  # one more prediction: the functions that take longest
@@ -76,7 +78,12 @@ class Predict(Measurement):
             checkpoint.save(net, folder / "model.pt", dataset={"preprocessing": steps})
 
     def source(self, folder: Path) -> ModelSource:
-        options = ReadOutOptions(self.read_out, self.samples, batch_size=self.batch_size)
+        options = ReadOutOptions(
+            self.read_out,
+            self.samples,
+            batch_size=self.batch_size,
+            precision=self.precision,
+        )
         return ModelSource(self.model or folder / "model.pt", options=options, lungs="classical")
 
     def decoding(self, folder: Path) -> Work:

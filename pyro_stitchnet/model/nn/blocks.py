@@ -58,7 +58,9 @@ class ResBlock(nn.Module):
     def __init__(self, f: int, norm_kind: str = "batch") -> None:
         """Take the number of channels ``f`` and the kind of normalisation."""
         super().__init__()
-        self.residual = nn.Sequential(norm(norm_kind, f), nn.ReLU(), *_pair(f, f, norm_kind))
+        self.residual = nn.Sequential(
+            norm(norm_kind, f), nn.ReLU(inplace=True), *_pair(f, f, norm_kind)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, f, H, W) to the same shape."""
