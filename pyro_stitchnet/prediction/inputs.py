@@ -13,6 +13,7 @@ from pydicom.misc import is_dicom
 
 from pyro_stitchnet.data.scans.dicom import Series, find_series
 from pyro_stitchnet.data.scans.endings import IMAGE_ENDINGS, VOLUME_ENDINGS
+from pyro_stitchnet.data.scans.readers import files_of
 from pyro_stitchnet.data.sources.paths import natural, stem
 from pyro_stitchnet.prediction.output_files import PLAN, REPORT, map_file
 
@@ -23,9 +24,6 @@ ARRAY_ENDINGS = (".npy",)
 
 FOLDER_ENDINGS = (*VOLUME_ENDINGS, *IMAGE_ENDINGS)
 """Endings of the files that a search of a folder finds."""
-
-DETACHED_ENDINGS = (".img", ".raw", ".zraw", ".raw.gz")
-"""Endings of the voxels of a volume whose named file is only the header."""
 
 LONGEST_NAME = 100  # characters: names of temporary files are longer, and systems allow 255 bytes
 NUMBERED = re.compile(r"scan-(\d+)")
@@ -57,7 +55,7 @@ class ScanInput:
         """A hash of the names, sizes and times of its files; "" for a scan with a fault."""
         if self.fault:
             return ""
-        files = self.files or [self.path, *map(self.path.with_suffix, DETACHED_ENDINGS)]
+        files = self.files or files_of(self.path)
         found = [(file.name, file.stat()) for file in files if file.is_file()]
         text = repr([(name, stat.st_size, int(stat.st_mtime)) for name, stat in found])
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -145,3 +145,16 @@ def test_a_series_in_several_folders_is_one_scan(
         assert (one.image, one.fault) == (tuple(halves), "")
     (one,) = find_inputs(halves[:1])
     assert one.image == halves[0]
+
+
+def test_the_state_of_a_scan_changes_with_its_detached_voxels(
+    write_volume: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "a.mhd"
+    write_volume(path, np.zeros((3, 4, 5), np.int16), np.eye(4))
+    voxels = (tmp_path / "a.raw").rename(tmp_path / "of any name")
+    path.write_text(path.read_text().replace("a.raw", voxels.name))
+    (scan,) = find_inputs([path])
+    before = scan.state
+    os.utime(voxels, (0, 0))
+    assert scan.state != before

@@ -27,6 +27,7 @@ from pyro_stitchnet.data.datasets.shards import (
 )
 from pyro_stitchnet.data.preprocessing.steps import Preprocessing
 from pyro_stitchnet.data.scans.endings import IMAGE_ENDINGS
+from pyro_stitchnet.data.scans.readers import files_of
 from pyro_stitchnet.data.sources import SOURCES, detect
 from pyro_stitchnet.data.sources.folder import FOLDER
 from pyro_stitchnet.labels import LABEL_RULES
@@ -325,13 +326,13 @@ def _state(jobs: Sequence[Job]) -> str:
 
 
 def _files(job: Job) -> Iterator[Path]:
-    """Yield the files of a scan and its masks; of a DICOM folder, those in it."""
+    """Yield the files of a scan and its masks: all in a DICOM folder, detached voxels too."""
     for paths in (job.scan.image, job.scan.mask):
         for path in paths if isinstance(paths, tuple) else (paths,):
             if path is not None and path.is_dir():
                 yield from sorted(p for p in path.iterdir() if p.is_file() and p.name[0] != ".")
             elif path is not None and path.is_file():
-                yield path
+                yield from files_of(path)
 
 
 def _write_plan(out: Path, plan: Mapping[str, object]) -> None:

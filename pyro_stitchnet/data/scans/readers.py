@@ -16,7 +16,14 @@ from pyro_stitchnet.data.scans.nrrd import open_nrrd
 from pyro_stitchnet.data.scans.stored import StoredVolume
 from pyro_stitchnet.data.scans.volume import Volume, axial_affine
 
-__all__ = ["check_exists", "is_dicom_path", "is_image_path", "open_volume", "read_volume"]
+__all__ = [
+    "check_exists",
+    "files_of",
+    "is_dicom_path",
+    "is_image_path",
+    "open_volume",
+    "read_volume",
+]
 
 GREY_SCALE = (0.0, 255.0)
 """Black and white of image files."""
@@ -83,6 +90,18 @@ def open_volume(path: Path, *, mask: bool = False) -> StoredVolume:
     if stored.dtype == bool and not mask:
         raise ValueError(f"{path}: an array of bool is a mask, not a scan; give grey values")
     return stored
+
+
+def files_of(path: Path) -> tuple[Path, ...]:
+    """Return a file, and the one that holds its voxels if its header names another.
+
+    A file that cannot be read is returned alone.
+    """
+    try:
+        voxels = open_volume(path).file if _ending(path) in DETACHABLE else path
+    except (OSError, ValueError):
+        return (path,)
+    return (path,) if voxels == path else (path, voxels)
 
 
 def is_dicom_path(path: Path | Sequence[Path]) -> bool:
@@ -165,6 +184,9 @@ HEADERS = {
 """Readers of headers by the version of the format; later ones are for records only."""
 
 PAIR_ENDINGS = (".hdr", ".img")
+
+DETACHABLE = (".nrrd", ".nhdr", ".mha", ".mhd")
+"""Formats whose header may name another file, which holds the voxels."""
 
 FORMATS: Mapping[str, Callable[[Path], StoredVolume]] = {
     ".nii": open_nifti,

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from pyro_stitchnet.data.scans.readers import read_volume
+from pyro_stitchnet.data.scans.readers import files_of, read_volume
 from pyro_stitchnet.data.scans.streaming import read_stack
 
 Write = Callable[..., Path]
@@ -50,6 +50,14 @@ def packed(folder: Path, ending: str) -> tuple[Path, Path]:
 
 
 PACKED = [".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr", ".bz2.nrrd"]
+
+
+@pytest.mark.parametrize("ending", PACKED)
+def test_the_files_of_a_volume_include_its_detached_voxels(tmp_path: Path, ending: str) -> None:
+    path, holder = packed(tmp_path, ending)
+    assert set(files_of(path)) == {path, holder}
+    path.write_bytes(b"damaged")
+    assert files_of(path) == (path,)
 
 
 @pytest.mark.parametrize("ending", PACKED)
