@@ -24,8 +24,9 @@ from settings import keep_settings
 from pyro_stitchnet.data.datasets.dataset import Dataset
 from pyro_stitchnet.data.datasets.partition import cut
 from pyro_stitchnet.data.datasets.slices import Slices
+from pyro_stitchnet.evaluation.benchmark.cells import Cell
 from pyro_stitchnet.evaluation.benchmark.columns import lesion_dice
-from pyro_stitchnet.evaluation.benchmark.runner import Cell, train_candidate
+from pyro_stitchnet.evaluation.benchmark.runner import train_candidate
 from pyro_stitchnet.evaluation.benchmark.spec import Entry, Spec, read_spec
 from pyro_stitchnet.evaluation.benchmark.testing import predict_and_score
 from pyro_stitchnet.evaluation.text_table import TextTable, decimal

@@ -30,7 +30,8 @@ from pyro_stitchnet.data.datasets.partition import cut
 from pyro_stitchnet.data.datasets.slices import Slices
 from pyro_stitchnet.evaluation.baselines.base import Supervised
 from pyro_stitchnet.evaluation.benchmark import methods
-from pyro_stitchnet.evaluation.benchmark.runner import Cell, train_candidate
+from pyro_stitchnet.evaluation.benchmark.cells import Cell
+from pyro_stitchnet.evaluation.benchmark.runner import train_candidate
 from pyro_stitchnet.evaluation.benchmark.spec import Budget, Entry, Spec
 from pyro_stitchnet.figures import (
     reliability as reliability_diagram,

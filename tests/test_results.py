@@ -8,9 +8,10 @@ from types import ModuleType
 import pandas as pd
 import pytest
 
+from pyro_stitchnet.evaluation.benchmark.cells import Cell, cells_of
 from pyro_stitchnet.evaluation.benchmark.report import line_names
 from pyro_stitchnet.evaluation.benchmark.results import CELL
-from pyro_stitchnet.evaluation.benchmark.runner import Cell, _cells, check_options
+from pyro_stitchnet.evaluation.benchmark.runner import check_options
 from pyro_stitchnet.evaluation.benchmark.spec import Spec, read_spec
 from pyro_stitchnet.evaluation.text_table import TextTable, decimal
 
@@ -90,7 +91,7 @@ def test_a_committed_specification_makes_every_row(folder: Path) -> None:
     spec, rows = spec_of(folder), rows_of(folder)
     for name, entry in spec.entries.items():
         check_options(name, entry)
-    cells: dict[tuple[object, ...], Cell] = {tuple(c.key.values()): c for c in _cells(spec)}
+    cells: dict[tuple[object, ...], Cell] = {tuple(c.key.values()): c for c in cells_of(spec)}
     for _, row in rows.iterrows():
         cell = cells[tuple(row[list(CELL)])]
         assert row["method"] == cell.entry.method

@@ -125,29 +125,31 @@ def benchmark(
             its variant, such as "unet (gaussian)".
         report_only: only write the report of the results so far.
     """
-    from pyro_stitchnet.evaluation.benchmark import runner
+    from pyro_stitchnet.evaluation.benchmark import consistency, runner
     from pyro_stitchnet.evaluation.benchmark.report import line_names, report
     from pyro_stitchnet.evaluation.benchmark.results import Results
     from pyro_stitchnet.evaluation.benchmark.spec import read_spec
 
     chosen = read_spec(spec)
+    if report_only and (only or labels or seeds):
+        raise ValueError("--report-only is of all results; leave out --only, --labels and --seeds")
+    entry = max((n for n in chosen.entries if against.startswith(n)), key=len, default=None)
+    if entry is None and against != "unet":  # the default
+        raise ValueError(f"--against: no entry {against!r}; there are {', '.join(chosen.entries)}")
+    if entry is not None and against not in (lines := chosen.lines(entry)):
+        raise ValueError(f"--against: no line {against!r}; there are {', '.join(lines)}")
     if join:
         runner.join(chosen, out, join)
     results = Results(out)
-    compared: str | None = against
-    if report_only:
-        runner.check_specification(chosen, results)
-    else:
-        rows = results.rows
-        names = {"unet", *chosen.entries, *(line_names(rows) if len(rows) else ())}
-        if not any(against == name or against.startswith(f"{name} (") for name in names):
-            entries = ", ".join(chosen.entries)
-            raise ValueError(f"--against: no entry {against!r}; there are {entries}")
+    consistency.check_specification(chosen, results)
+    if not report_only:
         results = runner.run(chosen, out, only, labels, seeds)
-        if against not in set(line_names(results.rows)):
-            print(f"note: no results of {against!r} to compare with yet", file=sys.stderr)
-            compared = None
-    for title, table in report(results, compared, out).items():
+    rows = consistency.rows_of_specification(chosen, results)
+    compared: str | None = against
+    if len(rows) and against not in set(line_names(rows)):
+        print(f"note: no results of {against!r} to compare with yet", file=sys.stderr)
+        compared = None
+    for title, table in report(rows, compared, out).items():
         print(f"Dice with {title.lower()}")
         table.print()
     print(f"report: {out / 'report.md'}")

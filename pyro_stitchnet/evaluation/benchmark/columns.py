@@ -7,7 +7,17 @@ import pandas as pd
 
 from pyro_stitchnet.metrics.scores import LESION_GROUPS
 
-__all__ = ["by_patient", "dice_columns", "lesion_dice"]
+__all__ = ["by_patient", "dice_columns", "lesion_dice", "line_name", "variant_name"]
+
+
+def variant_name(predictor: str, decision: str) -> str:
+    """Return the variant of a row: "" for the usual predictor with the likeliest label."""
+    return ", ".join(filter(None, (predictor, "" if decision == "likeliest" else decision)))
+
+
+def line_name(entry: str, variant: str) -> str:
+    """Return the name of a line of the tables."""
+    return f"{entry} ({variant})" if variant else entry
 
 
 def lesion_dice(scores: pd.DataFrame) -> pd.Series:
@@ -60,4 +70,4 @@ def dice_columns(scores: pd.DataFrame) -> dict[str, Any]:
 def by_patient(rows: pd.DataFrame) -> pd.Series:
     """Return the lesion Dice of each patient, averaged over the rows of several runs."""
     runs = [json.loads(cell) for cell in rows["dice_by_patient"].dropna()]
-    return pd.DataFrame(runs).mean()
+    return pd.DataFrame(runs).mean().sort_index()  # resampling depends on the order

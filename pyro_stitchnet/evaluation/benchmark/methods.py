@@ -37,12 +37,14 @@ class Method:
         pretrain: trains a learner on the unlabelled slices before the labels, if it can.
         optimiser: fields of the optimiser's configuration that differ from the benchmark's; never
             the learning rate, which only an entry may change.
+        predictors: names of the predictors that a trained learner has besides the usual one.
     """
 
     build: Callable[..., Learner]
     unlabelled: bool = False
     pretrain: Callable[[Any, Mapping[str, SliceSet], TrainConfig], None] | None = None
     optimiser: Mapping[str, Any] = field(default_factory=dict)
+    predictors: tuple[str, ...] = ()
 
 
 def _denoise(learner: Supervised, slices: Mapping[str, SliceSet], config: TrainConfig) -> None:
@@ -94,11 +96,16 @@ def _stitchnet_method(name: str) -> Method:
         unlabelled=True,
         pretrain=_pretrain_svae,
         optimiser={"clip_value": preset(name).optimiser.clip_value},
+        predictors=("posterior",),
     )
 
 
 METHODS: Mapping[str, Method] = {
-    "unet": Method(partial(_unet, SplitByBrightness), pretrain=_denoise),
+    "unet": Method(
+        partial(_unet, SplitByBrightness),
+        pretrain=_denoise,
+        predictors=("threshold", "gaussian", "levels"),
+    ),
     "segnet": Method(partial(_supervised, networks.SegNet)),
     "nnunet": Method(partial(_supervised, networks.plain_unet)),
     "pseudo-labels": Method(partial(_unet, PseudoLabels), unlabelled=True),

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pyro_stitchnet.evaluation.benchmark.columns import by_patient
-from pyro_stitchnet.evaluation.benchmark.results import Results
+from pyro_stitchnet.evaluation.benchmark.columns import by_patient, line_name
 from pyro_stitchnet.evaluation.style_metrics import STYLE_METRICS
 from pyro_stitchnet.evaluation.text_table import TextTable, decimal
 from pyro_stitchnet.figures import label_efficiency, save_figure
@@ -25,11 +24,11 @@ LESIONS = [lesion.lower() for lesion in LESION_GROUPS]
 INFECTION = "other_hospital_infection"
 
 
-def report(results: Results, against: str | None, out: Path) -> dict[str, TextTable]:
+def report(rows: pd.DataFrame, against: str | None, out: Path) -> dict[str, TextTable]:
     """Write ``report.md`` and ``label_efficiency.png``.
 
     Args:
-        results: the rows.
+        rows: those of :class:`~pyro_stitchnet.evaluation.benchmark.results.Results`.
         against: the line that all others are compared with; None leaves the comparison out.
         out: folder for both files.
 
@@ -40,9 +39,9 @@ def report(results: Results, against: str | None, out: Path) -> dict[str, TextTa
         ValueError: there are no results yet, only rows of an older version, or no results of
             ``against``.
     """
-    if not len(results.rows):
+    if not len(rows):
         raise ValueError(f"{out}: no results yet")
-    rows = results.rows.assign(line=line_names)
+    rows = rows.assign(line=line_names)
     older = rows.reindex(columns=SINCE).isna().any(axis=1)
     rows = rows[~older]
     if not len(rows):
@@ -56,8 +55,11 @@ def report(results: Results, against: str | None, out: Path) -> dict[str, TextTa
             f"{', '.join(rows['line'].unique())}"
         )
     summaries, parts = {}, []
-    for labels, budget_rows in rows.groupby("labels"):
+    splits = rows.groupby("labels")["folds"].nunique()
+    for (labels, folds), budget_rows in rows.groupby(["labels", "folds"]):
         title = "All labels" if labels < 0 else f"{labels} labelled slices"
+        if splits[labels] > 1:  # other test patients
+            title += f", {folds} folds"
         tables = {
             **_summaries(budget_rows),
             f"Difference from {against}": _comparison(budget_rows, against),
@@ -78,9 +80,9 @@ def report(results: Results, against: str | None, out: Path) -> dict[str, TextTa
 
 
 def line_names(table: pd.DataFrame) -> pd.Series:
-    """Return the name of each row's line: the entry, and the variant in brackets."""
-    variant = table["variant"].where(table["variant"] == "", " (" + table["variant"] + ")")
-    return table["name"] + variant
+    """Return the name of each row's line."""
+    names = map(line_name, table["name"], table["variant"])
+    return pd.Series(list(names), table.index, dtype=str)
 
 
 def _sections(tables: Mapping[str, TextTable]) -> list[str]:
@@ -228,7 +230,7 @@ def _differences(
 def _styles(rows: pd.DataFrame) -> dict[str, TextTable]:
     """Return the style metrics, one row per entry with styles."""
     columns = [name for name in STYLE_METRICS if name in rows]
-    complete = rows.dropna(subset=columns).drop_duplicates(["name", "fold", "seed"])
+    complete = rows.dropna(subset=columns).drop_duplicates(["name", *RUN])
     if not columns or not len(complete):
         return {}
     entries = list(complete.groupby("name", sort=False))
@@ -271,12 +273,14 @@ def curves(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _provenance(rows: pd.DataFrame) -> TextTable:
-    """Return the command, commit, machine and dates of the rows."""
-    dates = rows.groupby(["command", "commit", "machine"])["date"].agg(["min", "max", "count"])
+    """Return the command, commit, machine, precision and dates of the rows."""
+    names = ["command", "commit", "machine", "precision"]
+    known = rows.reindex(columns=[*names, "date"]).fillna({"precision": "not recorded"})
+    dates = known.groupby(names)["date"].agg(["min", "max", "count"])
     return TextTable(
-        ["command", "commit", "machine", "from", "to", "rows"],
+        [*names, "from", "to", "rows"],
         [
-            [f"`{command}`", commit, machine, row["min"], row["max"], str(row["count"])]
-            for (command, commit, machine), row in dates.iterrows()
+            [f"`{command}`", *origin, row["min"], row["max"], str(row["count"])]
+            for (command, *origin), row in dates.iterrows()
         ],
     )

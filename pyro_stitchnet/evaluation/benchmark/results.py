@@ -20,8 +20,11 @@ CHECKSUMS = "checksums.json"
 
 SCORES, TABLE = "scores.csv", "table.csv"
 
-# Columns that may look like numbers: a commit such as 5090819 or 12e4567, Python 3.12.
-TEXT = ("name", "variant", "method", "data", "spec_digest", "data_digest", "commit", "python")
+# Columns that may look like numbers: a commit such as 5090819 or 12e4567, Python 3.12, 32 bits.
+TEXT = (
+    *("name", "variant", "method", "data", "spec_digest", "data_digest", "commit", "python"),
+    "precision",
+)
 
 
 class Results:

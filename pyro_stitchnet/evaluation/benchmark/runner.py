@@ -1,11 +1,10 @@
 """Train and test the models of a benchmark, and append their scores to its tables."""
 
-import hashlib
 import json
 import math
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,22 @@ import pandas as pd
 import torch
 
 from pyro_stitchnet.data.datasets.dataset import Dataset
-from pyro_stitchnet.data.datasets.partition import cut
 from pyro_stitchnet.data.datasets.slices import Slices
+from pyro_stitchnet.evaluation.benchmark.cells import Cell, cells_of, parts_of
+from pyro_stitchnet.evaluation.benchmark.consistency import (
+    check_precision,
+    check_same_scores,
+    check_slices,
+    check_specification,
+    check_splits,
+    slices_digest,
+)
 from pyro_stitchnet.evaluation.benchmark.methods import METHODS
 from pyro_stitchnet.evaluation.benchmark.results import CELL, TABLE, Results
-from pyro_stitchnet.evaluation.benchmark.spec import Budget, Entry, Spec
+from pyro_stitchnet.evaluation.benchmark.spec import Entry, Spec
 from pyro_stitchnet.evaluation.benchmark.testing import generative_columns, predict_and_score
 from pyro_stitchnet.presets import OptimiserConfig
+from pyro_stitchnet.runtime.devices import choose_device
 from pyro_stitchnet.runtime.locks import only_run
 from pyro_stitchnet.runtime.precision import resolved
 from pyro_stitchnet.runtime.provenance import provenance
@@ -28,24 +36,7 @@ from pyro_stitchnet.training.config import TrainConfig
 from pyro_stitchnet.training.fit import fit
 from pyro_stitchnet.training.learner import Learner
 
-__all__ = ["Cell", "check_options", "check_specification", "join", "run", "train_candidate"]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """An entry with a label budget on one split."""
-
-    name: str
-    entry: Entry
-    budget: Budget
-    fold: int
-    seed: int
-
-    @property
-    def key(self) -> dict[str, Any]:
-        """The values of :data:`~pyro_stitchnet.evaluation.benchmark.results.CELL`."""
-        values = (self.name, self.budget.key, self.budget.folds, self.fold, self.seed)
-        return dict(zip(CELL, values, strict=True))
+__all__ = ["check_options", "join", "run", "train_candidate"]
 
 
 def run(
@@ -71,8 +62,9 @@ def run(
     Raises:
         BlockingIOError: another run is writing to ``out``.
         ValueError: a value of ``only``, ``labels`` or ``seeds`` is not in the specification, a
-            method does not have an option, a dataset is too small for a budget, or the table in
-            ``out`` is damaged or has rows of another specification or of other slices.
+            method does not have an option, a dataset is too small for a budget or is split in
+            another way than the benchmark's, or the table in ``out`` is damaged or has rows of
+            another specification, precision or of other slices.
     """
     if unknown := [name for name in only if name not in spec.entries]:
         raise ValueError(f"no entry {unknown[0]!r}; there are {', '.join(spec.entries)}")
@@ -83,7 +75,7 @@ def run(
         check_options(name, spec.entries[name])
     cells = [
         cell
-        for cell in _cells(spec)
+        for cell in cells_of(spec)
         if (not only or cell.name in only)
         and (not labels or cell.budget.key in labels)
         and (not seeds or cell.seed in seeds)
@@ -92,7 +84,8 @@ def run(
         raise ValueError(f"no entry to train has the seed {missing[0]}")
     datasets = {path: Dataset(path) for path in {spec.data_of(cell.entry) for cell in cells}}
     for cell in cells:  # before the first one is trained
-        _parts(datasets[spec.data_of(cell.entry)], cell)
+        parts_of(datasets[spec.data_of(cell.entry)], cell)
+    check_splits(spec, cells, datasets)
     other_hospital = None if spec.other_hospital is None else Dataset(spec.other_hospital)
     with only_run(out):
         return _run(spec, Results(out), cells, datasets, other_hospital)
@@ -109,9 +102,11 @@ def join(spec: Spec, out: Path, folders: Sequence[Path]) -> None:
     Raises:
         BlockingIOError: another run is writing to ``out``.
         FileNotFoundError: a folder has no results.
-        ValueError: a table is damaged, or has rows of another specification or of other slices.
+        ValueError: a table is damaged, or has rows of another specification, precision, of other
+            slices or of a model that the specification lacks; or two folders have different results
+            of a model.
     """
-    cells = list(_cells(spec))
+    cells = list(cells_of(spec))
     others = [Results(folder) for folder in folders]
     for other in others:
         if not len(other.rows):
@@ -128,43 +123,14 @@ def join(spec: Spec, out: Path, folders: Sequence[Path]) -> None:
     with only_run(out):
         results = Results(out)
         check_specification(spec, results)
+        every = [results, *others]
         for path in {spec.data_of(cell.entry) for cell in cells}:
-            _check_slices(path, [results, *others])
+            check_slices(path, every)
+        check_precision(every)
+        check_same_scores(every)
         for other, cell in product(others, cells):
             if other.has(cell.key) and not results.has(cell.key):
                 results.add(*other.of(cell.key))
-
-
-def check_specification(spec: Spec, results: Results) -> None:
-    """Refuse rows of another specification, also of models that are not trained now.
-
-    Raises:
-        ValueError: the message names the folder and the entry.
-    """
-    for (name, entry), budget in product(spec.entries.items(), spec.budgets):
-        where = {"name": name, "labels": budget.key, "folds": budget.folds}
-        if results.digests("spec_digest", **where) - {spec.digest(entry, budget)}:
-            raise ValueError(
-                f"{results.folder}: another specification made the rows of {name!r} "
-                "(spec_digest); choose another folder"
-            )
-
-
-def _check_slices(data: Path, every: Sequence[Results], digests: Collection[str] = ()) -> None:
-    """Refuse results that different slices made, of a dataset or of the other hospital."""
-    found = set(digests).union(*(each.digests("data_digest", data=str(data)) for each in every))
-    if len(found) > 1:
-        raise ValueError(
-            f"{', '.join(str(each.folder) for each in every)}: rows were made with other slices in "
-            f"{data} or at the other hospital (data_digest); choose another folder"
-        )
-
-
-def _slices_digest(*datasets: Dataset | None) -> str:
-    """Return 12 hexadecimal digits of the names, pixels and labels of all slices."""
-    manifests = [dataset.manifest for dataset in datasets if dataset is not None]
-    text = "".join(table[["slice", "crc32"]].to_csv(index=False) for table in manifests)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _run(
@@ -175,9 +141,10 @@ def _run(
     other_hospital: Dataset | None,
 ) -> Results:
     check_specification(spec, results)
-    digests = {path: _slices_digest(each, other_hospital) for path, each in datasets.items()}
+    digests = {path: slices_digest(each, other_hospital) for path, each in datasets.items()}
     for path, digest in digests.items():
-        _check_slices(path, [results], [digest])
+        check_slices(path, [results], [digest])
+    check_precision([results], [resolved(spec.precision, choose_device(spec.device))])
     unseen = None if other_hospital is None else other_hospital.load()
     for number, cell in enumerate(cells, 1):
         if results.has(cell.key):
@@ -218,36 +185,6 @@ def check_options(name: str, entry: Entry) -> None:
             raise ValueError(f"entries.{name}: {reason}") from None
 
 
-def _cells(spec: Spec) -> Iterator[Cell]:
-    """Yield all methods on one split before the next split, so that early tables compare them."""
-    own = (seed for entry in spec.entries.values() for seed in entry.seeds or ())
-    for seed, budget in product(dict.fromkeys([*spec.seeds, *own]), spec.budgets):
-        for fold in range(budget.tested or budget.folds):
-            for name, entry in spec.entries.items():
-                if seed in (spec.seeds if entry.seeds is None else entry.seeds):
-                    yield Cell(name, entry, budget, fold, seed)
-
-
-def _parts(dataset: Dataset, cell: Cell) -> dict[str, Dataset]:
-    """Return the slices of each part of a cell's split.
-
-    Raises:
-        ValueError: the dataset has too few patients or labels for the budget.
-    """
-    budget = cell.budget
-    try:
-        return cut(
-            dataset,
-            fold=cell.fold,
-            folds=budget.folds,
-            seed=cell.seed,
-            label_budget=budget.labels,
-            validation=budget.validation,
-        )[1]
-    except ValueError as error:
-        raise ValueError(f"the budget of {budget.key} labels, seed {cell.seed}: {error}") from None
-
-
 def _overlap(one: Dataset, other: Dataset) -> bool:
     """Whether two datasets have a slice in common; slices of one grey value do not count."""
     one_grey = "0" * 64
@@ -258,7 +195,7 @@ def _train_and_test(
     spec: Spec, cell: Cell, dataset: Dataset, other_hospital: Slices | None
 ) -> tuple[list[dict[str, Any]], pd.DataFrame]:
     """Return the rows and the scores of one cell."""
-    slices = {part: chosen.load() for part, chosen in _parts(dataset, cell).items()}
+    slices = {part: chosen.load() for part, chosen in parts_of(dataset, cell).items()}
     begun = time.monotonic()
     learner, validation_dice, tried = _best_candidate(spec, cell, slices)
     seconds = (time.monotonic() - begun) / len(tried)

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ConfigDict
 
+from pyro_stitchnet.evaluation.benchmark.columns import line_name, variant_name
 from pyro_stitchnet.evaluation.benchmark.methods import METHODS
 from pyro_stitchnet.posterior import ReadOutOptions
 from pyro_stitchnet.posterior.options import Decision
@@ -209,6 +210,14 @@ class Spec:
     def steps_of(self, entry: Entry) -> int:
         """Return the optimiser steps of an entry."""
         return self.steps if entry.steps is None else entry.steps
+
+    def lines(self, name: str) -> list[str]:
+        """Return the lines of an entry in the tables: its predictors, with every decision."""
+        predictors = ("", *METHODS[self.entries[name].method].predictors)
+        return [
+            line_name(name, variant_name(predictor, decision))
+            for predictor, decision in product(predictors, self.decisions)
+        ]
 
     def digest(self, entry: Entry, budget: Budget) -> str:
         """Return 12 hexadecimal digits of all that decides the results of an entry.

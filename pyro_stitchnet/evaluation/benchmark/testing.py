@@ -13,7 +13,7 @@ from torch import Tensor
 from pyro_stitchnet.data.datasets.batches import TwoStreams
 from pyro_stitchnet.data.datasets.slices import Slices
 from pyro_stitchnet.evaluation.baselines.base import Predictor, Supervised
-from pyro_stitchnet.evaluation.benchmark.columns import dice_columns
+from pyro_stitchnet.evaluation.benchmark.columns import dice_columns, variant_name
 from pyro_stitchnet.evaluation.benchmark.spec import Spec
 from pyro_stitchnet.evaluation.style_metrics import style_metrics
 from pyro_stitchnet.metrics.calibration import calibration
@@ -62,8 +62,7 @@ def predict_and_score(
         if other_hospital is not None:
             other_p = _predict(predictor, other_hospital, device, options)
         for decision in spec.decisions:
-            suffix = "" if decision == "likeliest" else decision
-            variant = ", ".join(filter(None, (name, suffix)))
+            variant = variant_name(name, decision)
             scores = _scores(_decide(p, decision, options), test)
             row = {
                 "variant": variant,

@@ -66,8 +66,8 @@ def slices(datasets: Path) -> dict[str, Slices]:
 def first_fold(small: Callable[..., Spec], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of both entries on the first fold."""
     out = tmp_path_factory.mktemp("results")
-    cells = list(runner._cells(small()))
+    cells = list(runner.cells_of(small()))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "_cells", lambda spec: cells[:2])
+        patch.setattr(runner, "cells_of", lambda spec: cells[:2])
         runner.run(small(), out)
     return out

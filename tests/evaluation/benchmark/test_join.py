@@ -7,8 +7,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from pyro_stitchnet.data.datasets.prepare import prepare
+from pyro_stitchnet.data.datasets.slices import write_folder
+from pyro_stitchnet.data.phantoms.phantom import phantom_slices
+from pyro_stitchnet.data.preprocessing.steps import Preprocessing
+from pyro_stitchnet.evaluation.benchmark.consistency import check_specification
 from pyro_stitchnet.evaluation.benchmark.results import CHECKSUMS, SCORES, TABLE, Results
-from pyro_stitchnet.evaluation.benchmark.runner import check_specification, join, run
+from pyro_stitchnet.evaluation.benchmark.runner import join, run
 from pyro_stitchnet.evaluation.benchmark.spec import Budget, Entry, Spec
 from pyro_stitchnet.runtime.checksums import sha256, write_json
 
@@ -53,6 +58,47 @@ def test_rows_of_other_slices_are_refused(
     with pytest.raises(ValueError, match="rows were made with other slices"):
         join(spec, tmp_path / "all", [first_fold, out])
     assert not (tmp_path / "all" / TABLE).exists()
+
+
+def test_rows_of_several_precisions_are_refused(
+    small: Callable[..., Spec], first_fold: Path, tmp_path: Path
+) -> None:
+    """`auto` is another precision on another machine."""
+    spec, out = small(budgets=[ONE_FOLD]), tmp_path / "out"
+    shutil.copytree(first_fold, out)
+    rows = Results(out).rows
+    assert set(rows["precision"]) == {"32"}
+    rows.assign(precision="bf16-mixed").to_csv(out / TABLE, index=False)
+    write_json(out / CHECKSUMS, {TABLE: [sha256(out / TABLE)]})
+    with pytest.raises(ValueError, match=r"would differ between rows \(32, bf16-mixed\)"):
+        run(spec, out)
+    with pytest.raises(ValueError, match=r"would differ between rows \(32, bf16-mixed\)"):
+        join(spec, tmp_path / "all", [first_fold, out])
+
+
+def test_different_results_of_one_model_are_not_joined(
+    small: Callable[..., Spec], first_fold: Path, tmp_path: Path
+) -> None:
+    other = Results(first_fold).rows.assign(dice_by_patient='{"a": 0.5}')
+    Results(tmp_path / "other").add(other.to_dict("records"), pd.DataFrame())
+    with pytest.raises(ValueError, match="two results of 'unet' with 4 labels, fold 0, seed 0"):
+        join(small(), tmp_path / "all", [first_fold, tmp_path / "other"])
+    assert not (tmp_path / "all" / TABLE).exists()
+
+
+def test_an_entry_on_another_split_is_refused(
+    small: Callable[..., Spec], datasets: Path, tmp_path: Path
+) -> None:
+    write_folder(phantom_slices(range(30, 33), 2, size=64), tmp_path / "more")
+    sources = [str(datasets / "labelled"), str(tmp_path / "more")]
+    steps = Preprocessing(size=64, lungs="none")
+    prepare(sources, tmp_path / "own", preprocessing=steps, progress=False)
+    own = Entry("unet", data=tmp_path / "own")
+    spec = small(entries={"unet": Entry("unet"), "own": own}, budgets=[ONE_FOLD])
+    with pytest.raises(
+        ValueError, match=r"entries\.own: with seed 0 its data .* other test slices"
+    ):
+        run(spec, tmp_path / "out")
 
 
 def test_folders_of_several_machines_are_joined(

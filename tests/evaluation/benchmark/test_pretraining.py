@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from pyro_stitchnet.data.datasets.slices import Slices
+from pyro_stitchnet.evaluation.benchmark.cells import Cell
 from pyro_stitchnet.evaluation.benchmark.methods import METHODS
-from pyro_stitchnet.evaluation.benchmark.runner import Cell, train_candidate
+from pyro_stitchnet.evaluation.benchmark.runner import train_candidate
 from pyro_stitchnet.evaluation.benchmark.spec import Entry, Spec
 from pyro_stitchnet.model.nn.unet import UNet
 from pyro_stitchnet.presets import OptimiserConfig

@@ -14,16 +14,18 @@ from pyro_stitchnet.evaluation.benchmark.report import (
     report,
 )
 from pyro_stitchnet.evaluation.benchmark.results import CHECKSUMS, TABLE, Results
+from pyro_stitchnet.evaluation.benchmark.spec import Spec
 from pyro_stitchnet.runtime.checksums import sha256, write_json
 
 LINES = ["unet", "unet (threshold)", "unet (gaussian)", "unet (levels)", "tiny", "tiny (posterior)"]
 
 
 def test_the_report_has_a_row_per_line_and_tables_of_at_most_seven_columns(
-    first_fold: Path, tmp_path: Path
+    small: Callable[..., Spec], first_fold: Path, tmp_path: Path
 ) -> None:
-    (table,) = report(Results(first_fold), "unet", tmp_path).values()
+    (table,) = report(Results(first_fold).rows, "unet", tmp_path).values()
     assert [row[0] for row in table.rows] == LINES
+    assert [*small().lines("unet"), *small().lines("tiny")] == LINES
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "## 4 labelled slices" in text
     assert f"### Dice on slices with the lesion\n\n{table.markdown()}" in text
@@ -38,9 +40,16 @@ def test_the_report_has_a_row_per_line_and_tables_of_at_most_seven_columns(
 
 def test_unknown_lines_and_empty_results_are_refused(first_fold: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there are unet"):
-        report(Results(first_fold), "nobody", tmp_path)
+        report(Results(first_fold).rows, "nobody", tmp_path)
     with pytest.raises(ValueError, match="no results"):
-        report(Results(tmp_path / "nowhere"), "unet", tmp_path)
+        report(Results(tmp_path / "nowhere").rows, "unet", tmp_path)
+
+
+def test_runs_with_other_folds_have_tables_of_their_own(first_fold: Path, tmp_path: Path) -> None:
+    rows = Results(first_fold).rows
+    tables = report(pd.concat([rows, rows.assign(folds=3)]), "unet", tmp_path)
+    assert list(tables) == ["4 labelled slices, 3 folds", "4 labelled slices, 5 folds"]
+    assert [row[1] for table in tables.values() for row in table.rows] == 2 * len(LINES) * ["1"]
 
 
 def test_the_gain_from_unlabelled_slices_is_over_the_runs_of_both(
@@ -59,7 +68,7 @@ def test_the_gain_from_unlabelled_slices_is_over_the_runs_of_both(
     table = pd.concat([rows, of_teacher(0, better), of_teacher(1, dict.fromkeys(better, 0.9))])
     table.to_csv(tmp_path / TABLE, index=False)
     write_json(tmp_path / CHECKSUMS, {TABLE: [sha256(tmp_path / TABLE)]})
-    report(Results(tmp_path), "unet", tmp_path)
+    report(Results(tmp_path).rows, "unet", tmp_path)
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "| teacher | unet | +0.100: +0.100 | +0.100 | +0.100 to +0.100 |" in text
     assert "| tiny | unet |" not in text  # tiny has no line trained on labels alone
@@ -77,7 +86,7 @@ def test_the_gain_from_unlabelled_slices_is_over_the_same_options(
     table = pd.concat([rows, other, alone, first, older])
     table.to_csv(tmp_path / TABLE, index=False)
     write_json(tmp_path / CHECKSUMS, {TABLE: [sha256(tmp_path / TABLE)]})
-    report(Results(tmp_path), "unet", tmp_path)
+    report(Results(tmp_path).rows, "unet", tmp_path)
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "| tiny | alone |" in text
     assert "| other | alone |" not in text
@@ -120,12 +129,20 @@ def test_the_command_writes_the_report_and_prints_a_table(
     assert printed[-1] == f"report: {out / 'report.md'}"
     assert max(map(len, printed[:-1])) <= 100
     # Results are reported even if there is nothing to compare them with yet.
-    stitchnet("benchmark", spec, "--out", out, "--against", "unet (later)")
+    spec.write_text(spec.read_text().replace("entries: {", "entries: {later: {method: unet}, "))
+    command = ("benchmark", spec, "--out", out)
+    stitchnet(*command, "--only", "unet", "--against", "later (levels)")
     captured = capsys.readouterr()
     assert captured.out.splitlines() == printed
-    assert "no results of 'unet (later)'" in captured.err
+    assert "no results of 'later (levels)'" in captured.err
+    # The rows of `tiny` are not of this specification.
+    assert "rows of entries, budgets or seeds that the specification does not have" in captured.err
+    assert "tiny" not in (out / "report.md").read_text()
     # A name that no training will give is refused before training.
     spec.write_text(spec.read_text().replace("labels: 4", "labels: 5"))
-    message = refused("benchmark", spec, "--out", out, "--against", "unett (gaussian)")
-    assert "no entry 'unett (gaussian)'; there are unet" in message
+    message = refused(*command, "--against", "nnet (gaussian)")
+    assert "no entry 'nnet (gaussian)'; there are later, unet" in message
+    message = refused(*command, "--against", "unet (gaussian")
+    assert "no line 'unet (gaussian'; there are unet, unet (threshold), unet (gaussian)" in message
+    assert "leave out --only" in refused(*command, "--report-only", "--only", "unet")
     assert 5 not in set(Results(out).rows["labels"])

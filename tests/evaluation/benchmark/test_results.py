@@ -30,7 +30,7 @@ def test_a_commit_that_looks_like_a_number_stays_text(folder: Path, commit: str)
     rewrite(folder, rows)
     assert set(Results(folder).rows["commit"]) == {commit}
     assert set(Results(folder).rows["python"]) == {"3.10"}
-    report(Results(folder), None, folder)
+    report(Results(folder).rows, None, folder)
     assert f"| {commit} |" in (folder / "report.md").read_text(encoding="utf-8")
 
 
@@ -45,11 +45,11 @@ def test_a_patient_may_be_called_like_a_missing_value(folder: Path) -> None:
 
 
 def test_results_go_on_and_are_reported_without_the_scores(folder: Path) -> None:
-    complete = report(Results(folder), "unet", folder)
+    complete = report(Results(folder).rows, "unet", folder)
     scores = pd.read_csv(folder / SCORES).head(3).assign(seed=7)
     (folder / SCORES).unlink()
     results = Results(folder)
-    assert str(report(results, "unet", folder)) == str(complete)
+    assert str(report(results.rows, "unet", folder)) == str(complete)
     results.add([{**results.rows.iloc[0].to_dict(), "seed": 7}], scores)
     assert set(Results(folder).rows["seed"]) == {0, 7}
 
@@ -86,12 +86,12 @@ def test_rows_of_an_older_version_are_left_out_of_the_report(
     rows = Results(folder).rows
     older = rows.assign(seed=7, dice_by_patient=None)
     rewrite(folder, pd.concat([rows, older]))
-    before = report(Results(folder), "unet", folder)["4 labelled slices"]
+    before = report(Results(folder).rows, "unet", folder)["4 labelled slices"]
     assert {row[1] for row in before.rows} == {"1"}
     assert f"{len(older)} rows of an older version are left out" in capsys.readouterr().err
     rewrite(folder, older)
     with pytest.raises(ValueError, match="older version; run the benchmark again"):
-        report(Results(folder), None, folder)
+        report(Results(folder).rows, None, folder)
 
 
 def test_damaged_scores_are_refused_before_a_training(folder: Path) -> None:

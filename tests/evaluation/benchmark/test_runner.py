@@ -14,9 +14,10 @@ from pyro_stitchnet.data.datasets.prepare import prepare
 from pyro_stitchnet.data.datasets.slices import Slices
 from pyro_stitchnet.data.preprocessing.steps import Preprocessing
 from pyro_stitchnet.evaluation.benchmark import runner
+from pyro_stitchnet.evaluation.benchmark.cells import Cell
 from pyro_stitchnet.evaluation.benchmark.methods import METHODS
 from pyro_stitchnet.evaluation.benchmark.results import SCORES, Results
-from pyro_stitchnet.evaluation.benchmark.runner import Cell, check_options, run, train_candidate
+from pyro_stitchnet.evaluation.benchmark.runner import check_options, run, train_candidate
 from pyro_stitchnet.evaluation.benchmark.spec import Budget, Entry, Spec, read_spec
 from pyro_stitchnet.posterior import ReadOutOptions
 from pyro_stitchnet.presets import OptimiserConfig, preset
