@@ -1,0 +1,218 @@
+"""The tables and the figure of the benchmark on real CT."""
+
+import math
+from collections.abc import Mapping
+
+import pandas as pd
+from matplotlib.figure import Figure
+from result_rows import gain, in_both, rows_of, signed
+
+from pyro_stitchnet.evaluation.benchmark.columns import by_patient
+from pyro_stitchnet.evaluation.benchmark.report import curves, line_names
+from pyro_stitchnet.evaluation.text_table import TextTable, decimal
+from pyro_stitchnet.figures import label_efficiency
+
+__all__ = ["covid", "few", "label_curves", "lengths", "long", "many", "readme", "unlabelled"]
+
+UNET, LEVELS = "unet", "unet (levels)"
+FEW, FEW_FOLDS = 10, 3  # labels of the main table, and its folds of patients
+MANY, MANY_FOLDS = 40, 6
+LEAST_RUNS = 2  # of a line in the README
+
+# Lines of the rows by the names that the docs give them.
+COVID = {
+    "U-Net": UNET,
+    "U-Net, split by a threshold": "unet (threshold)",
+    "U-Net, split by tissue levels": LEVELS,
+    "`guided`": "guided (posterior)",
+    "`guided`, `--decision dice`": "guided (posterior, dice)",
+    "Mean Teacher": "mean-teacher",
+    "UA-MT": "ua-mt",
+    "CPS": "cps",
+    "UniMatch": "unimatch",
+    "BCP": "bcp",
+}
+
+STEPS, LONG = 800, 3200  # of the benchmark, and of the longest training
+LENGTHS = (400, STEPS, 1600, LONG)
+
+# Lines with unlabelled slices, each with the same method from labels alone. The classifier of the
+# preset `guided` learns from labelled slices only: it is the counterpart of the taught variant.
+GAINS = {
+    "U-Net, decoder denoises first": ("unet, denoised", "unet, 1600 steps"),
+    "U-Net, random start, denoises first": (
+        "unet, random start, denoised",
+        "unet, random start, 1600 steps",
+    ),
+    "`guided`, the posterior teaches": ("guided, taught (posterior)", "guided (posterior)"),
+    "Pseudo-labels": ("pseudo-labels", UNET),
+    "Mean Teacher": ("mean-teacher", UNET),
+    "Mean Teacher, 3,200 steps": ("mean-teacher, 3200 steps", "unet, 3200 steps"),
+    "UA-MT": ("ua-mt", UNET),
+    "CPS": ("cps", UNET),
+    "FixMatch": ("fixmatch", UNET),
+    "UniMatch": ("unimatch", UNET),
+    "UniMatch, 3,200 steps": ("unimatch, 3200 steps", "unet, 3200 steps"),
+    "BCP": ("bcp", UNET),
+    "BCP, 3,200 steps": ("bcp, 3200 steps", "unet, 3200 steps"),
+}
+
+
+def covid() -> TextTable:
+    return _comparison(_lines(FEW, FEW_FOLDS), STEPS)
+
+
+def many() -> TextTable:
+    return _comparison(_lines(MANY, MANY_FOLDS), STEPS)
+
+
+def long() -> TextTable:
+    return _comparison(_lines(FEW, FEW_FOLDS), LONG)
+
+
+def lengths() -> TextTable:
+    """Return the U-Net and its split by tissue levels after each number of steps.
+
+    Runs that have no other number of steps are left out.
+    """
+    lines = _lines(FEW, FEW_FOLDS)
+    found = [steps for steps in LENGTHS if _after(steps, UNET) in lines]
+    others = pd.concat([lines[_after(steps, UNET)] for steps in found if steps != STEPS])
+    lines = {name: rows[rows["seed"].isin(others["seed"])] for name, rows in lines.items()}
+    cells = []
+    for steps in found:
+        row = [f"{steps:,}", str(len(lines[_after(steps, UNET)]))]
+        for usual in (UNET, LEVELS):
+            line = lines[_after(steps, usual)]
+            row += [
+                decimal(by_patient(line).mean()),
+                "–" if steps == STEPS else gain(line, lines[usual]),
+            ]
+        infection = _infection(lines[_after(steps, UNET)], lines[UNET])
+        cells.append([*row, "–" if steps == STEPS else signed(infection.mean())])
+    minus = f"minus {STEPS} steps (95 %)"
+    head = ["steps", "runs", "U-Net", minus, "tissue levels", minus]
+    return TextTable([*head, f"other-hospital infection, minus {STEPS}"], cells)
+
+
+def readme() -> TextTable:
+    """Return the lines of at least two runs, each compared with the U-Net in the runs of both."""
+    lines = _lines(FEW, FEW_FOLDS)
+    shown = {name: lines[line] for name, line in COVID.items() if line in lines}
+    cells = []
+    for name, runs in shown.items():
+        if len(runs) < LEAST_RUNS:
+            continue
+        difference, infection = gain(runs, lines[UNET]), _infection(runs, lines[UNET])
+        own = name == "U-Net"
+        cells.append(
+            [
+                name,
+                str(len(runs)),
+                decimal(by_patient(runs).mean()),
+                "–" if own else difference,
+                decimal(runs["other_hospital_infection"].mean()),
+                "–" if own else signed(infection.mean()),
+            ]
+        )
+    head = ["method", "runs", "lesions", "minus U-Net (95 %)", "other-hospital infection"]
+    return TextTable([*head, "minus U-Net"], cells)
+
+
+def unlabelled() -> TextTable:
+    """Return what each method gains from unlabelled slices, over the same from labels alone."""
+    lines = _lines(FEW, FEW_FOLDS)
+    cells = []
+    for name, (line, other) in GAINS.items():
+        if line not in lines or other not in lines:
+            continue
+        infection = _infection(lines[line], lines[other])
+        by_run = " ".join(map(signed, infection))
+        mean = signed(infection.mean())
+        difference = gain(lines[line], lines[other])
+        cells.append([name, str(len(infection)), difference, f"{mean}: {by_run}"])
+    return TextTable(
+        ["method", "runs", "both lesions (95 %)", "other-hospital infection: mean, by run"], cells
+    )
+
+
+def few() -> TextTable:
+    """Return lesion Dice by number of labelled slices, on the same test patients.
+
+    Seeds that lack a number of labels are left out.
+    """
+    rows = _rows()
+    rows = rows[rows["folds"] == FEW_FOLDS]
+    numbers = rows[rows["line"] == LEVELS].groupby("seed")["labels"].nunique()
+    rows = rows[rows["seed"].isin(numbers.index[numbers == rows["labels"].nunique()])]
+    lines = dict(list(rows.groupby(["labels", "line"])))
+    budgets = sorted(set(rows["labels"]), key=lambda n: n if n > 0 else math.inf)
+    least = budgets[0]
+    cells = []
+    for labels in budgets:
+        row = [str(labels) if labels > 0 else "all", str(len(lines[labels, UNET]))]
+        for line in (UNET, LEVELS):
+            runs = lines[labels, line]
+            change = "–" if labels == least else gain(runs, lines[least, line])
+            row += [decimal(by_patient(runs).mean()), change]
+        cells.append([*row, decimal(lines[labels, UNET]["other_hospital_infection"].mean())])
+    minus = f"minus {least} labels (95 %)"
+    head = ["labels", "runs", "U-Net", minus, "tissue levels", minus]
+    return TextTable([*head, "other-hospital infection"], cells)
+
+
+def label_curves() -> Figure:
+    """Draw the lines of :func:`few`."""
+    rows = _rows()
+    names = {UNET: "U-Net", LEVELS: "U-Net, split by tissue levels"}
+    rows = rows[(rows["folds"] == FEW_FOLDS) & rows["line"].isin(names)]
+    return label_efficiency(curves(rows.assign(line=rows["line"].map(names))))
+
+
+def _comparison(lines: Mapping[str, pd.DataFrame], steps: int) -> TextTable:
+    """Compare every line with the U-Net and with its split by tissue levels, after ``steps``."""
+    unet, levels = (_after(steps, line) for line in (UNET, LEVELS))
+    cells = []
+    for name, usual in COVID.items():
+        if (line := _after(steps, usual)) not in lines:
+            continue
+        runs = lines[line]
+        infection = decimal(runs["other_hospital_infection"].mean())
+        if line != unet:
+            infection += f" ({signed(_infection(runs, lines[unet]).mean())})"
+        cells.append(
+            [
+                name,
+                str(len(runs)),
+                *(decimal(runs[f"dice_{lesion}_present"].mean()) for lesion in ("ggo", "con")),
+                "–" if line == unet else gain(runs, lines[unet]),
+                "–" if line == levels else gain(runs, lines[levels]),
+                infection,
+            ]
+        )
+    minus = ["minus U-Net (95 %)", "minus tissue levels (95 %)", "other hospital (minus U-Net)"]
+    return TextTable(["method", "runs", "GGO", "consolidation", *minus], cells)
+
+
+def _after(steps: int, line: str) -> str:
+    """Return the line of the same entry and variant that is trained for ``steps``."""
+    entry, bracket, variant = line.partition(" (")
+    return line if steps == STEPS else f"{entry}, {steps} steps{bracket}{variant}"
+
+
+def _rows() -> pd.DataFrame:
+    rows = rows_of("covid")
+    return rows.assign(line=line_names(rows))
+
+
+def _lines(labels: int, folds: int) -> dict[str, pd.DataFrame]:
+    """Return the rows of each line with these labels and folds."""
+    rows = _rows()
+    rows = rows[(rows["labels"] == labels) & (rows["folds"] == folds)]
+    return dict(list(rows.groupby("line")))
+
+
+def _infection(one: pd.DataFrame, other: pd.DataFrame) -> pd.Series:
+    """Return the difference of infection Dice at the other hospital, by run."""
+    one, other = in_both(one, other)
+    return one["other_hospital_infection"] - other["other_hospital_infection"]
