@@ -25,7 +25,8 @@ from settings import keep_settings
 
 from pyro_stitchnet import cli
 from pyro_stitchnet.data.datasets.dataset import Dataset
-from pyro_stitchnet.evaluation.baselines.brightness import SplitByBrightness
+from pyro_stitchnet.evaluation.baselines.base import Supervised
+from pyro_stitchnet.evaluation.baselines.brightness import splits
 from pyro_stitchnet.evaluation.benchmark.columns import lesion_dice
 from pyro_stitchnet.evaluation.tables import table_one
 from pyro_stitchnet.metrics.scores import slice_scores
@@ -156,14 +157,13 @@ def split_by_brightness(config: Config, folder: Path, run: Path) -> list[pd.Data
     labelled = training.take(np.flatnonzero(training.manifest["complete"])).load()
     images = test.images.to(next(net.parameters()).device)
     scores = []
-    for name, predictor in SplitByBrightness(net.classifier).predictors(labelled).items():
-        if name:
-            p = average_views(predictor, images, config.views).cpu()
-            for decision, (rule, patches) in DECISIONS.items():
-                labels = decide(without_specks(p, rule, patches * least_patch(config)), rule)
-                rows = slice_scores(test.labels(), labels, test.names, test.patients)
-                line = f"unet ({name})"
-                scores.append(rows.assign(line=line, decision=decision, test="labelled"))
+    for name, predictor in splits(Supervised(net.classifier).probabilities, labelled).items():
+        p = average_views(predictor, images, config.views).cpu()
+        for decision, (rule, patches) in DECISIONS.items():
+            labels = decide(without_specks(p, rule, patches * least_patch(config)), rule)
+            rows = slice_scores(test.labels(), labels, test.names, test.patients)
+            line = f"unet ({name})"
+            scores.append(rows.assign(line=line, decision=decision, test="labelled"))
     return scores
 
 

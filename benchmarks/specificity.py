@@ -78,7 +78,7 @@ def run(config: Config, spec: Spec, arm: str, seed: int) -> pd.DataFrame:
     slices = split(config, spec, arm, seed)
     cell = Cell(arm, Entry("unet", steps=config.steps), spec.budgets[0], 0, seed)
     learner, _ = train_candidate(spec, cell, slices, {})
-    tested = predict_and_score(learner, slices, slices["controls"], spec, spec.steps_of(cell.entry))
+    tested = predict_and_score(learner, slices, slices["controls"], spec, cell.entry)
     scores = pd.concat([scores for _, scores in tested], ignore_index=True)
     scores["share"] = scores["predicted_pixels"] / slices["controls"].images[0].numel()
     trained = {part: len(slices[part]) for part in ("labelled", "unlabelled")}

@@ -1,13 +1,12 @@
 """The supervised baseline, and losses that the other baselines share."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from pyro_stitchnet.data.datasets.batches import Batch
-from pyro_stitchnet.data.datasets.slices import Slices
 from pyro_stitchnet.model.classifier_loss import ClassifierLoss
 from pyro_stitchnet.training.learner import Learner, LossOutput
 
@@ -77,14 +76,6 @@ class Supervised(Learner):
         finally:
             network.train(was_training)
         return torch.cat(parts).softmax(1)
-
-    def predictors(self, labelled: Slices) -> Mapping[str, Predictor]:
-        """Return the trained network's predictors by name; "" is the network itself.
-
-        Args:
-            labelled: labelled training slices, for predictors with parameters to fit.
-        """
-        return {"": self.probabilities}
 
 
 def label_loss(logits: Tensor, allowed: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ from pyro_stitchnet.data.datasets.slices import SliceSet
 from pyro_stitchnet.evaluation.baselines import networks
 from pyro_stitchnet.evaluation.baselines.base import Supervised
 from pyro_stitchnet.evaluation.baselines.bcp import BidirectionalCopyPaste
-from pyro_stitchnet.evaluation.baselines.brightness import SplitByBrightness
 from pyro_stitchnet.evaluation.baselines.cps import CrossPseudoSupervision
 from pyro_stitchnet.evaluation.baselines.denoising import pretrain_unet
 from pyro_stitchnet.evaluation.baselines.mean_teacher import MeanTeacher
@@ -37,14 +36,16 @@ class Method:
         pretrain: trains a learner on the unlabelled slices before the labels, if it can.
         optimiser: fields of the optimiser's configuration that differ from the benchmark's; never
             the learning rate, which only an entry may change.
-        predictors: names of the predictors that a trained learner has besides the usual one.
+        predictors: names of the predictors that are tested besides the usual one: "posterior" of a
+            StitchNet; of the others see
+            :func:`~pyro_stitchnet.evaluation.baselines.brightness.splits`.
     """
 
     build: Callable[..., Learner]
     unlabelled: bool = False
     pretrain: Callable[[Any, Mapping[str, SliceSet], TrainConfig], None] | None = None
     optimiser: Mapping[str, Any] = field(default_factory=dict)
-    predictors: tuple[str, ...] = ()
+    predictors: tuple[str, ...] = ("levels",)
 
 
 def _denoise(learner: Supervised, slices: Mapping[str, SliceSet], config: TrainConfig) -> None:
@@ -102,7 +103,7 @@ def _stitchnet_method(name: str) -> Method:
 
 METHODS: Mapping[str, Method] = {
     "unet": Method(
-        partial(_unet, SplitByBrightness),
+        partial(_unet, Supervised),
         pretrain=_denoise,
         predictors=("threshold", "gaussian", "levels"),
     ),

@@ -218,7 +218,7 @@ def _train_and_test(
         **generative_columns(learner, test, spec.read_out),
         **provenance(),
     }
-    tested = predict_and_score(learner, slices, other_hospital, spec, columns["steps"])
+    tested = predict_and_score(learner, slices, other_hospital, spec, cell.entry)
     rows = [{**columns, **row} for row, _ in tested]
     return rows, pd.concat([scores.assign(**cell.key) for _, scores in tested], ignore_index=True)
 

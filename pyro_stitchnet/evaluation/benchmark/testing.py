@@ -13,8 +13,10 @@ from torch import Tensor
 from pyro_stitchnet.data.datasets.batches import TwoStreams
 from pyro_stitchnet.data.datasets.slices import Slices
 from pyro_stitchnet.evaluation.baselines.base import Predictor, Supervised
+from pyro_stitchnet.evaluation.baselines.brightness import splits
 from pyro_stitchnet.evaluation.benchmark.columns import dice_columns, variant_name
-from pyro_stitchnet.evaluation.benchmark.spec import Spec
+from pyro_stitchnet.evaluation.benchmark.methods import METHODS
+from pyro_stitchnet.evaluation.benchmark.spec import Entry, Spec
 from pyro_stitchnet.evaluation.style_metrics import style_metrics
 from pyro_stitchnet.metrics.calibration import calibration
 from pyro_stitchnet.metrics.distances import hausdorff95
@@ -34,7 +36,7 @@ def predict_and_score(
     slices: Mapping[str, Slices],
     other_hospital: Slices | None,
     spec: Spec,
-    step: int,
+    entry: Entry,
 ) -> list[tuple[dict[str, Any], pd.DataFrame]]:
     """Test every predictor of a learner with every decision.
 
@@ -42,16 +44,19 @@ def predict_and_score(
         learner: the trained networks.
         slices: "labelled", from which predictors may fit parameters, and "test".
         other_hospital: slices whose infection is tested too.
-        spec: read-out and decisions.
-        step: of the learner's last step.
+        spec: read-out, decisions and steps.
+        entry: the method.
 
     Returns:
         The columns and the scores of every slice, for each variant.
     """
-    options, test = spec.read_out, slices["test"]
+    options, test, step = spec.read_out, slices["test"], spec.steps_of(entry)
     device = next(learner.parameters()).device
     tested = []
+    chosen = ("", *METHODS[entry.method].predictors)
     for name, predictor in _predictors(learner, slices["labelled"], options).items():
+        if name not in chosen:
+            continue
         begun = time.monotonic()
         p = _predict(predictor, test, device, options)
         per_slice = (time.monotonic() - begun) / len(test)
@@ -99,7 +104,7 @@ def _predictors(
     "" of a StitchNet is q(y | x), or p(y | z) without a classifier.
     """
     if isinstance(learner, Supervised):
-        return learner.predictors(labelled)
+        return {"": learner.probabilities, **splits(learner.probabilities, labelled)}
     assert isinstance(learner, ElboLearner)
     net = learner.net
 

@@ -1,18 +1,17 @@
 """Lesions separated by brightness, inside a network's own mask."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_stitchnet.data.datasets.slices import Slices
-from pyro_stitchnet.evaluation.baselines.brightness import SplitByBrightness
+from pyro_stitchnet.evaluation.baselines.brightness import splits
+from pyro_stitchnet.evaluation.benchmark.methods import METHODS
 
 
-class OnlyGGO(nn.Module):
-    """Labels every pixel brighter than .3 GGO."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        infected = (x[:, 0] > 0.3).float()
-        return torch.stack([1 - 3 * infected, -infected, 3 * infected, infected], 1)
+def probabilities(x: Tensor) -> Tensor:
+    """Label every pixel brighter than .3 GGO."""
+    infected = (x > 0.3).float()
+    return torch.stack([1 - 3 * infected, -infected, 3 * infected, infected], 1).softmax(1)
 
 
 def slices() -> Slices:
@@ -25,21 +24,21 @@ def slices() -> Slices:
 def test_lesions_are_separated_and_the_infection_mask_is_unchanged() -> None:
     labelled = slices()
     truth = labelled.labels()
-    predictors = SplitByBrightness(OnlyGGO()).predictors(labelled)
-    assert list(predictors) == ["", "threshold", "gaussian", "levels"]
+    predictors = splits(probabilities, labelled)
+    assert tuple(predictors) == METHODS["unet"].predictors
     labels = {name: predict(labelled.images).argmax(1) for name, predict in predictors.items()}
-    assert not (labels[""] == 3).any()
+    infected = probabilities(labelled.images).argmax(1) >= 2
     for name in ("threshold", "gaussian", "levels"):
         inner = (slice(None), slice(20, 26), slice(20, 26))  # away from the blurred edge
         assert (labels[name][inner] == 3).all()
-        assert torch.equal(labels[name] >= 2, labels[""] >= 2)
+        assert torch.equal(labels[name] >= 2, infected)
         assert (labels[name] == truth)[truth >= 2].float().mean() > 0.75
 
 
 def test_without_both_lesions_there_is_only_the_network() -> None:
     labelled = slices()
     only = Slices(labelled.images, labelled.label_sets.clamp_max(4), ["a"], ["a"])
-    assert list(SplitByBrightness(OnlyGGO()).predictors(only)) == [""]
+    assert splits(probabilities, only) == {}
 
 
 def test_partially_labelled_slices_are_not_used_in_the_fit() -> None:
@@ -50,8 +49,5 @@ def test_partially_labelled_slices_are_not_used_in_the_fit() -> None:
         ["a", "b"],
         ["a", "b"],
     )
-    probabilities = [
-        SplitByBrightness(OnlyGGO()).predictors(labelled)["gaussian"](whole.images)
-        for labelled in (whole, both)
-    ]
-    assert torch.equal(*probabilities)
+    fitted = [splits(probabilities, labelled)["gaussian"] for labelled in (whole, both)]
+    assert torch.equal(*(predict(whole.images) for predict in fitted))
