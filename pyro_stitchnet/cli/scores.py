@@ -133,11 +133,13 @@ def benchmark(
     chosen = read_spec(spec)
     if report_only and (only or labels or seeds):
         raise ValueError("--report-only is of all results; leave out --only, --labels and --seeds")
-    entry = max((n for n in chosen.entries if against.startswith(n)), key=len, default=None)
-    if entry is None and against != "unet":  # the default
-        raise ValueError(f"--against: no entry {against!r}; there are {', '.join(chosen.entries)}")
-    if entry is not None and against not in (lines := chosen.lines(entry)):
-        raise ValueError(f"--against: no line {against!r}; there are {', '.join(lines)}")
+    if against != "unet":  # the default, which a specification need not have
+        entry = max((n for n in chosen.entries if against.startswith(n)), key=len, default=None)
+        if entry is None:
+            entries = ", ".join(chosen.entries)
+            raise ValueError(f"--against: no entry {against!r}; there are {entries}")
+        if against not in (lines := chosen.lines(entry)):
+            raise ValueError(f"--against: no line {against!r}; there are {', '.join(lines)}")
     if join:
         runner.join(chosen, out, join)
     results = Results(out)
