@@ -96,15 +96,15 @@ def lengths() -> TextTable:
 
 
 def readme() -> TextTable:
-    """Return the lines of at least two runs, each compared with the U-Net in the runs of both."""
+    """Return the lines of enough runs, each compared with the U-Net in the runs of both."""
     lines = _lines(FEW, FEW_FOLDS)
-    shown = {name: lines[line] for name, line in COVID.items() if line in lines}
     cells = []
-    for name, runs in shown.items():
+    for name, line in COVID.items():
+        runs = lines.get(line, ())
         if len(runs) < LEAST_RUNS:
             continue
         difference, infection = gain(runs, lines[UNET]), _infection(runs, lines[UNET])
-        own = name == "U-Net"
+        own = line == UNET
         cells.append(
             [
                 name,

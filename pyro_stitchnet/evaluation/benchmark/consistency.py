@@ -119,13 +119,12 @@ def check_splits(spec: Spec, cells: Sequence[Cell], datasets: Mapping[Path, Data
     Raises:
         ValueError: the tested or the labelled slices differ; the message names the entry.
     """
-    usual = datasets.get(spec.data)
+    cells = [cell for cell in cells if spec.data_of(cell.entry) != spec.data]
+    if not cells:
+        return
+    usual = Dataset(spec.data)
     for cell in cells:
         own = datasets[spec.data_of(cell.entry)]
-        if usual is None:
-            usual = Dataset(spec.data)
-        if own.folder == usual.folder:
-            continue
         one, other = (parts_of(dataset, cell) for dataset in (own, usual))
         for part in ("test", "labelled"):
             if _complete(one[part]) != _complete(other[part]):

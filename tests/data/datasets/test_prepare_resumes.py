@@ -87,33 +87,26 @@ def test_scans_whose_files_changed_are_prepared_again(
 
 
 def test_a_changed_file_of_detached_voxels_is_noticed(
-    write_volume: Callable[..., Path],
-    prepared: Callable[..., Dataset],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    write_volume: Callable[..., Path], prepared: Callable[..., Dataset], tmp_path: Path
 ) -> None:
+    """The second scan is damaged; when it is mended, the first has changed too."""
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
     draw = np.random.default_rng(0)
-    (tmp_path / "in").mkdir()
     for name in "ab":
         grey = draw.integers(-1000, 100, (40, 40, 2), np.int16)
-        write_volume(tmp_path / "in" / f"{name}.mhd", grey, np.eye(4))
-    out, original = tmp_path / "out", _scan.prepare_scan
-
-    def stop_at_b(scan: object, *arguments: object) -> object:
-        if "b.mhd" in str(scan):
-            raise KeyboardInterrupt
-        return original(scan, *arguments)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patch:
-        patch.setattr(_scan, "prepare_scan", stop_at_b)
-        with pytest.raises(KeyboardInterrupt):
-            prepared(tmp_path / "in", out=out)
+        write_volume(folder / f"{name}.mhd", grey, np.eye(4))
+    first, second = (folder / name for name in ("a.raw", "b.raw"))
+    whole = second.read_bytes()
+    second.write_bytes(whole[:-1])
+    with pytest.raises(ValueError, match=r"b\.mhd"):
+        prepared(folder, out=out)
     assert sorted(shards_of(out)) == ["00000"]
-    voxels = tmp_path / "in" / "a.raw"
-    voxels.write_bytes(voxels.read_bytes()[::-1])
-    os.utime(voxels, (0, 0))
-    prepared(tmp_path / "in", out=out)
-    assert content(out) == content(prepared(tmp_path / "in", out=tmp_path / "whole").folder)
+    second.write_bytes(whole)
+    first.write_bytes(first.read_bytes()[::-1])
+    os.utime(first, (0, 0))
+    prepared(folder, out=out)
+    assert content(out) == content(prepared(folder, out=tmp_path / "whole").folder)
 
 
 def shards_of(out: Path) -> dict[str, int]:

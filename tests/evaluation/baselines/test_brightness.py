@@ -35,7 +35,7 @@ def test_lesions_are_separated_and_the_infection_mask_is_unchanged() -> None:
         assert (labels[name] == truth)[truth >= 2].float().mean() > 0.75
 
 
-def test_without_both_lesions_there_is_only_the_network() -> None:
+def test_without_both_lesions_there_is_no_split() -> None:
     labelled = slices()
     only = Slices(labelled.images, labelled.label_sets.clamp_max(4), ["a"], ["a"])
     assert splits(probabilities, only) == {}

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -15,7 +16,9 @@ from pyro_stitchnet.data.datasets.slices import Slices, write_folder
 from pyro_stitchnet.data.phantoms.phantom import phantom_slices
 from pyro_stitchnet.data.preprocessing.steps import Preprocessing
 from pyro_stitchnet.evaluation.benchmark import runner
+from pyro_stitchnet.evaluation.benchmark.results import CHECKSUMS, TABLE
 from pyro_stitchnet.evaluation.benchmark.spec import Budget, Entry, Spec
+from pyro_stitchnet.runtime.checksums import sha256, write_json
 
 SIZE = 64
 
@@ -60,6 +63,17 @@ def slices(datasets: Path) -> dict[str, Slices]:
     """The parts of a split with four labelled slices."""
     _, parts = cut(Dataset(datasets / "data"), fold=0, folds=5, seed=0, label_budget=4)
     return {part: chosen.load() for part, chosen in parts.items()}
+
+
+@pytest.fixture(scope="session")
+def write_rows() -> Callable[[Path, pd.DataFrame], None]:
+    """``(folder, rows)``: write a table with its checksum."""
+
+    def write(folder: Path, rows: pd.DataFrame) -> None:
+        rows.to_csv(folder / TABLE, index=False)
+        write_json(folder / CHECKSUMS, {TABLE: [sha256(folder / TABLE)]})
+
+    return write
 
 
 @pytest.fixture(scope="session")

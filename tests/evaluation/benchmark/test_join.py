@@ -12,10 +12,9 @@ from pyro_stitchnet.data.datasets.slices import write_folder
 from pyro_stitchnet.data.phantoms.phantom import phantom_slices
 from pyro_stitchnet.data.preprocessing.steps import Preprocessing
 from pyro_stitchnet.evaluation.benchmark.consistency import check_specification
-from pyro_stitchnet.evaluation.benchmark.results import CHECKSUMS, SCORES, TABLE, Results
+from pyro_stitchnet.evaluation.benchmark.results import SCORES, TABLE, Results
 from pyro_stitchnet.evaluation.benchmark.runner import join, run
 from pyro_stitchnet.evaluation.benchmark.spec import Budget, Entry, Spec
-from pyro_stitchnet.runtime.checksums import sha256, write_json
 
 ONE_FOLD = Budget(4, folds=5, tested=1)
 
@@ -44,15 +43,17 @@ def test_rows_of_another_specification_are_refused_whatever_is_trained(
 
 
 def test_rows_of_other_slices_are_refused(
-    small: Callable[..., Spec], first_fold: Path, tmp_path: Path
+    small: Callable[..., Spec],
+    first_fold: Path,
+    write_rows: Callable[[Path, pd.DataFrame], None],
+    tmp_path: Path,
 ) -> None:
     spec, out = small(budgets=[ONE_FOLD]), tmp_path / "out"
     shutil.copytree(first_fold, out)
     rows = Results(out).rows
     assert rows["data_digest"].str.fullmatch("[0-9a-f]{12}").all()
     assert rows["data_digest"].nunique() == 1
-    rows.assign(data_digest="0" * 12).to_csv(out / TABLE, index=False)
-    write_json(out / CHECKSUMS, {TABLE: [sha256(out / TABLE)]})
+    write_rows(out, rows.assign(data_digest="0" * 12))
     with pytest.raises(ValueError, match="rows were made with other slices"):
         run(spec, out)
     with pytest.raises(ValueError, match="rows were made with other slices"):
@@ -61,15 +62,17 @@ def test_rows_of_other_slices_are_refused(
 
 
 def test_rows_of_several_precisions_are_refused(
-    small: Callable[..., Spec], first_fold: Path, tmp_path: Path
+    small: Callable[..., Spec],
+    first_fold: Path,
+    write_rows: Callable[[Path, pd.DataFrame], None],
+    tmp_path: Path,
 ) -> None:
     """`auto` is another precision on another machine."""
     spec, out = small(budgets=[ONE_FOLD]), tmp_path / "out"
     shutil.copytree(first_fold, out)
     rows = Results(out).rows
     assert set(rows["precision"]) == {"32"}
-    rows.assign(precision="bf16-mixed").to_csv(out / TABLE, index=False)
-    write_json(out / CHECKSUMS, {TABLE: [sha256(out / TABLE)]})
+    write_rows(out, rows.assign(precision="bf16-mixed"))
     with pytest.raises(ValueError, match=r"would differ between rows \(32, bf16-mixed\)"):
         run(spec, out)
     with pytest.raises(ValueError, match=r"would differ between rows \(32, bf16-mixed\)"):

@@ -13,9 +13,8 @@ from pyro_stitchnet.evaluation.benchmark.report import (
     line_names,
     report,
 )
-from pyro_stitchnet.evaluation.benchmark.results import CHECKSUMS, TABLE, Results
+from pyro_stitchnet.evaluation.benchmark.results import Results
 from pyro_stitchnet.evaluation.benchmark.spec import Spec
-from pyro_stitchnet.runtime.checksums import sha256, write_json
 
 LINES = ["unet", "unet (threshold)", "unet (gaussian)", "unet (levels)", "tiny", "tiny (posterior)"]
 
@@ -66,9 +65,7 @@ def test_the_gain_from_unlabelled_slices_is_over_the_runs_of_both(
 
     better = {p: dice + 0.1 for p, dice in json.loads(unet["dice_by_patient"].item()).items()}
     table = pd.concat([rows, of_teacher(0, better), of_teacher(1, dict.fromkeys(better, 0.9))])
-    table.to_csv(tmp_path / TABLE, index=False)
-    write_json(tmp_path / CHECKSUMS, {TABLE: [sha256(tmp_path / TABLE)]})
-    report(Results(tmp_path).rows, "unet", tmp_path)
+    report(table, "unet", tmp_path)
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "| teacher | unet | +0.100: +0.100 | +0.100 | +0.100 to +0.100 |" in text
     assert "| tiny | unet |" not in text  # tiny has no line trained on labels alone
@@ -84,9 +81,7 @@ def test_the_gain_from_unlabelled_slices_is_over_the_same_options(
     first = tiny.assign(name="first", seed=1, pretrain_steps=2)
     older = first.assign(seed=0, pretrain_steps=None)  # a row from before this column
     table = pd.concat([rows, other, alone, first, older])
-    table.to_csv(tmp_path / TABLE, index=False)
-    write_json(tmp_path / CHECKSUMS, {TABLE: [sha256(tmp_path / TABLE)]})
-    report(Results(tmp_path).rows, "unet", tmp_path)
+    report(table, "unet", tmp_path)
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "| tiny | alone |" in text
     assert "| other | alone |" not in text

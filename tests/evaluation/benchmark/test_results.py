@@ -10,7 +10,6 @@ import pytest
 from pyro_stitchnet.evaluation.benchmark import results as module
 from pyro_stitchnet.evaluation.benchmark.report import report
 from pyro_stitchnet.evaluation.benchmark.results import CHECKSUMS, SCORES, TABLE, Results
-from pyro_stitchnet.runtime.checksums import sha256, write_json
 
 
 @pytest.fixture
@@ -19,15 +18,12 @@ def folder(first_fold: Path, tmp_path: Path) -> Path:
     return tmp_path / "results"
 
 
-def rewrite(folder: Path, table: pd.DataFrame) -> None:
-    table.to_csv(folder / TABLE, index=False)
-    write_json(folder / CHECKSUMS, {TABLE: [sha256(folder / TABLE)]})
-
-
 @pytest.mark.parametrize("commit", ["5090819", "0012345", "12e4567"])
-def test_a_commit_that_looks_like_a_number_stays_text(folder: Path, commit: str) -> None:
+def test_a_commit_that_looks_like_a_number_stays_text(
+    folder: Path, write_rows: Callable[[Path, pd.DataFrame], None], commit: str
+) -> None:
     rows = Results(folder).rows.assign(commit=commit, python="3.10")
-    rewrite(folder, rows)
+    write_rows(folder, rows)
     assert set(Results(folder).rows["commit"]) == {commit}
     assert set(Results(folder).rows["python"]) == {"3.10"}
     report(Results(folder).rows, None, folder)
@@ -81,15 +77,17 @@ def test_a_table_without_checksums_is_refused(folder: Path) -> None:
 
 
 def test_rows_of_an_older_version_are_left_out_of_the_report(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path,
+    write_rows: Callable[[Path, pd.DataFrame], None],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     rows = Results(folder).rows
     older = rows.assign(seed=7, dice_by_patient=None)
-    rewrite(folder, pd.concat([rows, older]))
+    write_rows(folder, pd.concat([rows, older]))
     before = report(Results(folder).rows, "unet", folder)["4 labelled slices"]
     assert {row[1] for row in before.rows} == {"1"}
     assert f"{len(older)} rows of an older version are left out" in capsys.readouterr().err
-    rewrite(folder, older)
+    write_rows(folder, older)
     with pytest.raises(ValueError, match="older version; run the benchmark again"):
         report(Results(folder).rows, None, folder)
 
