@@ -3,6 +3,7 @@
 import errno
 import secrets
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,15 +167,19 @@ class ScanUnit:
                 refuse_label_map(image, stack)
                 totals, spools = make_maps(segmenter, stack, work, names=(*MAPS, *self.extras))
                 files = {name: map_file(name) for name in spools}
-                for name, spool in spools.items():
-                    write_nifti(
-                        temporary / files[name], spool, ENCODINGS[name], stack.affine, stack.nifti
-                    )
                 report = make_report(self.scan, segmenter, stack, totals, files)
                 if self.keep_identifiers:
                     report["source"] = escaped(str(self.scan_input.path))
-                if self.seg and stack.files:
-                    self._write_seg(temporary / SEG, spools["labels"], stack, report)
+                with ThreadPoolExecutor(1) as beside:  # compression takes as long as the SEG
+                    maps = [
+                        beside.submit(write_nifti, temporary / files[name], spool,
+                                      ENCODINGS[name], stack.affine, stack.nifti)
+                        for name, spool in spools.items()
+                    ]  # fmt: skip
+                    if self.seg and stack.files:
+                        self._write_seg(temporary / SEG, spools["labels"], stack, report)
+                    for one in maps:
+                        one.result()
                 shutil.rmtree(work)
                 write_atomically(temporary / SLICES, csv_text(slices_table(stack, totals)))
                 report[CHECKSUMS] = {f.name: sha256(f) for f in sorted(temporary.iterdir())}

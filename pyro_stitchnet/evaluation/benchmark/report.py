@@ -19,6 +19,8 @@ from pyro_stitchnet.runtime.locks import only_run
 __all__ = ["curves", "line_names", "report"]
 
 RUN = ["folds", "fold", "seed"]
+# What two lines share that differ in steps only.
+ALIKE = ["method", "variant", "data", "random_start", "options", "pretrained"]
 SINCE = ["dice_by_patient", "steps", "random_start"]  # columns that older rows lack
 LESIONS = [lesion.lower() for lesion in LESION_GROUPS]
 INFECTION = "other_hospital_infection"
@@ -29,7 +31,8 @@ def report(rows: pd.DataFrame, against: str | None, out: Path) -> dict[str, Text
 
     Args:
         rows: those of :class:`~pyro_stitchnet.evaluation.benchmark.results.Results`.
-        against: the line that all others are compared with; None leaves the comparison out.
+        against: the line that all others are compared with, or the same line of as many steps if
+            there is one; None leaves the comparison out.
         out: folder for both files.
 
     Returns:
@@ -149,13 +152,22 @@ def _summaries(rows: pd.DataFrame) -> dict[str, TextTable]:
 
 
 def _comparison(rows: pd.DataFrame, against: str | None) -> TextTable:
-    """Compare every line with one line."""
+    """Compare every line with ``against``, or with the same line trained for as many steps."""
+    rows = _described(rows)
     lines = dict(list(rows.groupby("line", sort=False)))
     if against not in lines:
         return TextTable([], [])
-    other = lines.pop(against)
-    compared = {str(line): _difference(runs, other) for line, runs in lines.items()}
-    return _differences([f"minus {against}"], {line: [line] for line in compared}, compared)
+    like_other = rows.merge(lines[against][ALIKE].head(1), on=ALIKE)
+    by_steps = dict(zip(like_other["steps"], like_other["line"], strict=True))
+    by_steps[lines[against]["steps"].iloc[0]] = against
+    compared, cells = {}, {}
+    for line, runs in lines.items():
+        if line != against:
+            other = by_steps.get(runs["steps"].iloc[0], against)
+            other = against if other == line else other
+            compared[str(line)] = _difference(runs, lines[other])
+            cells[str(line)] = [str(line), str(other)]
+    return _differences(["method", "minus"], cells, compared)
 
 
 def _options(tried: str) -> str:
@@ -168,6 +180,16 @@ def _learning_rates(tried: str) -> str:
     return str(sorted({str(json.loads(each).get("learning_rate")) for each in json.loads(tried)}))
 
 
+def _described(rows: pd.DataFrame) -> pd.DataFrame:
+    """Add the options of each row, and whether its line has pre-training."""
+    own = rows["method"].str.startswith("stitchnet-")
+    options = rows["tried"].map(_options).where(own, rows["tried"].map(_learning_rates))
+    steps = rows.reindex(columns=["pretrain_steps"])["pretrain_steps"].fillna(0)
+    # By line, because older rows of a line lack the column.
+    pretrained = rows["line"].isin(rows.loc[steps > 0, "line"])
+    return rows.assign(options=options, pretrained=pretrained)
+
+
 def _unlabelled(rows: pd.DataFrame) -> TextTable:
     """Compare each line with unlabelled slices with its counterpart without them.
 
@@ -175,14 +197,9 @@ def _unlabelled(rows: pd.DataFrame) -> TextTable:
     on labels alone; for a semi-supervised method over the U-Net it is the U-Net. Lines with
     pre-training are left out, because they have more steps.
     """
-    if "pretrain_steps" in rows:
-        # By line, because older rows of a line lack the column.
-        pretrained = rows["line"].isin(rows.loc[rows["pretrain_steps"].fillna(0) > 0, "line"])
-        rows = rows[~pretrained]
-    own = rows["method"].str.startswith("stitchnet-")
-    options = rows["tried"].map(_options).where(own, rows["tried"].map(_learning_rates))
-    rows = rows.assign(options=options)
-    keys = ["method", "variant", "data", "steps", "random_start", "options"]
+    rows = _described(rows)
+    rows = rows[~rows["pretrained"]]
+    keys = [*ALIKE, "steps"]
     supervised = rows[~rows["unlabelled"]].drop_duplicates(keys).set_index(keys)["line"]
     lines = dict(list(rows.groupby("line", sort=False)))
     compared, cells = {}, {}

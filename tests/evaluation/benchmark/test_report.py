@@ -51,6 +51,23 @@ def test_runs_with_other_folds_have_tables_of_their_own(first_fold: Path, tmp_pa
     assert [row[1] for table in tables.values() for row in table.rows] == 2 * len(LINES) * ["1"]
 
 
+def test_lines_are_compared_with_the_line_of_as_many_steps(
+    first_fold: Path, tmp_path: Path
+) -> None:
+    rows = Results(first_fold).rows
+    more = rows[rows["variant"] == ""]
+    more = more.assign(name=more["name"] + ", more steps", steps=more["steps"] + 1)
+    report(pd.concat([rows, more]), "unet", tmp_path)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    compared = text.partition("### Difference from unet")[2].partition("###")[0]
+    others = dict(line.strip("| ").split(" | ")[:2] for line in compared.splitlines()[4:] if line)
+    assert others == {
+        **dict.fromkeys(LINES[1:], "unet"),
+        "unet, more steps": "unet",  # the gain from the steps
+        "tiny, more steps": "unet, more steps",
+    }
+
+
 def test_the_gain_from_unlabelled_slices_is_over_the_runs_of_both(
     first_fold: Path, tmp_path: Path
 ) -> None:
@@ -67,8 +84,9 @@ def test_the_gain_from_unlabelled_slices_is_over_the_runs_of_both(
     table = pd.concat([rows, of_teacher(0, better), of_teacher(1, dict.fromkeys(better, 0.9))])
     report(table, "unet", tmp_path)
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
-    assert "| teacher | unet | +0.100: +0.100 | +0.100 | +0.100 to +0.100 |" in text
-    assert "| tiny | unet |" not in text  # tiny has no line trained on labels alone
+    gains = text.partition("### Gain from unlabelled slices")[2].partition("###")[0]
+    assert "| teacher | unet | +0.100: +0.100 | +0.100 | +0.100 to +0.100 |" in gains
+    assert "| tiny | unet |" not in gains  # tiny has no line trained on labels alone
 
 
 def test_the_gain_from_unlabelled_slices_is_over_the_same_options(
