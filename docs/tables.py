@@ -138,6 +138,8 @@ def _difference(section: Section, line: str) -> str:
     if line == against:
         return "–"
     row = section[f"Difference from {against}"].loc[line]
+    if row["minus"] != against:  # the heads of the tables name one line only
+        raise ValueError(f"{line}: compared with {row['minus']}, not with {against}")
     return re.sub(r"([+-])0\.", r"\1.", f"{row['difference']} ({row['95 %']})")
 
 
