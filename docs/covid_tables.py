@@ -12,12 +12,12 @@ from pyro_stitchnet.evaluation.benchmark.report import curves, line_names
 from pyro_stitchnet.evaluation.text_table import TextTable, decimal
 from pyro_stitchnet.figures import label_efficiency
 
-__all__ = ["covid", "few", "label_curves", "lengths", "long", "many", "readme", "unlabelled"]
+__all__ = ["covid", "few", "label_curves", "lengths", "many", "readme", "short", "unlabelled"]
 
 UNET, LEVELS = "unet", "unet (levels)"
 FEW, FEW_FOLDS = 10, 3  # labels of the main table, and its folds of patients
 MANY, MANY_FOLDS = 40, 6
-LEAST_RUNS = 3  # of a line in the README
+LEAST_RUNS = 3  # of a line in the README, and of a point of the curve over steps
 
 # Lines of the rows by the names that the docs give them.
 COVID = {
@@ -29,12 +29,16 @@ COVID = {
     "Mean Teacher": "mean-teacher",
     "UA-MT": "ua-mt",
     "CPS": "cps",
+    "FixMatch": "fixmatch",
     "UniMatch": "unimatch",
     "BCP": "bcp",
+    "Pseudo-labels": "pseudo-labels",
+    "SegNet": "segnet",
+    "nnU-Net's network, random start": "nnunet",
 }
 
-STEPS, LONG = 800, 3200  # of the benchmark, and of the longest training
-LENGTHS = (400, STEPS, 1600, LONG)
+SHORT, LONG = 800, 3200  # steps of all methods, and of the main table
+LENGTHS = (400, SHORT, 1600, LONG, 6400)
 
 # Lines with unlabelled slices, each with the same method from labels alone. The classifier of the
 # preset `guided` learns from labelled slices only: it is the counterpart of the taught variant.
@@ -59,26 +63,31 @@ GAINS = {
 
 
 def covid() -> TextTable:
-    return _comparison(_lines(FEW, FEW_FOLDS), STEPS)
-
-
-def many() -> TextTable:
-    return _comparison(_lines(MANY, MANY_FOLDS), STEPS)
-
-
-def long() -> TextTable:
     return _comparison(_lines(FEW, FEW_FOLDS), LONG)
 
 
-def lengths() -> TextTable:
-    """Return the U-Net and its split by tissue levels after each number of steps.
+def short() -> TextTable:
+    return _comparison(_lines(FEW, FEW_FOLDS), SHORT)
 
-    Runs that have no other number of steps are left out.
+
+def many() -> TextTable:
+    """Return the lines of forty labels, after both numbers of steps."""
+    lines = _lines(MANY, MANY_FOLDS)
+    tables = {steps: _comparison(lines, steps) for steps in (SHORT, LONG)}
+    rows = [[f"{row[0]}, {n:,} steps", *row[1:]] for n, t in tables.items() for row in t.rows]
+    return TextTable(tables[SHORT].head, rows)
+
+
+def lengths() -> TextTable:
+    """Return the U-Net and its split by tissue levels after each number of steps, in the same runs.
+
+    A number of steps of fewer runs is shown for those it has.
     """
     lines = _lines(FEW, FEW_FOLDS)
     found = [steps for steps in LENGTHS if _after(steps, UNET) in lines]
-    others = pd.concat([lines[_after(steps, UNET)] for steps in found if steps != STEPS])
-    lines = {name: rows[rows["seed"].isin(others["seed"])] for name, rows in lines.items()}
+    seeds = [set(lines[_after(steps, UNET)]["seed"]) for steps in found]
+    common = set.intersection(*(each for each in seeds if len(each) >= LEAST_RUNS))
+    lines = {name: rows[rows["seed"].isin(common)] for name, rows in lines.items()}
     cells = []
     for steps in found:
         row = [f"{steps:,}", str(len(lines[_after(steps, UNET)]))]
@@ -86,33 +95,33 @@ def lengths() -> TextTable:
             line = lines[_after(steps, usual)]
             row += [
                 decimal(by_patient(line).mean()),
-                "–" if steps == STEPS else gain(line, lines[usual]),
+                "–" if steps == SHORT else gain(line, lines[usual]),
             ]
         infection = _infection(lines[_after(steps, UNET)], lines[UNET])
-        cells.append([*row, "–" if steps == STEPS else signed(infection.mean())])
-    minus = f"minus {STEPS} steps (95 %)"
+        cells.append([*row, "–" if steps == SHORT else signed(infection.mean())])
+    minus = f"minus {SHORT} steps (95 %)"
     head = ["steps", "runs", "U-Net", minus, "tissue levels", minus]
-    return TextTable([*head, f"other-hospital infection, minus {STEPS}"], cells)
+    return TextTable([*head, f"other-hospital infection, minus {SHORT}"], cells)
 
 
 def readme() -> TextTable:
     """Return the lines of enough runs, each compared with the U-Net in the runs of both."""
     lines = _lines(FEW, FEW_FOLDS)
+    unet = lines[_after(LONG, UNET)]
     cells = []
-    for name, line in COVID.items():
-        runs = lines.get(line, ())
+    for name, usual in COVID.items():
+        runs = lines.get(_after(LONG, usual), ())
         if len(runs) < LEAST_RUNS:
             continue
-        difference, infection = gain(runs, lines[UNET]), _infection(runs, lines[UNET])
-        own = line == UNET
+        own = usual == UNET
         cells.append(
             [
                 name,
                 str(len(runs)),
                 decimal(by_patient(runs).mean()),
-                "–" if own else difference,
+                "–" if own else gain(runs, unet),
                 decimal(runs["other_hospital_infection"].mean()),
-                "–" if own else signed(infection.mean()),
+                "–" if own else signed(_infection(runs, unet).mean()),
             ]
         )
     head = ["method", "runs", "lesions", "minus U-Net (95 %)", "other-hospital infection"]
@@ -197,7 +206,7 @@ def _comparison(lines: Mapping[str, pd.DataFrame], steps: int) -> TextTable:
 def _after(steps: int, line: str) -> str:
     """Return the line of the same entry and variant that is trained for ``steps``."""
     entry, bracket, variant = line.partition(" (")
-    return line if steps == STEPS else f"{entry}, {steps} steps{bracket}{variant}"
+    return line if steps == SHORT else f"{entry}, {steps} steps{bracket}{variant}"
 
 
 def _rows() -> pd.DataFrame:

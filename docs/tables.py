@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import pandas as pd
 from article_tables import article, changes, statistics
-from covid_tables import covid, few, label_curves, lengths, long, many, readme, unlabelled
+from covid_tables import covid, few, label_curves, lengths, many, readme, short, unlabelled
 from result_rows import RESULTS, ROOT
 
 from pyro_stitchnet.evaluation.text_table import TextTable
@@ -102,7 +102,7 @@ TABLES: Mapping[str, Callable[[], TextTable]] = {
     "few": few,
     "many": many,
     "lengths": lengths,
-    "long": long,
+    "short": short,
     "changes": changes,
     "statistics": statistics,
 }
