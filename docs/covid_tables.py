@@ -22,8 +22,10 @@ LEAST_RUNS = 3  # of a line in the README, and of a point of the curve over step
 # Lines of the rows by the names that the docs give them.
 COVID = {
     "U-Net": UNET,
+    "U-Net, `--decision dice`": "unet (dice)",
     "U-Net, split by a threshold": "unet (threshold)",
     "U-Net, split by tissue levels": LEVELS,
+    "the same, `--decision dice`": "unet (levels, dice)",
     "`guided`": "guided (posterior)",
     "`guided`, `--decision dice`": "guided (posterior, dice)",
     "Mean Teacher": "mean-teacher",
@@ -33,9 +35,14 @@ COVID = {
     "UniMatch": "unimatch",
     "BCP": "bcp",
     "Pseudo-labels": "pseudo-labels",
-    "SegNet": "segnet",
+    "SegNet, random start": "segnet",
     "nnU-Net's network, random start": "nnunet",
 }
+
+IN_README = {
+    UNET, "unet (dice)", LEVELS, "guided (posterior)", "guided (posterior, dice)",
+    "mean-teacher", "unimatch", "bcp",
+}  # fmt: skip
 
 SHORT, LONG = 800, 3200  # steps of all methods, and of the main table
 LENGTHS = (400, SHORT, 1600, LONG, 6400)
@@ -90,18 +97,22 @@ def lengths() -> TextTable:
     lines = {name: rows[rows["seed"].isin(common)] for name, rows in lines.items()}
     cells = []
     for steps in found:
-        row = [f"{steps:,}", str(len(lines[_after(steps, UNET)]))]
-        for usual in (UNET, LEVELS):
-            line = lines[_after(steps, usual)]
-            row += [
-                decimal(by_patient(line).mean()),
-                "–" if steps == SHORT else gain(line, lines[usual]),
+        unet, levels = (lines[_after(steps, line)] for line in (UNET, LEVELS))
+        usual = steps == SHORT
+        cells.append(
+            [
+                f"{steps:,}",
+                str(len(unet)),
+                decimal(by_patient(unet).mean()),
+                "–" if usual else gain(unet, lines[UNET]),
+                decimal(by_patient(levels).mean()),
+                gain(levels, unet),
+                "–" if usual else signed(_infection(unet, lines[UNET]).mean()),
             ]
-        infection = _infection(lines[_after(steps, UNET)], lines[UNET])
-        cells.append([*row, "–" if steps == SHORT else signed(infection.mean())])
-    minus = f"minus {SHORT} steps (95 %)"
-    head = ["steps", "runs", "U-Net", minus, "tissue levels", minus]
-    return TextTable([*head, f"other-hospital infection, minus {SHORT}"], cells)
+        )
+    head = ["steps", "runs", "U-Net", f"minus {SHORT} steps (95 %)", "tissue levels"]
+    change = f"other-hospital infection, minus {SHORT}"
+    return TextTable([*head, "minus U-Net (95 %)", change], cells)
 
 
 def readme() -> TextTable:
@@ -111,7 +122,7 @@ def readme() -> TextTable:
     cells = []
     for name, usual in COVID.items():
         runs = lines.get(_after(LONG, usual), ())
-        if len(runs) < LEAST_RUNS:
+        if usual not in IN_README or len(runs) < LEAST_RUNS:
             continue
         own = usual == UNET
         cells.append(

@@ -93,6 +93,12 @@ def study() -> TextTable:
     return study_table(_sections("study")["10 labelled slices"])
 
 
+def specificity() -> TextTable:
+    text = (RESULTS / "specificity" / "report.md").read_text(encoding="utf-8")
+    head, _, *rows = map(_cells, text.splitlines())
+    return TextTable(head, rows)
+
+
 TABLES: Mapping[str, Callable[[], TextTable]] = {
     "covid": covid,
     "readme": readme,
@@ -104,6 +110,7 @@ TABLES: Mapping[str, Callable[[], TextTable]] = {
     "lengths": lengths,
     "short": short,
     "changes": changes,
+    "specificity": specificity,
     "statistics": statistics,
 }
 

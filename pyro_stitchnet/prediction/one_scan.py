@@ -170,16 +170,16 @@ class ScanUnit:
                 report = make_report(self.scan, segmenter, stack, totals, files)
                 if self.keep_identifiers:
                     report["source"] = escaped(str(self.scan_input.path))
-                with ThreadPoolExecutor(1) as beside:  # compression takes as long as the SEG
-                    maps = [
-                        beside.submit(write_nifti, temporary / files[name], spool,
-                                      ENCODINGS[name], stack.affine, stack.nifti)
-                        for name, spool in spools.items()
-                    ]  # fmt: skip
+                with ThreadPoolExecutor(1) as beside:  # compression leaves the other thread free
+                    seg = None
                     if self.seg and stack.files:
-                        self._write_seg(temporary / SEG, spools["labels"], stack, report)
-                    for one in maps:
-                        one.result()
+                        labels = spools["labels"]
+                        seg = beside.submit(self._write_seg, temporary / SEG, labels, stack, report)
+                    for name, spool in spools.items():
+                        path = temporary / files[name]
+                        write_nifti(path, spool, ENCODINGS[name], stack.affine, stack.nifti)
+                    if seg is not None:
+                        seg.result()
                 shutil.rmtree(work)
                 write_atomically(temporary / SLICES, csv_text(slices_table(stack, totals)))
                 report[CHECKSUMS] = {f.name: sha256(f) for f in sorted(temporary.iterdir())}

@@ -19,8 +19,7 @@ from pyro_stitchnet.runtime.locks import only_run
 __all__ = ["curves", "line_names", "report"]
 
 RUN = ["folds", "fold", "seed"]
-# What two lines share that differ in steps only.
-ALIKE = ["method", "variant", "data", "random_start", "options", "pretrained"]
+ALIKE = ["method", "variant", "data", "random_start"]
 SINCE = ["dice_by_patient", "steps", "random_start"]  # columns that older rows lack
 LESIONS = [lesion.lower() for lesion in LESION_GROUPS]
 INFECTION = "other_hospital_infection"
@@ -153,21 +152,25 @@ def _summaries(rows: pd.DataFrame) -> dict[str, TextTable]:
 
 def _comparison(rows: pd.DataFrame, against: str | None) -> TextTable:
     """Compare every line with ``against``, or with the same line trained for as many steps."""
-    rows = _described(rows)
+    before = _before(rows)
+    rows = rows.assign(
+        options=rows["tried"].map(_options), steps=rows["steps"] + before, before=before
+    )
     lines = dict(list(rows.groupby("line", sort=False)))
-    if against not in lines:
+    if against is None or against not in lines:
         return TextTable([], [])
-    like_other = rows.merge(lines[against][ALIKE].head(1), on=ALIKE)
-    by_steps = dict(zip(like_other["steps"], like_other["line"], strict=True))
-    by_steps[lines[against]["steps"].iloc[0]] = against
+    steps = {str(line): int(runs["steps"].iloc[0]) for line, runs in lines.items()}
+    like_other = lines[against][[*ALIKE, "options", "unlabelled", "before"]].head(1)
+    alike = list(rows.merge(like_other)["line"].unique())
     compared, cells = {}, {}
     for line, runs in lines.items():
         if line != against:
-            other = by_steps.get(runs["steps"].iloc[0], against)
-            other = against if other == line else other
+            as_long = [each for each in alike if steps[each] == steps[str(line)] and each != line]
+            other = against if against in as_long or len(as_long) != 1 else as_long[0]
             compared[str(line)] = _difference(runs, lines[other])
-            cells[str(line)] = [str(line), str(other)]
-    return _differences(["method", "minus"], cells, compared)
+            both = dict.fromkeys(f"{steps[each]:,}" for each in (str(line), other))
+            cells[str(line)] = [str(line), other, " / ".join(both)]
+    return _differences(["method", "minus", "steps"], cells, compared)
 
 
 def _options(tried: str) -> str:
@@ -180,14 +183,10 @@ def _learning_rates(tried: str) -> str:
     return str(sorted({str(json.loads(each).get("learning_rate")) for each in json.loads(tried)}))
 
 
-def _described(rows: pd.DataFrame) -> pd.DataFrame:
-    """Add the options of each row, and whether its line has pre-training."""
-    own = rows["method"].str.startswith("stitchnet-")
-    options = rows["tried"].map(_options).where(own, rows["tried"].map(_learning_rates))
+def _before(rows: pd.DataFrame) -> pd.Series:
+    """Return the steps of pre-training; those of the whole line, as its older rows lack them."""
     steps = rows.reindex(columns=["pretrain_steps"])["pretrain_steps"].fillna(0)
-    # By line, because older rows of a line lack the column.
-    pretrained = rows["line"].isin(rows.loc[steps > 0, "line"])
-    return rows.assign(options=options, pretrained=pretrained)
+    return steps.groupby(rows["line"]).transform("max")
 
 
 def _unlabelled(rows: pd.DataFrame) -> TextTable:
@@ -197,9 +196,11 @@ def _unlabelled(rows: pd.DataFrame) -> TextTable:
     on labels alone; for a semi-supervised method over the U-Net it is the U-Net. Lines with
     pre-training are left out, because they have more steps.
     """
-    rows = _described(rows)
-    rows = rows[~rows["pretrained"]]
-    keys = [*ALIKE, "steps"]
+    rows = rows[_before(rows) == 0]
+    own = rows["method"].str.startswith("stitchnet-")
+    options = rows["tried"].map(_options).where(own, rows["tried"].map(_learning_rates))
+    rows = rows.assign(options=options)
+    keys = [*ALIKE, "steps", "options"]
     supervised = rows[~rows["unlabelled"]].drop_duplicates(keys).set_index(keys)["line"]
     lines = dict(list(rows.groupby("line", sort=False)))
     compared, cells = {}, {}

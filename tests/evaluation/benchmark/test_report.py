@@ -57,14 +57,22 @@ def test_lines_are_compared_with_the_line_of_as_many_steps(
     rows = Results(first_fold).rows
     more = rows[rows["variant"] == ""]
     more = more.assign(name=more["name"] + ", more steps", steps=more["steps"] + 1)
-    report(pd.concat([rows, more]), "unet", tmp_path)
+    steps = int(rows["steps"].iloc[0])
+    unet = rows[(rows["name"] == "unet") & (rows["variant"] == "")]
+    first = unet.assign(name="first", pretrain_steps=1)
+    first_long = unet.assign(name="first, long", pretrain_steps=9)
+    teacher = unet.assign(name="teacher", unlabelled=True, steps=steps + 10)
+    report(pd.concat([rows, more, first, first_long, teacher]), "unet", tmp_path)
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     compared = text.partition("### Difference from unet")[2].partition("###")[0]
-    others = dict(line.strip("| ").split(" | ")[:2] for line in compared.splitlines()[4:] if line)
-    assert others == {
-        **dict.fromkeys(LINES[1:], "unet"),
-        "unet, more steps": "unet",  # the gain from the steps
-        "tiny, more steps": "unet, more steps",
+    rows_of_table = [line.strip("| ").split(" | ") for line in compared.splitlines()[4:] if line]
+    assert {line: (other, counts) for line, other, counts, *_ in rows_of_table} == {
+        **dict.fromkeys(LINES[1:], ("unet", f"{steps}")),
+        "unet, more steps": ("unet", f"{steps + 1} / {steps}"),  # the gain from the steps
+        "tiny, more steps": ("unet, more steps", f"{steps + 1}"),
+        "first": ("unet, more steps", f"{steps + 1}"),
+        "first, long": ("unet", f"{steps + 9} / {steps}"),
+        "teacher": ("unet", f"{steps + 10} / {steps}"),
     }
 
 
