@@ -3,7 +3,6 @@
 import errno
 import secrets
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,19 +166,15 @@ class ScanUnit:
                 refuse_label_map(image, stack)
                 totals, spools = make_maps(segmenter, stack, work, names=(*MAPS, *self.extras))
                 files = {name: map_file(name) for name in spools}
+                for name, spool in spools.items():
+                    write_nifti(
+                        temporary / files[name], spool, ENCODINGS[name], stack.affine, stack.nifti
+                    )
                 report = make_report(self.scan, segmenter, stack, totals, files)
                 if self.keep_identifiers:
                     report["source"] = escaped(str(self.scan_input.path))
-                with ThreadPoolExecutor(1) as beside:  # compression leaves the other thread free
-                    seg = None
-                    if self.seg and stack.files:
-                        labels = spools["labels"]
-                        seg = beside.submit(self._write_seg, temporary / SEG, labels, stack, report)
-                    for name, spool in spools.items():
-                        path = temporary / files[name]
-                        write_nifti(path, spool, ENCODINGS[name], stack.affine, stack.nifti)
-                    if seg is not None:
-                        seg.result()
+                if self.seg and stack.files:
+                    self._write_seg(temporary / SEG, spools["labels"], stack, report)
                 shutil.rmtree(work)
                 write_atomically(temporary / SLICES, csv_text(slices_table(stack, totals)))
                 report[CHECKSUMS] = {f.name: sha256(f) for f in sorted(temporary.iterdir())}
