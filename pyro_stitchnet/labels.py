@@ -10,6 +10,7 @@ from collections.abc import Mapping
 __all__ = [
     "ALL_LABELS",
     "BACKGROUND",
+    "COLOURS",
     "CONSOLIDATION",
     "GGO",
     "HEALTHY",
@@ -25,6 +26,11 @@ BACKGROUND, HEALTHY, GGO, CONSOLIDATION = range(4)
 
 LESIONS = (GGO, CONSOLIDATION)
 """The labels of infected tissue."""
+
+# Half transparent over any grey, the two differ from each other and from every grey by at least 17
+# (CIEDE2000), with normal vision and with each of the three dichromacies.
+COLOURS: Mapping[int, str] = {GGO: "#20E640", CONSOLIDATION: "#2050FF"}
+"""The colours of the lesions; background and healthy lung keep their grey values."""
 
 ALL_LABELS = 2 ** len(LABELS) - 1
 """The set of all labels, bit k for label k: the set of an unlabelled pixel."""

@@ -8,7 +8,6 @@ from pyro_stitchnet.figures.calibration import grey_histograms, reliability, sel
 from pyro_stitchnet.figures.curves import label_efficiency, training_curves
 from pyro_stitchnet.figures.files import as_png, save_figure
 from pyro_stitchnet.figures.grids import (
-    COLOURS,
     heat,
     image_columns,
     overlay,
@@ -18,7 +17,6 @@ from pyro_stitchnet.figures.grids import (
 from pyro_stitchnet.figures.posterior import counterfactuals, uncertainties
 
 __all__ = [
-    "COLOURS",
     "as_png",
     "counterfactuals",
     "grey_histograms",

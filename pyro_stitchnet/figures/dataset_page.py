@@ -11,8 +11,8 @@ from matplotlib.patches import Patch
 
 from pyro_stitchnet.data.datasets.dataset import SKIPPED, Dataset
 from pyro_stitchnet.data.datasets.leakage import merge_duplicates
-from pyro_stitchnet.figures import COLOURS, overlay, save_figure
-from pyro_stitchnet.labels import BACKGROUND, CONSOLIDATION, GGO, LABELS, LESIONS
+from pyro_stitchnet.figures import overlay, save_figure
+from pyro_stitchnet.labels import BACKGROUND, COLOURS, CONSOLIDATION, GGO, LABELS, LESIONS
 from pyro_stitchnet.runtime.files import write_atomically
 from pyro_stitchnet.runtime.text import escaped
 

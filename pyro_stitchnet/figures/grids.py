@@ -1,4 +1,4 @@
-"""Grids of slices: segmentations (Fig. 2) and styles (Fig. 6b), with the labels' colours."""
+"""Grids of slices: segmentations (Fig. 2) and styles (Fig. 6b)."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -12,10 +12,9 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 from numpy.typing import ArrayLike, NDArray
 
-from pyro_stitchnet.labels import CONSOLIDATION, GGO, LABELS
+from pyro_stitchnet.labels import COLOURS, LABELS
 
 __all__ = [
-    "COLOURS",
     "NAMES",
     "grid",
     "heat",
@@ -27,11 +26,6 @@ __all__ = [
     "stack",
     "styles",
 ]
-
-# Half transparent over any grey, the two differ from each other and from every grey by at least 17
-# (CIEDE2000), with normal vision and with each of the three dichromacies.
-COLOURS: Mapping[int, str] = {GGO: "#20E640", CONSOLIDATION: "#2050FF"}
-"""The colours of the lesions; background and healthy lung keep their grey values."""
 
 NAMES = ("background", "healthy", "GGO", "consolidation")
 """The labels as titles."""

@@ -21,8 +21,7 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from pyro_stitchnet.data.scans.common import without_warnings
-from pyro_stitchnet.figures import COLOURS
-from pyro_stitchnet.labels import CONSOLIDATION, GGO, HEALTHY
+from pyro_stitchnet.labels import COLOURS, CONSOLIDATION, GGO, HEALTHY
 
 __all__ = ["CODES", "write_seg"]
 

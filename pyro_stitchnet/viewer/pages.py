@@ -18,8 +18,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from pyro_stitchnet.figures import COLOURS
-from pyro_stitchnet.labels import CONSOLIDATION, GGO, HEALTHY, LABELS
+from pyro_stitchnet.labels import COLOURS, CONSOLIDATION, GGO, HEALTHY, LABELS
 from pyro_stitchnet.runtime.files import write_atomically
 from pyro_stitchnet.runtime.text import escaped
 from pyro_stitchnet.viewer.layers import (

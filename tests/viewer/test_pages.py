@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from pyro_stitchnet.figures import COLOURS
+from pyro_stitchnet.labels import COLOURS
 from pyro_stitchnet.viewer.layers import LAYERS
 from pyro_stitchnet.viewer.pages import index_page, report_page, scan_page, served_grid, write_pages
 from pyro_stitchnet.viewer.results import ScanResult, find_results, open_result

@@ -2,12 +2,12 @@
 
 import os
 import secrets
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from isal import isal_zlib
 
 from pyro_stitchnet.data.scans.nifti_geometry import repeat_geometry
 from pyro_stitchnet.data.scans.stack import Spool
@@ -86,8 +86,8 @@ def write_nifti(
     header["vox_offset"] = 352
     planes = max(1, BLOCK // (shape[0] * shape[1] * spool.dtype.itemsize))
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    # Noise hardly repeats, and a search for runs only is faster. 31: a gzip file without a time.
-    gzip = zlib.compressobj(1, zlib.DEFLATED, 31, strategy=zlib.Z_RLE)
+    # ISA-L compresses CT four times as fast as zlib. 31: a gzip file without a time.
+    gzip = isal_zlib.compressobj(1, isal_zlib.DEFLATED, 31)
     try:
         with naming(path), temporary.open("xb") as raw:
             # nibabel's own deterministic file is private, and cannot be synced before the rename.
