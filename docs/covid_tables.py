@@ -37,6 +37,8 @@ COVID = {
     "Pseudo-labels": "pseudo-labels",
     "SegNet, random start": "segnet",
     "nnU-Net's network, random start": "nnunet",
+    "`article`": "article (posterior)",
+    "`reference`": "reference (posterior)",
 }
 
 IN_README = {
