@@ -61,13 +61,22 @@ GAINS = {
     "Pseudo-labels": ("pseudo-labels", UNET),
     "Mean Teacher": ("mean-teacher", UNET),
     "Mean Teacher, 3,200 steps": ("mean-teacher, 3200 steps", "unet, 3200 steps"),
+    "Mean Teacher and U-Net split, 3,200 steps": (
+        "mean-teacher, 3200 steps (levels)",
+        "unet, 3200 steps (levels)",
+    ),
     "UA-MT": ("ua-mt", UNET),
     "CPS": ("cps", UNET),
     "FixMatch": ("fixmatch", UNET),
     "UniMatch": ("unimatch", UNET),
     "UniMatch, 3,200 steps": ("unimatch, 3200 steps", "unet, 3200 steps"),
+    "UniMatch and U-Net split, 3,200 steps": (
+        "unimatch, 3200 steps (levels)",
+        "unet, 3200 steps (levels)",
+    ),
     "BCP": ("bcp", UNET),
     "BCP, 3,200 steps": ("bcp, 3200 steps", "unet, 3200 steps"),
+    "BCP and U-Net split, 3,200 steps": ("bcp, 3200 steps (levels)", "unet, 3200 steps (levels)"),
 }
 
 
