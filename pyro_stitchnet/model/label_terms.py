@@ -31,7 +31,7 @@ from pyro_stitchnet.model.distributions import (
     pick,
 )
 from pyro_stitchnet.model.estimators import Float32TraceEnum_ELBO
-from pyro_stitchnet.runtime.ranges import Count, CountOrZero, Positive, Weight, check_ranges
+from pyro_stitchnet.runtime.ranges import Count, Positive, Share, Weight, check_ranges
 
 __all__ = [
     "AnyLabelTerm",
@@ -211,7 +211,7 @@ class Guided(_Term):
 
     The bound of M2 (Kingma et al. 2014). q(y | x) learns labels by a loss that is added to the
     bound, :class:`~pyro_stitchnet.model.classifier_loss.ClassifierLoss`. Where a pixel may have
-    several labels, it may also learn from the posterior,
+    several labels, it may also learn from the posterior's labels,
     :mod:`pyro_stitchnet.training.self_training`.
 
     Attributes:
@@ -219,9 +219,9 @@ class Guided(_Term):
         dice_weight: of the classifier's loss: factor on soft Dice.
         guide_weight: factor on the gradient of the bound with respect to q(y | x); 0 trains
             q(y | x) without the bound.
-        posterior_weight: factor on the squared difference between q(y | x) and its posterior where
-            a pixel may have several labels.
-        posterior_warmup: steps over which that factor rises from near 0.
+        consistency_weight: factor on the loss of perturbed views of slices where a pixel may have
+            several labels; their targets are pseudo-labels of the posterior.
+        confidence: least posterior probability of a pseudo-label.
         bound_every: n, where the bound takes every n-th slice of a batch; styles and z need fewer
             slices than q(y | x).
     """
@@ -230,18 +230,9 @@ class Guided(_Term):
     label_weight: Weight = 1.0
     dice_weight: Weight = 1.0
     guide_weight: Weight = 1.0
-    posterior_weight: Weight = 0.0
-    posterior_warmup: CountOrZero = 0
+    consistency_weight: Weight = 0.0
+    confidence: Share = 0.95
     bound_every: Count = 1
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        super().__post_init__()
-        if self.guide_weight and self.posterior_weight:
-            raise ValueError(
-                "guide_weight must be 0 where posterior_weight is above 0: the bound then uses the "
-                "teacher's q(y | x), which has no gradient"
-            )
 
     def elbo(self) -> ELBO:
         """Return a TraceEnum_ELBO, in float32: y is enumerated in the guide."""

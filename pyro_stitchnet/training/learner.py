@@ -18,7 +18,7 @@ from pyro_stitchnet.posterior import probabilities
 from pyro_stitchnet.training.diagnostics import bound_metrics, not_finite_terms
 from pyro_stitchnet.training.validation import active_levels, lesion_dice
 
-__all__ = ["ElboLearner", "Learner", "LossOutput", "ramp"]
+__all__ = ["ElboLearner", "Learner", "LossOutput", "log_q_in_evaluation_mode", "ramp"]
 
 MOST_SLICES = 200  # from which grey values are learnt
 
@@ -169,7 +169,7 @@ class ElboLearner(Learner):
         needed = torch.zeros_like(unlabelled)
         needed[self.in_bound(batch)] = True
         if (needed := needed & unlabelled).any():
-            log_q[needed] = _in_evaluation_mode(self.net, batch.x[needed])
+            log_q[needed] = log_q_in_evaluation_mode(self.net, batch.x[needed])
         return log_q
 
     def bound(self, batch: Batch, objective: Objective, log_q: Tensor) -> Bound:
@@ -201,7 +201,7 @@ class ElboLearner(Learner):
 
 
 @torch.no_grad()
-def _in_evaluation_mode(net: StitchNet, x: Tensor) -> Tensor:
+def log_q_in_evaluation_mode(net: StitchNet, x: Tensor) -> Tensor:
     """log q(y | x) of slices (N, H, W), whatever the mode of the network."""
     assert net.classifier is not None
     was_training = net.classifier.training

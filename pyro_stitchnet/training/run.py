@@ -186,7 +186,7 @@ def learner_of(net: StitchNet | SliceVAE, objective: Objective) -> ElboLearner |
     """Return the learner that trains a model by an objective."""
     if isinstance(net, SliceVAE):
         return SliceVAELearner(net, objective)
-    if getattr(objective.labels, "posterior_weight", 0):
+    if getattr(objective.labels, "consistency_weight", 0):
         return SelfTraining(net, objective)
     return ElboLearner(net, objective)
 

@@ -1,4 +1,6 @@
-"""Self-training of q(y | x): its target is the posterior where a pixel may have several labels."""
+"""Self-training of q(y | x): its targets are labels that the posterior is sure of."""
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -8,33 +10,30 @@ from pyro_stitchnet.model.label_terms import Guided
 from pyro_stitchnet.model.nn.unet import UNet
 from pyro_stitchnet.model.objective import Objective
 from pyro_stitchnet.model.stitchnet import StitchNet
-from pyro_stitchnet.training.average import Teacher
-from pyro_stitchnet.training.learner import ElboLearner, LossOutput, ramp
+from pyro_stitchnet.training.learner import ElboLearner, LossOutput, log_q_in_evaluation_mode
+from pyro_stitchnet.training.pseudo_labels import dropped_features_loss, strong_views_loss
 
 __all__ = ["SelfTraining"]
 
-DECAY = 0.99  # of the teacher's average
-
 
 class SelfTraining(ElboLearner):
-    """The bound, the classifier's loss, and a consistency loss with the posterior of y.
+    """The bound, the classifier's loss, and UniMatch's loss with labels of the posterior.
 
-    Where a pixel may have several labels A, q(y | x) of a strong view of the slice is drawn, in
-    squared difference, to ::
+    Where a pixel may have several labels A, perturbed views learn the likeliest y of ::
 
         r(y)  in proportion to  1[y in A] q'(y | x)
 
-    of its weak view. q' is the moving average of q, with its infection divided into GGO and
-    consolidation by the tissue levels, as in
-    :meth:`~pyro_stitchnet.model.stitchnet.StitchNet.log_separated`. This is Mean Teacher (Tarvainen
-    & Valpola, NeurIPS 2017) whose teacher also sees the grey values, and a step of expectation
-    maximisation with q' as the prior of y. Unlabelled slices and label sets such as "infection" are
-    the same case.
+    if its probability reaches ``confidence``. q' is q in evaluation mode, with its infection
+    divided into GGO and consolidation by the tissue levels, as in
+    :meth:`~pyro_stitchnet.model.stitchnet.StitchNet.log_separated`. The views are those of UniMatch
+    (Yang et al., CVPR 2023): two strong ones with CutMix, and one with dropped features.
 
-    r is not sharpened.
+    UniMatch takes the classifier's own labels. A pixel that is surely infected counts here also
+    where the classifier cannot tell GGO from consolidation. Unlabelled slices and label sets such
+    as "infection" are the same case.
     """
 
-    strong_views = 1
+    strong_views = 2
 
     def __init__(self, net: StitchNet, objective: Objective) -> None:
         """Take the model, which must have a classifier, and its objective.
@@ -45,10 +44,9 @@ class SelfTraining(ElboLearner):
         super().__init__(net, objective)
         if net.classifier is None or not isinstance(objective.labels, Guided):
             raise ValueError(
-                "posterior_weight needs q(y | x) in the guide; set classifier=True and labels "
+                "consistency_weight needs q(y | x) in the guide; set classifier=True and labels "
                 "'guided'"
             )
-        self.teacher = Teacher(net.classifier, DECAY)
 
     @property
     def classifier(self) -> UNet:
@@ -58,45 +56,28 @@ class SelfTraining(ElboLearner):
 
     def loss(self, batch: Batch, step: int) -> LossOutput:
         """The negative bound in nats per pixel, the classifier's loss, and the consistency loss."""
-        net, labels, allowed = self.net, self.objective.labels, batch.allowed
+        output, labels = super().loss(batch, step), self.objective.labels
         assert isinstance(labels, Guided)
-        assert self.classifier_loss is not None
-        several = allowed.sum(-1) > 1  # pixels with more than one possible label
-        labelled, ambiguous = ~batch.unlabelled, several.flatten(1).any(1)  # slices
-        with net.memo.one_pass():
-            # The bound uses the teacher's q. Slices with one label per pixel do not depend on it.
-            teacher_log_q = torch.zeros(allowed.shape, device=batch.x.device)
-            if ambiguous.any():
-                teacher_log_q[ambiguous] = self._teacher_log_q(batch.x[ambiguous])
-            result = self.bound(batch, self.objective.at_step(step), teacher_log_q)
-        loss = result.loss
-        log_q = torch.zeros_like(teacher_log_q)
-        if labelled.any():  # by themselves, as in a supervised U-Net
-            labelled_log_q = self._student_log_q(batch.x[labelled])
-            loss = loss + self.classifier_loss(labelled_log_q, allowed[labelled])
-            log_q[labelled] = labelled_log_q.detach()
-        if ambiguous.any():
-            scores = net.log_separated(batch.x[ambiguous], teacher_log_q[ambiguous])
-            scores = scores.masked_fill(~allowed[ambiguous], -torch.inf)
-            # Several times faster than over a last axis of four.
-            target = scores.movedim(-1, 0).softmax(0).movedim(0, -1)
-            q = self._student_log_q(batch.strong[0, ambiguous]).exp()
-            differences = (q - target).square().sum(-1)[several[ambiguous]]
-            weight = labels.posterior_weight * ramp(step, labels.posterior_warmup)
-            loss = loss + weight * differences.mean()
-        return LossOutput(loss, result, log_q[self.in_bound(batch)])
+        ambiguous = (batch.allowed.sum(-1) > 1).flatten(1).any(1)  # slices
+        if not ambiguous.any():
+            return output
+        x, strong = batch.x[ambiguous], batch.strong[:, ambiguous]
+        best, targets = self._posterior(x, batch.allowed[ambiguous]).max(1)
+        sure = (best >= labels.confidence).float()
+        dropped = dropped_features_loss(self.classifier, x, targets, sure)
+        consistency = (strong_views_loss(self._logits, strong, targets, sure) + dropped) / 2
+        return replace(output, loss=output.loss + labels.consistency_weight * consistency)
 
     def pass_for_statistics(self, batch: Batch, step: int) -> None:
-        """Pass the slices as they are, without strong views."""
+        """Pass the slices as they are, without perturbed views."""
         super().loss(batch, step)
 
-    def stepped(self) -> None:
-        """Move the teacher's average."""
-        self.teacher.update_parameters(self.classifier)
+    @torch.no_grad()
+    def _posterior(self, x: Tensor, allowed: Tensor) -> Tensor:
+        """r(y) of slices (N, H, W), (N, K, H, W)."""
+        scores = self.net.log_separated(x, log_q_in_evaluation_mode(self.net, x))
+        # A softmax over a last axis of four is several times slower.
+        return scores.masked_fill(~allowed, -torch.inf).movedim(-1, 1).softmax(1)
 
-    def _student_log_q(self, x: Tensor) -> Tensor:
-        """log q(y | x) of slices (N, H, W), (N, H, W, K), in 32 bits."""
-        return self.classifier(x.unsqueeze(1)).float().log_softmax(1).movedim(1, -1)
-
-    def _teacher_log_q(self, x: Tensor) -> Tensor:
-        return self.teacher.log_probabilities(x).movedim(1, -1)
+    def _logits(self, x: Tensor) -> Tensor:
+        return self.classifier(x.unsqueeze(1)).float()

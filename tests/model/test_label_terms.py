@@ -273,8 +273,8 @@ def test_expected_by_hand(pixels: TwoByTwo, allowed: Tensor | None) -> None:
         lambda: Marginal(label_weight=-1),
         lambda: Relaxed(temperature=0),
         lambda: Expected(focal_weight=math.inf),
-        lambda: Guided(posterior_weight=-0.1),
-        lambda: Guided(guide_weight=1, posterior_weight=0.1),
+        lambda: Guided(consistency_weight=-0.1),
+        lambda: Guided(confidence=1.1),
     ],
 )
 def test_numbers_out_of_range_are_refused(make: Callable[[], AnyLabelTerm]) -> None:

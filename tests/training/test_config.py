@@ -72,8 +72,8 @@ CHANGED: dict[str, AnyLabelTerm] = {
         label_weight=3,
         dice_weight=0.5,
         guide_weight=0,
-        posterior_weight=0.125,
-        posterior_warmup=7,
+        consistency_weight=0.125,
+        confidence=0.9,
         bound_every=3,
     ),
     "unlabelled": Unlabelled(),
@@ -136,10 +136,10 @@ def test_a_wrong_label_term_is_refused(values: Any, message: str) -> None:
 
 
 def test_a_file_changes_the_label_term_only(tmp_path: Path) -> None:
-    text = "preset: guided\nobjective: {labels: {posterior_weight: 0.5}, free_bits: 0.5}\n"
+    text = "preset: guided\nobjective: {labels: {consistency_weight: 0.5}, free_bits: 0.5}\n"
     objective, guided = from_yaml(written(tmp_path, text)).objective, preset("guided").objective
     assert isinstance(guided.labels, Guided)
-    labels = replace(guided.labels, posterior_weight=0.5)
+    labels = replace(guided.labels, consistency_weight=0.5)
     assert objective == replace(guided, labels=labels, free_bits=0.5)
 
 

@@ -219,7 +219,7 @@ def test_model_and_objective_choose_the_learner() -> None:
     labels = guided.objective.labels
     assert isinstance(labels, Guided)
     assert type(learner_of(net, guided.objective)) is ElboLearner
-    taught = Objective(replace(labels, posterior_weight=1))
+    taught = Objective(replace(labels, consistency_weight=1))
     assert type(learner_of(net, taught)) is SelfTraining
     assert type(learner_of(net, Objective())) is ElboLearner
     assert type(learner_of(svae, preset("svae").objective)) is SliceVAELearner

@@ -4,13 +4,12 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from pyro_stitchnet.data.datasets.batches import Batch
 from pyro_stitchnet.model.classifier_loss import ClassifierLoss
 from pyro_stitchnet.training.learner import Learner, LossOutput
 
-__all__ = ["Predictor", "Supervised", "cross_entropy", "label_loss"]
+__all__ = ["Predictor", "Supervised", "label_loss"]
 
 Predictor = Callable[[Tensor], Tensor]
 """A function from slices (N, H, W) to label probabilities (N, K, H, W)."""
@@ -87,17 +86,3 @@ def label_loss(logits: Tensor, allowed: Tensor) -> Tensor:
             :class:`~pyro_stitchnet.model.classifier_loss.ClassifierLoss`.
     """
     return ClassifierLoss()(logits.movedim(1, -1).log_softmax(-1), allowed)
-
-
-def cross_entropy(logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Return the weighted mean cross-entropy over all pixels; 0 without slices.
-
-    Args:
-        logits: (N, K, H, W).
-        labels: int64 (N, H, W).
-        weight: of each pixel, (N, H, W) in [0, 1]; the sum is divided by the number of pixels.
-    """
-    if not len(logits):
-        return logits.sum() * 0
-    loss = functional.cross_entropy(logits, labels, reduction="none")
-    return (loss if weight is None else loss * weight).mean()

@@ -1,14 +1,12 @@
 """FixMatch and UniMatch: confident labels of a weak view are the targets of strong views."""
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from pyro_stitchnet.data.datasets.augment import random_box
 from pyro_stitchnet.data.datasets.batches import Batch
-from pyro_stitchnet.evaluation.baselines.base import Supervised, cross_entropy
+from pyro_stitchnet.evaluation.baselines.base import Supervised
 from pyro_stitchnet.model.nn.unet import UNet
 from pyro_stitchnet.training.learner import LossOutput
+from pyro_stitchnet.training.pseudo_labels import dropped_features_loss, strong_views_loss
 
 __all__ = ["FixMatch", "UniMatch"]
 
@@ -39,22 +37,17 @@ class FixMatch(Supervised):
         supervised, unlabelled = self.supervised_loss(batch), batch.unlabelled
         if not unlabelled.any():
             return LossOutput(supervised)
-        confident, labels = self.pseudo_labels(batch.x[unlabelled])
-        strong = self.strong_loss(batch.strong[:, unlabelled], confident, labels)
-        return LossOutput(supervised + self.weight * strong)
-
-    def pseudo_labels(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return which pixels are confident, float (N, H, W), and all labels, int64 (N, H, W)."""
+        x, strong = batch.x[unlabelled], batch.strong[:, unlabelled]
         best, labels = self.probabilities(x).max(1)
-        return (best >= self.confidence).float(), labels
+        confident = (best >= self.confidence).float()
+        consistency = self.consistency_loss(x, strong, labels, confident)
+        return LossOutput(supervised + self.weight * consistency)
 
-    def strong_loss(self, strong: Tensor, confident: Tensor, labels: Tensor) -> Tensor:
-        """Return the loss of pseudo-labels on strong views (V, N, H, W), mixed by CutMix."""
-        losses = []
-        for view in strong:
-            x, weight, target = _cut_mix(view, confident, labels)
-            losses.append(cross_entropy(self.logits(x), target, weight))
-        return torch.stack(losses).mean()
+    def consistency_loss(
+        self, x: Tensor, strong: Tensor, labels: Tensor, confident: Tensor
+    ) -> Tensor:
+        """Return the loss of pseudo-labels (N, H, W) on strong views (V, N, H, W)."""
+        return strong_views_loss(self.logits, strong, labels, confident)
 
 
 class UniMatch(FixMatch):
@@ -71,26 +64,9 @@ class UniMatch(FixMatch):
         """Take a U-Net, whose encoder and decoder can be run separately."""
         super().__init__(network, weight=weight, confidence=confidence)
 
-    def loss(self, batch: Batch, step: int) -> LossOutput:
-        """Return FixMatch's loss plus that of the weak view with dropped features."""
-        supervised, unlabelled = self.supervised_loss(batch), batch.unlabelled
-        if not unlabelled.any():
-            return LossOutput(supervised)
-        confident, labels = self.pseudo_labels(batch.x[unlabelled])
-        features = self.network.features(batch.x[unlabelled].unsqueeze(1))
-        dropped = [functional.dropout2d(f, 0.5) for f in features]
-        logits = self.network.from_features(dropped).float()
-        perturbed = cross_entropy(logits, labels, confident)
-        strong = self.strong_loss(batch.strong[:, unlabelled], confident, labels)
-        return LossOutput(supervised + self.weight * (strong + perturbed) / 2)
-
-
-def _cut_mix(x: Tensor, confident: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Replace a box of every slice, with its pseudo-labels, by that of another slice."""
-    if len(x) < 2:
-        return x, confident, labels
-    box = random_box(x.shape[-2:]).to(x.device)
-    x, confident, labels = (
-        torch.where(box, part.roll(1, 0), part) for part in (x, confident, labels)
-    )
-    return x, confident, labels
+    def consistency_loss(
+        self, x: Tensor, strong: Tensor, labels: Tensor, confident: Tensor
+    ) -> Tensor:
+        """Return the mean of FixMatch's loss and that of the view with dropped features."""
+        dropped = dropped_features_loss(self.network, x, labels, confident)
+        return (super().consistency_loss(x, strong, labels, confident) + dropped) / 2

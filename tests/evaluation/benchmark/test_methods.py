@@ -38,8 +38,8 @@ def test_the_label_term_is_chosen_by_kind(options: dict[str, object]) -> None:
     assert built("article", **options).objective.labels == Marginal(label_weight=50)
 
 
-def test_posterior_weight_decides_on_self_training() -> None:
-    assert isinstance(built("guided", posterior_weight=1), SelfTraining)
+def test_consistency_weight_decides_on_self_training() -> None:
+    assert isinstance(built("guided", consistency_weight=1), SelfTraining)
     assert not isinstance(built("guided"), SelfTraining)
 
 

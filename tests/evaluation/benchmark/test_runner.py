@@ -192,7 +192,7 @@ def test_no_method_sees_test_labels(
         (Entry("stitchnet-tiny", options={"dice_weight": 1}), "entries.last: .*dice_weight"),
         (Entry("stitchnet-tiny", options={"labels": "marginally"}), "entries.last: .*marginally"),
         (
-            Entry("stitchnet-guided", options={"posterior_weight": [1, -1]}),
+            Entry("stitchnet-guided", options={"consistency_weight": [1, -1]}),
             "entries.last: .*least 0",
         ),
     ],
