@@ -179,7 +179,14 @@ def check_same_run(path: Path, config: Mapping[str, Any]) -> None:
         FileNotFoundError: there is no such file.
         ValueError: it is damaged, or of a run with other options; the message lists them.
     """
-    _check_same(path, checkpoint.read(path, FORMAT).get("config"), config)
+    try:
+        content = checkpoint.read(path, FORMAT)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; or delete it, and the run continues from the state before it, if "
+            "--keep-last kept one"
+        ) from error
+    _check_same(path, content.get("config"), config)
 
 
 def _check_same(path: Path, before: Any, config: Mapping[str, Any]) -> None:

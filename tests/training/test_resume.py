@@ -24,7 +24,7 @@ from pyro_stitchnet.training.callbacks import StateKeeper
 from pyro_stitchnet.training.config import TrainConfig, to_yaml
 from pyro_stitchnet.training.loop import train
 from pyro_stitchnet.training.run import learner_of, run
-from pyro_stitchnet.training.state import State
+from pyro_stitchnet.training.state import State, check_same_run
 
 TINY = preset("tiny")
 SVAE = replace(preset("svae"), model=replace(preset("tiny-logistic").model, stitched=False))
@@ -122,6 +122,8 @@ def test_a_truncated_state_is_refused(share: float, state: State, tmp_path: Path
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     with pytest.raises(ValueError, match=r"state\.pt: damaged"):
         state.load(path, {})
+    with pytest.raises(ValueError, match=r"state\.pt: damaged.*; or delete it, and the run cont"):
+        check_same_run(path, {})
 
 
 def test_a_model_is_not_a_state(state: State, tmp_path: Path) -> None:
