@@ -25,15 +25,15 @@ COVID = {
     "U-Net, `--decision dice`": "unet (dice)",
     "U-Net, split by a threshold": "unet (threshold)",
     "U-Net, split by tissue levels": LEVELS,
-    "the same, `--decision dice`": "unet (levels, dice)",
     "`guided`": "guided (posterior)",
     "`guided`, `--decision dice`": "guided (posterior, dice)",
     "Mean Teacher": "mean-teacher",
     "UA-MT": "ua-mt",
     "CPS": "cps",
     "FixMatch": "fixmatch",
-    "UniMatch": "unimatch",
     "BCP": "bcp",
+    "UniMatch": "unimatch",
+    "UniMatch, split by tissue levels": "unimatch (levels)",
     "Pseudo-labels": "pseudo-labels",
     "SegNet, random start": "segnet",
     "nnU-Net's network, random start": "nnunet",
@@ -42,22 +42,24 @@ COVID = {
 }
 
 IN_README = {
-    UNET, "unet (dice)", LEVELS, "guided (posterior)", "guided (posterior, dice)",
-    "mean-teacher", "unimatch", "bcp",
+    UNET, "unet (dice)", LEVELS, "guided (posterior)", "mean-teacher", "bcp", "unimatch", "unimatch (levels)",
 }  # fmt: skip
 
 SHORT, LONG = 800, 3200  # steps of all methods, and of the main table
 LENGTHS = (400, SHORT, 1600, LONG, 6400)
 
 # Lines with unlabelled slices, each with the same method from labels alone. The classifier of the
-# preset `guided` learns from labelled slices only: it is the counterpart of the taught variant.
+# preset `guided` learns from labelled slices only, unless it is self-trained.
 GAINS = {
     "U-Net, decoder denoises first": ("unet, denoised", "unet, 1600 steps"),
     "U-Net, random start, denoises first": (
         "unet, random start, denoised",
         "unet, random start, 1600 steps",
     ),
-    "`guided`, the posterior teaches": ("guided, taught (posterior)", "guided (posterior)"),
+    "`guided`, self-trained, 3,200 steps": (
+        "guided, self-trained, 3200 steps (posterior)",
+        "guided, 3200 steps (posterior)",
+    ),
     "Pseudo-labels": ("pseudo-labels", UNET),
     "Mean Teacher": ("mean-teacher", UNET),
     "Mean Teacher, 3,200 steps": ("mean-teacher, 3200 steps", "unet, 3200 steps"),

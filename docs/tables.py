@@ -34,7 +34,6 @@ STUDY = {
     "U-Net, split by tissue levels": LEVELS,
     "`guided`": "guided (posterior)",
     "`guided`, the bound teaches q": "guided, bound teaches q (posterior)",
-    "`guided`, the posterior teaches q": "guided, taught (posterior)",
     "`guided`, `style_pool` 1": "guided, fine styles (posterior)",
     "`guided`, not anchored": "guided, not anchored (posterior)",
     "`guided`, `downsampling` 1": "guided, whole size (posterior)",

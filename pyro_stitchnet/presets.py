@@ -90,7 +90,7 @@ _SVAE = Preset(
 PRESETS: Mapping[str, Preset] = {
     # The project's own: the guide's q(y | x) learns labels as a U-Net does, and the slice's tissue
     # levels separate GGO from consolidation; the styles are too coarse to show a slice. Unlabelled
-    # slices teach z and the styles; teaching q(y | x) by them gained nothing (docs/study.md).
+    # slices teach z and the styles, and with consistency_weight q(y | x) too (docs/study.md).
     "guided": Preset(
         replace(
             _TINY.model,
