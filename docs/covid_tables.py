@@ -42,7 +42,8 @@ COVID = {
 }
 
 IN_README = {
-    UNET, "unet (dice)", LEVELS, "guided (posterior)", "mean-teacher", "bcp", "unimatch", "unimatch (levels)",
+    UNET, "unet (dice)", LEVELS, "guided (posterior)", "mean-teacher", "bcp", "unimatch",
+    "unimatch (levels)",
 }  # fmt: skip
 
 SHORT, LONG = 800, 3200  # steps of all methods, and of the main table
