@@ -221,7 +221,8 @@ class Guided(_Term):
             q(y | x) without the bound.
         consistency_weight: factor on the loss of perturbed views of slices where a pixel may have
             several labels; their targets are pseudo-labels of the posterior.
-        confidence: least posterior probability of a pseudo-label.
+        confidence: least probability of background, healthy lung or infection at a pixel with a
+            pseudo-label.
         bound_every: n, where the bound takes every n-th slice of a batch; styles and z need fewer
             slices than q(y | x).
     """

@@ -44,13 +44,9 @@ class Teacher(Average):
         return super().train(False)
 
     @torch.no_grad()
-    def log_probabilities(self, x: Tensor) -> Tensor:
-        """Label log-probabilities (N, K, H, W) of slices (N, H, W), in 32 bits."""
-        return self(x.unsqueeze(1)).float().log_softmax(1)
-
     def probabilities(self, x: Tensor) -> Tensor:
-        """Label probabilities (N, K, H, W) of slices (N, H, W)."""
-        return self.log_probabilities(x).exp()
+        """Label probabilities (N, K, H, W) of slices (N, H, W), in 32 bits."""
+        return self(x.unsqueeze(1)).float().log_softmax(1).exp()
 
 
 def _moving(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:

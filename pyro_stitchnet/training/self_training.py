@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 
 from pyro_stitchnet.data.datasets.batches import Batch
+from pyro_stitchnet.labels import GGO
 from pyro_stitchnet.model.label_terms import Guided
 from pyro_stitchnet.model.nn.unet import UNet
 from pyro_stitchnet.model.objective import Objective
 from pyro_stitchnet.model.stitchnet import StitchNet
+from pyro_stitchnet.training.consistency_losses import dropped_features_loss, strong_views_loss
 from pyro_stitchnet.training.learner import ElboLearner, LossOutput, log_q_in_evaluation_mode
-from pyro_stitchnet.training.pseudo_labels import dropped_features_loss, strong_views_loss
 
 __all__ = ["SelfTraining"]
 
@@ -19,18 +20,19 @@ __all__ = ["SelfTraining"]
 class SelfTraining(ElboLearner):
     """The bound, the classifier's loss, and UniMatch's loss with labels of the posterior.
 
-    Where a pixel may have several labels A, perturbed views learn the likeliest y of ::
+    On slices where a pixel may have several labels A, perturbed views learn the likeliest y of ::
 
         r(y)  in proportion to  1[y in A] q'(y | x)
 
-    if its probability reaches ``confidence``. q' is q in evaluation mode, with its infection
-    divided into GGO and consolidation by the tissue levels, as in
+    at the pixels where background, healthy lung or infection has at least the probability
+    ``confidence``. q' is q in evaluation mode, with its infection divided into GGO and
+    consolidation by the tissue levels, as in
     :meth:`~pyro_stitchnet.model.stitchnet.StitchNet.log_separated`. The views are those of UniMatch
     (Yang et al., CVPR 2023): two strong ones with CutMix, and one with dropped features.
 
-    UniMatch takes the classifier's own labels. A pixel that is surely infected counts here also
-    where the classifier cannot tell GGO from consolidation. Unlabelled slices and label sets such
-    as "infection" are the same case.
+    UniMatch takes the labels that the classifier itself is sure of, on unlabelled slices. Here a
+    pixel that is surely infected counts also where GGO and consolidation are hard to tell apart,
+    and slices with label sets such as "infection" are used too.
     """
 
     strong_views = 2
@@ -62,8 +64,10 @@ class SelfTraining(ElboLearner):
         if not ambiguous.any():
             return output
         x, strong = batch.x[ambiguous], batch.strong[:, ambiguous]
-        best, targets = self._posterior(x, batch.allowed[ambiguous]).max(1)
-        sure = (best >= labels.confidence).float()
+        r = self._posterior(x, batch.allowed[ambiguous])
+        targets = r.argmax(1)
+        confidence = torch.maximum(r[:, :GGO].amax(1), r[:, GGO:].sum(1))
+        sure = (confidence >= labels.confidence).float()
         dropped = dropped_features_loss(self.classifier, x, targets, sure)
         consistency = (strong_views_loss(self._logits, strong, targets, sure) + dropped) / 2
         return replace(output, loss=output.loss + labels.consistency_weight * consistency)

@@ -183,8 +183,8 @@ def check_same_run(path: Path, config: Mapping[str, Any]) -> None:
         content = checkpoint.read(path, FORMAT)
     except ValueError as error:
         raise ValueError(
-            f"{error}; or delete it, and the run continues from the state before it, if "
-            "--keep-last kept one"
+            f"{error}, or delete it: --resume then takes the state before it, if --keep-last kept "
+            "one"
         ) from error
     _check_same(path, content.get("config"), config)
 

@@ -73,9 +73,7 @@ def test_logging_and_validating_do_not_change_the_run(slices: Slices) -> None:
     assert seldom == often
 
 
-@pytest.mark.parametrize(
-    "chosen", [TINY, preset("guided"), SVAE], ids=["tiny", "self-training", "svae"]
-)
+@pytest.mark.parametrize("chosen", [TINY, preset("guided"), SVAE], ids=["tiny", "guided", "svae"])
 def test_a_logged_step_makes_no_more_forward_passes(chosen: Preset, slices: Slices) -> None:
     learner = learner_of(build(chosen.model), chosen.objective)
     calls: Counter[str] = Counter()

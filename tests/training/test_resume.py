@@ -18,6 +18,8 @@ from torch import nn
 
 from pyro_stitchnet.data.datasets.batches import TwoStreams
 from pyro_stitchnet.data.datasets.slices import Slices
+from pyro_stitchnet.model.label_terms import Guided
+from pyro_stitchnet.model.objective import Objective
 from pyro_stitchnet.presets import Preset, preset
 from pyro_stitchnet.training import checkpoint
 from pyro_stitchnet.training.callbacks import StateKeeper
@@ -28,6 +30,9 @@ from pyro_stitchnet.training.state import State, check_same_run
 
 TINY = preset("tiny")
 SVAE = replace(preset("svae"), model=replace(preset("tiny-logistic").model, stitched=False))
+SELF_TRAINED = replace(
+    preset("guided"), objective=Objective(Guided(guide_weight=0, consistency_weight=1))
+)
 STEPS = 8
 
 SameState = Callable[[nn.Module, nn.Module], bool]
@@ -65,7 +70,7 @@ def go_on(state: State, slices: Slices, steps: int) -> None:
     ("chosen", "settings"),
     [
         (TINY, {"ema": 0.5, "warmup": 2, "decay": "cosine"}),
-        (preset("guided"), {}),
+        (SELF_TRAINED, {}),
         (SVAE, {}),
     ],
     ids=["averaged", "self-training", "svae"],
@@ -122,7 +127,7 @@ def test_a_truncated_state_is_refused(share: float, state: State, tmp_path: Path
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     with pytest.raises(ValueError, match=r"state\.pt: damaged"):
         state.load(path, {})
-    with pytest.raises(ValueError, match=r"state\.pt: damaged.*; or delete it, and the run cont"):
+    with pytest.raises(ValueError, match=r"state\.pt: damaged.*, or delete it: --resume then"):
         check_same_run(path, {})
 
 

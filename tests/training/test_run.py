@@ -219,8 +219,8 @@ def test_model_and_objective_choose_the_learner() -> None:
     labels = guided.objective.labels
     assert isinstance(labels, Guided)
     assert type(learner_of(net, guided.objective)) is ElboLearner
-    taught = Objective(replace(labels, consistency_weight=1))
-    assert type(learner_of(net, taught)) is SelfTraining
+    self_trained = Objective(replace(labels, consistency_weight=1))
+    assert type(learner_of(net, self_trained)) is SelfTraining
     assert type(learner_of(net, Objective())) is ElboLearner
     assert type(learner_of(svae, preset("svae").objective)) is SliceVAELearner
 

@@ -4,8 +4,8 @@ from torch import nn
 
 from pyro_stitchnet.data.datasets.batches import Batch
 from pyro_stitchnet.evaluation.baselines.base import Supervised, label_loss
+from pyro_stitchnet.training.consistency_losses import cross_entropy
 from pyro_stitchnet.training.learner import LossOutput, ramp
-from pyro_stitchnet.training.pseudo_labels import cross_entropy
 
 __all__ = ["CrossPseudoSupervision"]
 

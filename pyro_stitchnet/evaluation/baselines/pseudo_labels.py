@@ -5,8 +5,8 @@ from torch import nn
 from pyro_stitchnet.data.datasets.batches import Batch
 from pyro_stitchnet.evaluation.baselines.base import Supervised
 from pyro_stitchnet.training.average import Teacher
+from pyro_stitchnet.training.consistency_losses import cross_entropy
 from pyro_stitchnet.training.learner import LossOutput
-from pyro_stitchnet.training.pseudo_labels import cross_entropy
 
 __all__ = ["PseudoLabels"]
 

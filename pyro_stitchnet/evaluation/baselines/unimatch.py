@@ -5,8 +5,8 @@ from torch import Tensor, nn
 from pyro_stitchnet.data.datasets.batches import Batch
 from pyro_stitchnet.evaluation.baselines.base import Supervised
 from pyro_stitchnet.model.nn.unet import UNet
+from pyro_stitchnet.training.consistency_losses import dropped_features_loss, strong_views_loss
 from pyro_stitchnet.training.learner import LossOutput
-from pyro_stitchnet.training.pseudo_labels import dropped_features_loss, strong_views_loss
 
 __all__ = ["FixMatch", "UniMatch"]
 
