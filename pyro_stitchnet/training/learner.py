@@ -155,8 +155,8 @@ class ElboLearner(Learner):
     def _log_q(self, batch: Batch) -> Tensor:
         """log q(y | x), (N, H, W, K).
 
-        With ``guide_weight`` 0, q(y | x) learns from labelled slices only: unlabelled slices that
-        the bound takes pass through the classifier in evaluation mode, without a gradient and
+        With ``guide_weight`` 0, the bound does not train q(y | x): unlabelled slices that it takes
+        pass through the classifier in evaluation mode, without a gradient and
         without an effect on its running statistics. On other unlabelled slices the result is 0.
         """
         labels, unlabelled = self.objective.labels, batch.unlabelled
