@@ -156,8 +156,8 @@ class ElboLearner(Learner):
         """log q(y | x), (N, H, W, K).
 
         With ``guide_weight`` 0, the bound does not train q(y | x): unlabelled slices that it takes
-        pass through the classifier in evaluation mode, without a gradient and
-        without an effect on its running statistics. On other unlabelled slices the result is 0.
+        pass through the classifier in evaluation mode, without a gradient and without an effect on
+        its running statistics. On other unlabelled slices the result is 0.
         """
         labels, unlabelled = self.objective.labels, batch.unlabelled
         assert isinstance(labels, Guided)
