@@ -11,6 +11,7 @@ from pyro_stitchnet.evaluation.benchmark.columns import by_patient
 from pyro_stitchnet.evaluation.benchmark.report import curves, line_names
 from pyro_stitchnet.evaluation.text_table import TextTable, decimal
 from pyro_stitchnet.figures import label_efficiency
+from pyro_stitchnet.metrics.statistics import holm, paired
 
 __all__ = ["covid", "few", "label_curves", "lengths", "many", "readme", "short", "unlabelled"]
 
@@ -154,23 +155,37 @@ def readme() -> TextTable:
 
 
 def unlabelled() -> TextTable:
-    """Return what each method gains from unlabelled slices, over the same from labels alone."""
+    """Return what each method gains from unlabelled slices, over the same from labels alone.
+
+    The p-values are of Wilcoxon's signed-rank test over patients, by Holm for all lines.
+    """
     lines = _lines(FEW, FEW_FOLDS)
+    pairs = {
+        name: in_both(lines[one], lines[other])
+        for name, (one, other) in GAINS.items()
+        if one in lines and other in lines
+    }
+    p = holm({name: paired(*map(by_patient, pair))["p"] for name, pair in pairs.items()})
     cells = []
-    for name, pair in GAINS.items():
-        if not set(pair) <= set(lines):
-            continue
-        one, other = (lines[line] for line in pair)
-        parts = in_both(one, other)
+    for name, (one, other) in pairs.items():
         runs = [
-            by_patient(parts[0].iloc[[n]]).mean() - by_patient(parts[1].iloc[[n]]).mean()
-            for n in range(len(parts[0]))
+            by_patient(one.iloc[[n]]).mean() - by_patient(other.iloc[[n]]).mean()
+            for n in range(len(one))
         ]
-        infection = signed(_infection(one, other).mean())
+        infection = one["other_hospital_infection"] - other["other_hospital_infection"]
         by_run = " ".join(map(signed, runs))
-        cells.append([name, str(len(runs)), gain(one, other), by_run, infection])
-    head = ["method", "runs", "both lesions (95 %)", "by run", "other-hospital infection"]
-    return TextTable(head, cells)
+        cells.append(
+            [
+                name,
+                str(len(runs)),
+                gain(*(lines[line] for line in GAINS[name])),
+                decimal(p[name]),
+                by_run,
+                signed(infection.mean()),
+            ]
+        )
+    head = ["method", "runs", "both lesions (95 %)", "p (Holm)", "by run"]
+    return TextTable([*head, "other-hospital infection"], cells)
 
 
 def few() -> TextTable:
