@@ -9,17 +9,18 @@ from pyro_stitchnet.runtime.checksums import read_json, write_json
 __all__ = ["keep_settings"]
 
 
-def keep_settings(config: Any, free: Collection[str] = ()) -> None:
+def keep_settings(config: Any, free: Collection[str] = (), **content: str) -> None:
     """Record the settings of a script in its folder ``config.out``, which is made.
 
     Args:
         config: a dataclass.
         free: fields that may change between two runs, besides ``out``.
+        content: digests of what the files behind paths hold.
 
     Raises:
         ValueError: the folder has results of other settings.
     """
-    settings = {k: str(v) for k, v in asdict(config).items() if k not in {"out", *free}}
+    settings = {k: str(v) for k, v in asdict(config).items() if k not in {"out", *free}} | content
     path = config.out / "settings.json"
     if path.exists():
         before = read_json(path)

@@ -26,6 +26,7 @@ from pyro_stitchnet.data.datasets.partition import cut
 from pyro_stitchnet.data.datasets.slices import Slices
 from pyro_stitchnet.evaluation.benchmark.cells import Cell
 from pyro_stitchnet.evaluation.benchmark.columns import lesion_dice
+from pyro_stitchnet.evaluation.benchmark.consistency import slices_digest
 from pyro_stitchnet.evaluation.benchmark.runner import train_candidate
 from pyro_stitchnet.evaluation.benchmark.spec import Entry, Spec, read_spec
 from pyro_stitchnet.evaluation.benchmark.testing import predict_and_score
@@ -121,7 +122,9 @@ def main(config: Config) -> None:
             f"{config.data}: no slices whose masks have the label sets {', '.join(missing)}; "
             "prepare it with masks of infection and controls, as in the header of covid.yaml"
         )
-    keep_settings(config, free=["seeds"])
+    digest = spec.digest(Entry("unet", steps=config.steps), spec.budgets[0])
+    slices = slices_digest(Dataset(config.data))
+    keep_settings(config, free=["seeds"], specification=digest, slices=slices)
     scores = None
     if path.exists():
         text = dict.fromkeys(("name", "patient", "commit"), str)

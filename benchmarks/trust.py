@@ -31,6 +31,7 @@ from pyro_stitchnet.data.datasets.slices import Slices
 from pyro_stitchnet.evaluation.baselines.base import Supervised
 from pyro_stitchnet.evaluation.benchmark import methods
 from pyro_stitchnet.evaluation.benchmark.cells import Cell
+from pyro_stitchnet.evaluation.benchmark.consistency import slices_digest
 from pyro_stitchnet.evaluation.benchmark.runner import train_candidate
 from pyro_stitchnet.evaluation.benchmark.spec import Budget, Entry, Spec
 from pyro_stitchnet.figures import (
@@ -62,6 +63,7 @@ from pyro_stitchnet.runtime.precision import Precision
 from pyro_stitchnet.runtime.provenance import provenance
 from pyro_stitchnet.training import checkpoint
 from pyro_stitchnet.training.learner import ElboLearner, Learner
+from pyro_stitchnet.training.preparation import check_preparation
 
 DROPOUT = 0.2  # share of the features' channels
 CPU = torch.device("cpu")
@@ -110,7 +112,8 @@ def trained(config: Config, method: str, seed: int, slices: Mapping[str, Slices]
         optimiser=OptimiserConfig(learning_rate=2e-3, warmup=50, decay="cosine", ema=0.98),
     )  # fmt: skip
     cell = Cell(method, entry, spec.budgets[0], config.fold, seed)
-    split = f"{config.labels}-{config.folds}-{config.fold}-{config.seed}"
+    digest = slices_digest(Dataset(config.data))
+    split = f"{config.labels}-{config.folds}-{config.fold}-{config.seed}-{digest}"
     path = config.out / f"{method}-{spec.digest(entry, spec.budgets[0])}-{split}-{seed}.pt"
     if path.exists():
         learner = methods.METHODS[method].build(config.weights)
@@ -189,6 +192,7 @@ def split(config: Config, info: Mapping[str, Any]) -> dict[str, Slices]:
             label_budget=config.labels,
         )
         return {part: chosen.load() for part, chosen in parts.items()}
+    check_preparation(dataset, config.model, info)
     rows = {
         part: dataset.manifest["complete"] & dataset.manifest["patient"].isin(patients)
         for part, patients in info["patients"].items()

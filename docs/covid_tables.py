@@ -7,8 +7,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from result_rows import gain, in_both, rows_of, signed
 
-from pyro_stitchnet.evaluation.benchmark.columns import by_patient
-from pyro_stitchnet.evaluation.benchmark.report import curves, line_names
+from pyro_stitchnet.evaluation.benchmark.columns import by_patient, line_names
+from pyro_stitchnet.evaluation.benchmark.report import curves
 from pyro_stitchnet.evaluation.text_table import TextTable, decimal
 from pyro_stitchnet.figures import label_efficiency
 from pyro_stitchnet.metrics.statistics import holm, paired
@@ -63,6 +63,12 @@ GAINS = {
         "guided, 3200 steps (posterior)",
     ),
     "Pseudo-labels": ("pseudo-labels", UNET),
+    "Pseudo-labels and U-Net split": ("pseudo-labels (levels)", LEVELS),
+    "Pseudo-labels, 3,200 steps": ("pseudo-labels, 3200 steps", "unet, 3200 steps"),
+    "Pseudo-labels and U-Net split, 3,200 steps": (
+        "pseudo-labels, 3200 steps (levels)",
+        "unet, 3200 steps (levels)",
+    ),
     "Mean Teacher": ("mean-teacher", UNET),
     "Mean Teacher, 3,200 steps": ("mean-teacher, 3200 steps", "unet, 3200 steps"),
     "Mean Teacher and U-Net split, 3,200 steps": (

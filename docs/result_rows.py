@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from pyro_stitchnet.evaluation.benchmark.columns import by_patient
+from pyro_stitchnet.evaluation.benchmark.results import Results
 from pyro_stitchnet.metrics.statistics import paired
 
 ROOT = Path(__file__).parent.parent
@@ -12,7 +13,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 
 def rows_of(name: str) -> pd.DataFrame:
-    return pd.read_csv(RESULTS / name / "table.csv").fillna({"variant": ""})
+    return Results(RESULTS / name).rows
 
 
 def gain(one: pd.DataFrame, other: pd.DataFrame) -> str:

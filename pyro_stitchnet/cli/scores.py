@@ -126,7 +126,8 @@ def benchmark(
         report_only: only write the report of the results so far.
     """
     from pyro_stitchnet.evaluation.benchmark import consistency, runner
-    from pyro_stitchnet.evaluation.benchmark.report import line_names, report
+    from pyro_stitchnet.evaluation.benchmark.columns import line_names
+    from pyro_stitchnet.evaluation.benchmark.report import report
     from pyro_stitchnet.evaluation.benchmark.results import Results
     from pyro_stitchnet.evaluation.benchmark.spec import read_spec
 

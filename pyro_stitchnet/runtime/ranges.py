@@ -32,6 +32,7 @@ __all__ = [
     "Workers",
     "check_ranges",
     "checked",
+    "checked_arguments",
     "describe_error",
 ]
 
@@ -128,6 +129,18 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
     It raises ValueError for an option out of its range, which the message names as ``--option``.
     """
+    return _checked(function, lambda name: f"--{name.replace('_', '-')}")
+
+
+def checked_arguments(function: Callable[P, R]) -> Callable[P, R]:
+    """Return a function that checks the arguments whose annotations have a range.
+
+    It raises ValueError for an argument out of its range.
+    """
+    return _checked(function, str)
+
+
+def _checked(function: Callable[P, R], shown: Callable[[str], str]) -> Callable[P, R]:
     signature = inspect.signature(function)
 
     @wraps(function)
@@ -135,7 +148,7 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         given = signature.bind(*args, **kwargs).arguments
         for name, adapter in _adapters(function).items():
             if name in given:
-                _check(f"--{name.replace('_', '-')}", adapter, given[name])
+                _check(shown(name), adapter, given[name])
         return function(*args, **kwargs)
 
     return call

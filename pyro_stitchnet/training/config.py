@@ -80,8 +80,8 @@ class TrainConfig:
         seed: of the split, the start, the batches and the draws.
         validate_every: steps between two validations.
         patience: stop after so many validations in a row without improvement; never by default.
-        minutes: end the run after so many minutes, from its start or resumption; never by default.
-            The learning rate falls accordingly.
+        minutes: end the run after so many minutes of training, those before a resumption included;
+            never by default. The learning rate falls accordingly.
         log_every: steps between two rows of the log.
         keep_every: steps between two saved states, to resume from.
         keep_last: number of states to keep.
@@ -136,8 +136,15 @@ class TrainConfig:
     progress: bool = True
 
     def check(self) -> None:
-        """Raise ValueError for a number out of range."""
+        """Raise ValueError for a number out of range, or options that exclude each other."""
         check_ranges(self)
+        if self.affine and not self.augment:
+            raise ValueError("affine is an augmentation; leave out affine, or augment: false")
+        if self.patience is not None and (self.fast or not self.folds):
+            raise ValueError(
+                "patience counts the validations of a run, and this one has none before its end; "
+                "leave out patience, or fast and folds: 0"
+            )
         if self.label_budget is not None and not self.model.stitched:
             raise ValueError("label_budget is for models with labels; leave it out")
         if self.compile and self.model.checkpointing:

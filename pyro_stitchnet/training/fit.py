@@ -65,7 +65,7 @@ def fit(
         processes=fabric.world_size,
     )
     if resume is None:
-        learner.begin(slices["labelled"], new=config.start is None)
+        learner.begin(slices["labelled"], steps=config.steps, new=config.start is None)
     learner.to(fabric.device)
     state = State(learner, config.optimiser, fabric)
     if resume is not None:

@@ -50,11 +50,12 @@ class Learner(nn.Module):
     strong_views = 0
     uses_labels = True
 
-    def begin(self, labelled: SliceSet, *, new: bool = True) -> None:
+    def begin(self, labelled: SliceSet, *, steps: int = 0, new: bool = True) -> None:
         """Prepare for training on these labelled slices.
 
         Args:
             labelled: the slices.
+            steps: optimiser steps of the training.
             new: whether the weights are new; otherwise they come from another model.
         """
 
@@ -115,16 +116,18 @@ class ElboLearner(Learner):
             return None
         return ClassifierLoss(labels.label_weight, labels.dice_weight)
 
-    def begin(self, labelled: SliceSet, *, new: bool = True) -> None:
-        """Learn the grey values of tissues from at most 200 slices.
+    def begin(self, labelled: SliceSet, *, steps: int = 0, new: bool = True) -> None:
+        """Learn the grey values of tissues from at most 200 slices, fully labelled ones first.
 
         They determine the tissue levels, if the model has them, and the start of anchored styles.
         """
         net = self.net
         if not len(labelled) or (net.levels is None and not net.config.anchored):
             return
-        every = math.ceil(len(labelled) / MOST_SLICES)
-        images, sets = zip(*(labelled[i] for i in range(0, len(labelled), every)), strict=True)
+        complete = torch.tensor([bool(each) for each in labelled.complete])
+        rows = _spread(complete.nonzero(), MOST_SLICES)
+        rows += _spread((~complete).nonzero(), MOST_SLICES - len(rows))
+        images, sets = zip(*(labelled[i] for i in sorted(rows)), strict=True)
         x, allowed = torch.stack(images), allowed_sets(torch.stack(sets))
         if net.levels is not None:
             net.levels.fit(x, allowed)
@@ -143,14 +146,20 @@ class ElboLearner(Learner):
             loss = result.loss + self.classifier_loss(log_q, batch.allowed)
         return LossOutput(loss, result, log_q[self.in_bound(batch)])
 
-    def in_bound(self, batch: Batch) -> slice:
-        """The slices of a batch that the bound of a model with a classifier takes.
+    def in_bound(self, batch: Batch) -> Tensor:
+        """Whether the bound of a model with a classifier takes each slice of a batch, bool (N,).
 
-        At least two if the batch has as many, because batch norm needs them.
+        It takes every n-th fully labelled slice, and likewise of those with label sets and of the
+        unlabelled ones. It takes at least two slices if there are as many, because batch norm needs
+        them.
         """
         labels = self.objective.labels
         assert isinstance(labels, Guided)
-        return slice(None, None, max(1, min(labels.bound_every, len(batch.x) // 2)))
+        every = max(1, min(labels.bound_every, len(batch.x) // 2))
+        ambiguous = (batch.allowed.sum(-1) > 1).flatten(1).any(1)
+        kinds = torch.stack([~ambiguous, ambiguous & ~batch.unlabelled, batch.unlabelled], 1)
+        place = (kinds.cumsum(0) - 1)[kinds]  # of each slice among those of its kind
+        return place % every == 0
 
     def _log_q(self, batch: Batch) -> Tensor:
         """log q(y | x), (N, H, W, K).
@@ -166,9 +175,7 @@ class ElboLearner(Learner):
             return self.net.log_q(batch.x)
         log_q = torch.zeros(batch.allowed.shape, device=batch.x.device)
         log_q[~unlabelled] = self.net.log_q(batch.x[~unlabelled])
-        needed = torch.zeros_like(unlabelled)
-        needed[self.in_bound(batch)] = True
-        if (needed := needed & unlabelled).any():
+        if (needed := self.in_bound(batch) & unlabelled).any():
             log_q[needed] = log_q_in_evaluation_mode(self.net, batch.x[needed])
         return log_q
 
@@ -198,6 +205,12 @@ class ElboLearner(Learner):
     def why_not_finite(self, batch: Batch) -> str:
         """Describe which terms were not finite on which slices."""
         return not_finite_terms(self.net, batch)
+
+
+def _spread(rows: Tensor, most: int) -> list[int]:
+    """Return at most ``most`` of the rows, evenly spread."""
+    every = math.ceil(len(rows) / most) if most else 0
+    return rows.flatten()[::every].tolist() if every else []
 
 
 @torch.no_grad()

@@ -58,8 +58,8 @@ def train(
         validate_every: steps between two validations.
         keep_every: steps between two saved states.
         patience: validations in a row without improvement after which to stop.
-        minutes: of this call, after which the current step is the last. The learning rate falls
-            with the steps or with the minutes, whichever end first.
+        minutes: of the whole run, after which the current step is the last. The learning rate
+            falls with the steps or with the minutes, whichever end first.
         fast: validate at the end only, and log only the loss and the gradient's norm.
 
     On Ctrl-C or SIGTERM the current step ends and the state is saved; a second one stops at once.
@@ -79,14 +79,15 @@ def train(
     callbacks = callbacks if fabric.is_global_zero else ()
     stepper = Stepper(state)
     state.learner.train()
-    begun = time.monotonic()
+    begun = time.monotonic() - state.seconds
     with _stopping() as requested, _watched(callbacks, state, steps):
         while state.step < steps and not _stale(state, patience):
             step = state.step + 1
             parts = [next(batches).to(fabric.device) for _ in range(accumulate)]
+            state.seconds = time.monotonic() - begun
             passed = 0.0  # share of the minutes, by the clock of the first process
             if minutes is not None:
-                passed = fabric.broadcast((time.monotonic() - begun) / (60 * minutes))
+                passed = fabric.broadcast(state.seconds / (60 * minutes))
             for group in state.adam.param_groups:
                 group["lr"] = state.optimiser.rate(max(step, int(min(passed, 1) * steps)), steps)
             loss, norm, output = stepper(parts)

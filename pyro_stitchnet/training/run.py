@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,14 +16,17 @@ from pyro_stitchnet.data.datasets.partition import cut
 from pyro_stitchnet.data.datasets.slices import Slices
 from pyro_stitchnet.data.datasets.splits import write_split
 from pyro_stitchnet.labels import GGO
+from pyro_stitchnet.model.label_terms import Guided
 from pyro_stitchnet.model.objective import Objective
 from pyro_stitchnet.model.slice_vae import SliceVAE
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.model.svae import check_size
 from pyro_stitchnet.runtime.checksums import read_json, sha256, write_json
+from pyro_stitchnet.runtime.devices import choose_device
 from pyro_stitchnet.runtime.fabric import is_first, make_fabric
 from pyro_stitchnet.runtime.files import refuse_others, remove_unfinished, write_atomically
 from pyro_stitchnet.runtime.locks import check_free, only_run
+from pyro_stitchnet.runtime.precision import resolved
 from pyro_stitchnet.runtime.provenance import provenance
 from pyro_stitchnet.training import checkpoint
 from pyro_stitchnet.training.callbacks import (
@@ -107,6 +110,7 @@ def run(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> Path:
         label_budget=config.label_budget,
         labels=config.model.stitched,
     )
+    _check_unlabelled(slices, config)
     validation = slices["validation"].load() if config.folds else None
     if validation is not None and config.model.stitched:
         _check_lesions(validation, config)
@@ -125,6 +129,7 @@ def run(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> Path:
             "dataset": dataset.about,
             "processes": fabric.world_size,
             **provenance(),
+            "earlier_parts": _earlier_parts(config),
         }
         this = Run(config, net, slices, record)
         bar = config.progress and sys.stderr.isatty()
@@ -186,9 +191,12 @@ def learner_of(net: StitchNet | SliceVAE, objective: Objective) -> ElboLearner |
     """Return the learner that trains a model by an objective."""
     if isinstance(net, SliceVAE):
         return SliceVAELearner(net, objective)
-    if getattr(objective.labels, "consistency_weight", 0):
-        return SelfTraining(net, objective)
-    return ElboLearner(net, objective)
+    return SelfTraining(net, objective) if _self_trained(objective) else ElboLearner(net, objective)
+
+
+def _self_trained(objective: Objective) -> bool:
+    """Whether q(y | x) learns from pseudo-labels too."""
+    return isinstance(objective.labels, Guided) and objective.labels.consistency_weight > 0
 
 
 def _check_size(dataset: Dataset, config: TrainConfig) -> None:
@@ -198,6 +206,16 @@ def _check_size(dataset: Dataset, config: TrainConfig) -> None:
         check_size((1, size, size), config.model.downsampling)
     except ValueError as error:
         raise ValueError(f"{config.data}: {error}, with `stitchnet prepare ... --size`") from None
+
+
+def _check_unlabelled(slices: Mapping[str, Dataset], config: TrainConfig) -> None:
+    """Refuse self-training without a slice that it would use."""
+    used = config.unlabelled_per_batch and len(slices["unlabelled"])
+    if _self_trained(config.objective) and not used and all(slices["labelled"].complete):
+        raise ValueError(
+            f"{config.data}: consistency_weight needs unlabelled slices for training, or slices "
+            "with label sets; add some, or leave it out"
+        )
 
 
 def _check_lesions(validation: Slices, config: TrainConfig) -> None:
@@ -261,6 +279,18 @@ def _start(
     return {"start": sorted(seen)} if seen else {}
 
 
+def _earlier_parts(config: TrainConfig) -> list[dict[str, str]]:
+    """Return the origin of each part of a run that is resumed, and print a note if it differs."""
+    if not config.resume:
+        return []
+    now, before = provenance(), read_json(config.out / "run.json")
+    earlier = {name: before[name] for name in now}
+    differ = [n for n in now if n not in {"command", "date"} and now[n] != earlier[n]]
+    for name in differ:
+        print(f"note: the run began with {name} {earlier[name]} and continues with {now[name]}")
+    return [*before["earlier_parts"], earlier]
+
+
 def _identity(config: TrainConfig, dataset: Dataset) -> dict[str, Any]:
     """The values that the steps of a run depend on, flat."""
     values = plain(config)
@@ -270,6 +300,7 @@ def _identity(config: TrainConfig, dataset: Dataset) -> dict[str, Any]:
     ):  # fmt: skip
         del values[name]
     del values["model"]["checkpointing"]
+    values["precision"] = resolved(config.precision, choose_device(config.device))
     digests = {name: sha256(dataset.folder / name) for name in (ROWS, "dataset.json")}
     return {**_flat(values), **digests}
 

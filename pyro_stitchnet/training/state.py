@@ -21,7 +21,7 @@ from pyro_stitchnet.training.learner import Learner
 
 __all__ = ["State", "check_same_run"]
 
-FORMAT = "state 5"
+FORMAT = "state 6"
 
 
 class State:
@@ -36,6 +36,7 @@ class State:
         step: number of steps made.
         skipped: number of steps whose loss or gradient was not finite.
         in_a_row: number of the last steps that were skipped.
+        seconds: time spent on the steps, before and after a resumption.
         rows: of the log, see :func:`~pyro_stitchnet.training.loop.train`.
         resumed: the steps at which the run was resumed.
     """
@@ -67,6 +68,7 @@ class State:
         if optimiser.ema:
             self.average = Average(learner, optimiser.ema)
         self.step = self.skipped = self.in_a_row = 0
+        self.seconds = 0.0
         self.rows: list[dict[str, float]] = []
         self.resumed: list[int] = []
         self._best: tuple[float, int, dict[str, Tensor]] | None = None
@@ -165,7 +167,7 @@ class State:
             torch.cuda.set_rng_state_all(cuda)
 
 
-_PLAIN = ("step", "skipped", "in_a_row", "rows", "resumed")
+_PLAIN = ("step", "skipped", "in_a_row", "seconds", "rows", "resumed")
 
 
 def check_same_run(path: Path, config: Mapping[str, Any]) -> None:

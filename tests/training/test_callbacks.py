@@ -165,6 +165,24 @@ def test_minutes_end_a_run_and_lower_its_rate_in_time(
     assert diary.rates[-1] < ADAM.learning_rate / 100
 
 
+def test_minutes_of_a_resumed_run_go_on(
+    slices: Slices, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """So the learning rate goes on falling."""
+    optimiser, diary = replace(ADAM, decay="cosine"), Diary()
+    clocks = (count(0, 60), count(9999, 60))  # one per process
+    times = [SimpleNamespace(monotonic=clock.__next__) for clock in clocks]
+    monkeypatch.setattr("pyro_stitchnet.training.loop.time", times[0])
+    trained(slices, 1000, optimiser=optimiser, minutes=3).save(tmp_path / "state.pt", {})
+    state = State(Scale(), optimiser)
+    state.load(tmp_path / "state.pt", {})
+    monkeypatch.setattr("pyro_stitchnet.training.loop.time", times[1])
+    train(state, repeat(BATCH), 1000, callbacks=[diary], minutes=8)
+    assert state.step == 8  # three minutes before and five after
+    assert diary.rates == sorted(diary.rates, reverse=True)
+    assert diary.rates[0] < 0.7 * ADAM.learning_rate
+
+
 @pytest.mark.parametrize("minutes", [0, -1, float("nan")])
 def test_minutes_must_be_above_0(slices: Slices, minutes: float) -> None:
     with pytest.raises(ValueError, match="minutes must be above 0"):

@@ -203,6 +203,21 @@ def test_numbers_out_of_range(name: str) -> None:
         replace(config, **{name: 0}).check()  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"affine": True, "augment": False}, "affine is an augmentation"),
+        ({"patience": 3, "folds": 0}, "patience counts the validations"),
+        ({"patience": 3, "fast": True}, "patience counts the validations"),
+    ],
+)
+def test_options_that_would_have_no_effect_are_refused(
+    changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(TrainConfig(Path("d"), Path("o")), **changes).check()
+
+
 def test_compile_and_checkpointing_exclude_each_other() -> None:
     config = TrainConfig(Path("d"), Path("o"), compile=True)
     config.check()

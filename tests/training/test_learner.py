@@ -94,6 +94,21 @@ def test_the_bound_takes_at_least_two_slices(net: StitchNet, slices: int, taken:
     assert len(batch.x[learner.in_bound(batch)]) == taken
 
 
+def test_the_bound_takes_slices_of_every_kind(net: StitchNet) -> None:
+    """In batches, fully labelled slices alternate with masks of infection."""
+    learner = ElboLearner(net, Objective(Guided(bound_every=2)))
+    rows = {"c": [1, 0, 0, 0], "p": [0, 0, 1, 1], "u": [1, 1, 1, 1]}
+
+    def taken(kinds: str) -> list[int]:
+        allowed = torch.tensor([rows[kind] for kind in kinds]).bool()[:, None, None]
+        batch = Batch(torch.rand(len(kinds), 4, 4), allowed.expand(-1, 4, 4, -1))
+        return learner.in_bound(batch).nonzero().flatten().tolist()
+
+    assert taken("ccccuuuu") == [0, 2, 4, 6]
+    assert taken("cpcpuuuu") == [0, 1, 4, 6]
+    assert taken("pppp") == [0, 2]
+
+
 @pytest.mark.parametrize(("weight", "learns"), [(0.0, False), (0.5, True)])
 def test_unlabelled_slices_train_the_classifier_by_the_guide_weight(
     net: StitchNet, batch: Batch, weight: float, learns: bool
@@ -197,6 +212,21 @@ def test_the_tissues_are_learnt_from_a_few_slices_spread_over_all(
     monkeypatch.setattr(TissueLevels, "fit", lambda _, x, allowed: fitted.append(len(x)))
     ElboLearner(StitchNet(GUIDED.model), GUIDED.objective).begin(slices)
     assert fitted == [used]
+
+
+@pytest.mark.parametrize("most", [3, 5])
+def test_the_tissues_are_learnt_from_fully_labelled_slices_first(
+    most: int, slices: Slices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    infection = torch.where(slices.label_sets >= 4, 12, slices.label_sets)
+    sets = torch.stack([infection[i] if i % 2 else slices.label_sets[i] for i in range(6)])
+    mixed = replace(slices, label_sets=sets, complete=[i % 2 == 0 for i in range(6)])
+    fitted: list[Tensor] = []
+    monkeypatch.setattr(learner, "MOST_SLICES", most)
+    monkeypatch.setattr(TissueLevels, "fit", lambda _, x, allowed: fitted.append(x))
+    ElboLearner(StitchNet(GUIDED.model), GUIDED.objective).begin(mixed)
+    assert all(any(x.equal(slices.images[i]) for x in fitted[0]) for i in (0, 2, 4))
+    assert len(fitted[0]) == (3 if most == 3 else 5)
 
 
 def test_levels_are_learnt_for_the_weights_of_another_model_too(slices: Slices) -> None:

@@ -133,7 +133,7 @@ def test_a_truncated_state_is_refused(share: float, state: State, tmp_path: Path
 
 def test_a_model_is_not_a_state(state: State, tmp_path: Path) -> None:
     checkpoint.save(checkpoint.build(TINY.model), tmp_path / "model.pt")
-    message = r"model\.pt: not a stitchnet checkpoint of format 'state 5'"
+    message = r"model\.pt: not a stitchnet checkpoint of format 'state 6'"
     with pytest.raises(ValueError, match=message):
         state.load(tmp_path / "model.pt", {})
 

@@ -23,6 +23,7 @@ from pyro_stitchnet.presets import preset
 from pyro_stitchnet.runtime.checksums import read_json
 from pyro_stitchnet.runtime.locks import only_run
 from pyro_stitchnet.training import checkpoint
+from pyro_stitchnet.training import run as training_run
 from pyro_stitchnet.training.callbacks import Callback
 from pyro_stitchnet.training.config import TrainConfig, from_yaml
 from pyro_stitchnet.training.learner import ElboLearner
@@ -156,6 +157,48 @@ def test_a_refused_resume_changes_nothing(dataset: Path, tmp_path: Path) -> None
     with pytest.raises(ValueError, match="seed was 0 and is 1"):
         run(replace(config, resume=True, seed=1))
     assert {path: path.read_bytes() for path in config.out.rglob("*") if path.is_file()} == files
+
+
+def test_a_resumed_run_keeps_the_origin_of_its_first_part(
+    dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = config_of(TINY, dataset, tmp_path / "run", keep_every=1)
+    with pytest.raises(KeyboardInterrupt, match="--resume"):
+        run(config, [StopsWhenKept()])
+    first = read_json(config.out / "run.json")
+    assert first["earlier_parts"] == []
+    monkeypatch.setattr("pyro_stitchnet.runtime.provenance.COMMIT", "fffffff")
+    run(replace(config, resume=True))
+    (earlier,) = read_json(config.out / "run.json")["earlier_parts"]
+    assert earlier == {name: first[name] for name in earlier}
+    assert (
+        f"began with commit {first['commit']} and continues with fffffff" in capsys.readouterr().out
+    )
+
+
+def test_a_run_does_not_resume_in_another_precision(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ "auto" may choose another one on another machine."""
+    config = config_of(TINY, dataset, tmp_path / "run", keep_every=1, precision="auto")
+    monkeypatch.setattr(training_run, "resolved", lambda *_: "bf16-mixed")
+    with pytest.raises(KeyboardInterrupt, match="--resume"):
+        run(config, [StopsWhenKept()])
+    monkeypatch.setattr(training_run, "resolved", lambda *_: "32")
+    with pytest.raises(ValueError, match="precision was 'bf16-mixed' and is '32'"):
+        run(replace(config, resume=True))
+
+
+def test_self_training_without_a_slice_to_use_is_refused(dataset: Path, tmp_path: Path) -> None:
+    labels = Guided(guide_weight=0, consistency_weight=1)
+    chosen = replace(preset("guided"), objective=Objective(labels))
+    config = config_of(chosen, dataset, tmp_path / "run", unlabelled_per_batch=0)
+    with pytest.raises(ValueError, match="consistency_weight needs unlabelled slices"):
+        run(config)
+    assert not config.out.exists()
 
 
 def test_a_run_starts_from_another_model(tiny_run: Path, dataset: Path, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ class TwoStreams(TorchDataset[Batch]):
         augment: whether to apply :func:`~pyro_stitchnet.data.datasets.augment.weak_augmentation`.
         affine: whether to replace it by
             :func:`~pyro_stitchnet.data.datasets.augment.affine_augmentation`.
-        paste: the share of labelled slices that receive the lesions of another one, see
+        paste: the share of labelled slices that receive the lesions of a fully labelled one, see
             :func:`~pyro_stitchnet.data.datasets.augment.paste_lesions`.
         strong_views: number of strong views of each slice, see
             :func:`~pyro_stitchnet.data.datasets.augment.strong_augmentation`.
@@ -178,7 +178,8 @@ class TwoStreams(TorchDataset[Batch]):
             if not labelled:
                 mask = torch.full_like(mask, ALL_LABELS)
             if labelled and self.paste and torch.rand(()) < self.paste:
-                other = int(torch.randint(len(slices), ()))
+                donors = self.groups[stream][0]  # the fully labelled slices, if there are any
+                other = int(donors[int(torch.randint(len(donors), ()))])
                 weak, mask = paste_lesions(weak, mask, *self._weak(*slices[other]))
             views = [weak, *(self.strong(weak) for _ in range(self.strong_views))]
         return torch.cat(views).clamp(0, 1), mask  # rounding in the blur may leave [0, 1]

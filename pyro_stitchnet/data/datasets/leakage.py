@@ -12,7 +12,9 @@ from scipy.sparse.csgraph import connected_components
 
 from pyro_stitchnet.data.preprocessing.steps import to_bytes
 
-__all__ = ["DISTANCE", "LeakageError", "check", "merge_duplicates", "perceptual_hash"]
+__all__ = [
+    "DISTANCE", "LeakageError", "check", "merge_duplicates", "perceptual_hash", "share_images",
+]  # fmt: skip
 
 DISTANCE = 15
 """The largest distance between the hashes of two copies of one image, in bits of 256.
@@ -96,6 +98,12 @@ def merge_duplicates(manifest: pd.DataFrame) -> dict[str, str]:
     group = connected_components(graph, directed=False)[1]
     first = np.unique(group, return_index=True)[1]
     return dict(zip(patients.tolist(), patients[first[group]].tolist(), strict=True))
+
+
+def share_images(one: pd.DataFrame, other: pd.DataFrame) -> bool:
+    """Whether two manifests have copies of one image; arguments are as for :func:`check`."""
+    hashes, of = [*one["hash"], *other["hash"]], ["one"] * len(one) + ["other"] * len(other)
+    return next(_copies(hashes, of), None) is not None
 
 
 def _copies(hashes: Iterable[str], groups: Iterable[str]) -> Iterator[tuple[int, int]]:

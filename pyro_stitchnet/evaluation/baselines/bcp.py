@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from pyro_stitchnet.data.datasets.batches import Batch
 from pyro_stitchnet.evaluation.baselines.base import Supervised, label_loss
 from pyro_stitchnet.labels import LABELS
+from pyro_stitchnet.runtime.ranges import CountOrZero, Decay, Weight, checked_arguments
 from pyro_stitchnet.training.average import Teacher
 from pyro_stitchnet.training.learner import LossOutput
 
@@ -23,13 +24,14 @@ class BidirectionalCopyPaste(Supervised):
     there are many lesions.
     """
 
+    @checked_arguments
     def __init__(
         self,
         network: nn.Module,
         *,
-        weight: float = 0.5,
-        decay: float = 0.99,
-        pretraining_steps: int = 200,
+        weight: Weight = 0.5,
+        decay: Decay = 0.99,
+        pretraining_steps: CountOrZero = 200,
     ) -> None:
         """Create the teacher.
 

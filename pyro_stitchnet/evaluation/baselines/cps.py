@@ -4,6 +4,7 @@ from torch import nn
 
 from pyro_stitchnet.data.datasets.batches import Batch
 from pyro_stitchnet.evaluation.baselines.base import Supervised, label_loss
+from pyro_stitchnet.runtime.ranges import CountOrZero, Weight, checked_arguments
 from pyro_stitchnet.training.consistency_losses import cross_entropy
 from pyro_stitchnet.training.learner import LossOutput, ramp
 
@@ -17,8 +18,14 @@ class CrossPseudoSupervision(Supervised):
     unlabelled slices; no CutMix. Only the first network predicts.
     """
 
+    @checked_arguments
     def __init__(
-        self, network: nn.Module, other: nn.Module, *, weight: float = 0.1, ramp_steps: int = 200
+        self,
+        network: nn.Module,
+        other: nn.Module,
+        *,
+        weight: Weight = 0.1,
+        ramp_steps: CountOrZero = 200,
     ) -> None:
         """Take both networks.
 

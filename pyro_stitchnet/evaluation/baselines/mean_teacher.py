@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from pyro_stitchnet.data.datasets.batches import Batch
 from pyro_stitchnet.evaluation.baselines.base import Supervised
+from pyro_stitchnet.runtime.ranges import CountOrZero, Decay, Weight, checked_arguments
 from pyro_stitchnet.training.average import Teacher
 from pyro_stitchnet.training.learner import LossOutput, ramp
 
@@ -15,17 +16,19 @@ class MeanTeacher(Supervised):
 
     Tarvainen & Valpola, NeurIPS 2017, with SSL4MIS' settings for slices: decay .99, weight 0.1,
     the weight's rise exp(-5 (1 - t)^2). The student sees the strong view, the teacher the weak one.
+    As in the paper, labelled slices count too; SSL4MIS leaves them out.
     """
 
     strong_views = 1
 
+    @checked_arguments
     def __init__(
         self,
         network: nn.Module,
         *,
-        weight: float = 0.1,
-        ramp_steps: int = 200,
-        decay: float = 0.99,
+        weight: Weight = 0.1,
+        ramp_steps: CountOrZero = 200,
+        decay: Decay = 0.99,
     ) -> None:
         """Create the teacher.
 

@@ -4,6 +4,7 @@ from torch import nn
 
 from pyro_stitchnet.data.datasets.batches import Batch
 from pyro_stitchnet.evaluation.baselines.base import Supervised
+from pyro_stitchnet.runtime.ranges import Count, CountOrZero, Weight, checked_arguments
 from pyro_stitchnet.training.average import Teacher
 from pyro_stitchnet.training.consistency_losses import cross_entropy
 from pyro_stitchnet.training.learner import LossOutput
@@ -19,27 +20,33 @@ class PseudoLabels(Supervised):
     moments instead, so that the number of steps is that of the other methods.
     """
 
+    @checked_arguments
     def __init__(
-        self, network: nn.Module, *, weight: float = 1.0, first: int = 200, every: int = 100
+        self,
+        network: nn.Module,
+        *,
+        weight: Weight = 1.0,
+        pretraining_steps: CountOrZero = 200,
+        every: Count = 100,
     ) -> None:
         """Create the copy.
 
         Args:
             network: from grey slices to logits.
             weight: factor on the loss of the pseudo-labels.
-            first: first steps, on labels alone.
+            pretraining_steps: first steps, on labelled slices alone.
             every: steps between two renewals of the copy after those.
         """
         super().__init__(network)
         self.copy = Teacher(network, 0.0)
-        self.weight, self.first, self.every = weight, first, every
+        self.weight, self.pretraining_steps, self.every = weight, pretraining_steps, every
 
     def loss(self, batch: Batch, step: int) -> LossOutput:
         """Return the loss of the labels plus that of the pseudo-labels."""
         supervised, unlabelled = self.supervised_loss(batch), batch.unlabelled
-        if step <= self.first or not unlabelled.any():
+        if step <= self.pretraining_steps or not unlabelled.any():
             return LossOutput(supervised)
-        if (step - 1 - self.first) % self.every == 0:
+        if (step - 1 - self.pretraining_steps) % self.every == 0:
             self.copy.update_parameters(self.network)
         x = batch.x[unlabelled]
         labels = self.copy.probabilities(x).argmax(1)

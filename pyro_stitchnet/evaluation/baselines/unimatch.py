@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from pyro_stitchnet.data.datasets.batches import Batch
 from pyro_stitchnet.evaluation.baselines.base import Supervised
 from pyro_stitchnet.model.nn.unet import UNet
+from pyro_stitchnet.runtime.ranges import Share, Weight, checked_arguments
 from pyro_stitchnet.training.consistency_losses import dropped_features_loss, strong_views_loss
 from pyro_stitchnet.training.learner import LossOutput
 
@@ -19,8 +20,9 @@ class FixMatch(Supervised):
 
     strong_views = 1
 
+    @checked_arguments
     def __init__(
-        self, network: nn.Module, *, weight: float = 1.0, confidence: float = 0.95
+        self, network: nn.Module, *, weight: Weight = 1.0, confidence: Share = 0.95
     ) -> None:
         """Take the network.
 
@@ -54,13 +56,15 @@ class UniMatch(FixMatch):
     """FixMatch with two strong views, and a weak view with half of its feature channels dropped.
 
     Yang et al., CVPR 2023: the strong views and the view with dropped features have half of the
-    weight each.
+    weight each. The authors' code for medical slices differs: a soft Dice loss in place of
+    cross-entropy, CutMix of half of the slices with a box for each, and pseudo-labels in training
+    mode.
     """
 
     strong_views = 2
     network: UNet
 
-    def __init__(self, network: UNet, *, weight: float = 1.0, confidence: float = 0.95) -> None:
+    def __init__(self, network: UNet, *, weight: Weight = 1.0, confidence: Share = 0.95) -> None:
         """Take a U-Net, whose encoder and decoder can be run separately."""
         super().__init__(network, weight=weight, confidence=confidence)
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from pyro_stitchnet.metrics.scores import LESION_GROUPS
 
-__all__ = ["by_patient", "dice_columns", "lesion_dice", "line_name", "variant_name"]
+__all__ = ["by_patient", "dice_columns", "lesion_dice", "line_name", "line_names", "variant_name"]
 
 
 def variant_name(predictor: str, decision: str) -> str:
@@ -18,6 +18,12 @@ def variant_name(predictor: str, decision: str) -> str:
 def line_name(entry: str, variant: str) -> str:
     """Return the name of a line of the tables."""
     return f"{entry} ({variant})" if variant else entry
+
+
+def line_names(table: pd.DataFrame) -> pd.Series:
+    """Return the name of each row's line."""
+    names = map(line_name, table["name"], table["variant"])
+    return pd.Series(list(names), table.index, dtype=str)
 
 
 def lesion_dice(scores: pd.DataFrame) -> pd.Series:

@@ -144,7 +144,8 @@ def _complete(dataset: Dataset) -> set[tuple[str, str]]:
 
 
 def slices_digest(*datasets: Dataset | None) -> str:
-    """Return 12 hexadecimal digits of the names, pixels and labels of all slices."""
+    """Return 12 hexadecimal digits of the names, patients, pixels and labels of all slices."""
     manifests = [dataset.manifest for dataset in datasets if dataset is not None]
-    text = "".join(table[["slice", "crc32"]].to_csv(index=False) for table in manifests)
+    columns = ["slice", "patient", "crc32"]
+    text = "".join(table[columns].to_csv(index=False) for table in manifests)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

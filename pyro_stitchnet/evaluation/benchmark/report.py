@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pyro_stitchnet.evaluation.benchmark.columns import by_patient, line_name
+from pyro_stitchnet.evaluation.benchmark.columns import by_patient, line_names
 from pyro_stitchnet.evaluation.style_metrics import STYLE_METRICS
 from pyro_stitchnet.evaluation.text_table import TextTable, decimal
 from pyro_stitchnet.figures import label_efficiency, save_figure
@@ -16,7 +16,7 @@ from pyro_stitchnet.metrics.statistics import holm, interval, paired
 from pyro_stitchnet.runtime.files import write_atomically
 from pyro_stitchnet.runtime.locks import only_run
 
-__all__ = ["curves", "line_names", "report"]
+__all__ = ["curves", "report"]
 
 RUN = ["folds", "fold", "seed"]
 ALIKE = ["method", "variant", "data", "random_start"]
@@ -79,12 +79,6 @@ def report(rows: pd.DataFrame, against: str | None, out: Path) -> dict[str, Text
         write_atomically(out / "report.md", "\n".join(parts))
         save_figure(figure, out / "label_efficiency.png")
     return summaries
-
-
-def line_names(table: pd.DataFrame) -> pd.Series:
-    """Return the name of each row's line."""
-    names = map(line_name, table["name"], table["variant"])
-    return pd.Series(list(names), table.index, dtype=str)
 
 
 def _sections(tables: Mapping[str, TextTable]) -> list[str]:

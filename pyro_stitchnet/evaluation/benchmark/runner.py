@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,8 +14,10 @@ import pandas as pd
 import torch
 
 from pyro_stitchnet.data.datasets.dataset import Dataset
+from pyro_stitchnet.data.datasets.leakage import share_images
 from pyro_stitchnet.data.datasets.slices import Slices
 from pyro_stitchnet.evaluation.benchmark.cells import Cell, cells_of, parts_of
+from pyro_stitchnet.evaluation.benchmark.columns import line_names
 from pyro_stitchnet.evaluation.benchmark.consistency import (
     check_precision,
     check_same_scores,
@@ -25,7 +28,7 @@ from pyro_stitchnet.evaluation.benchmark.consistency import (
 )
 from pyro_stitchnet.evaluation.benchmark.methods import METHODS
 from pyro_stitchnet.evaluation.benchmark.results import CELL, TABLE, Results
-from pyro_stitchnet.evaluation.benchmark.spec import Entry, Spec
+from pyro_stitchnet.evaluation.benchmark.spec import Spec
 from pyro_stitchnet.evaluation.benchmark.testing import generative_columns, predict_and_score
 from pyro_stitchnet.presets import OptimiserConfig
 from pyro_stitchnet.runtime.devices import choose_device
@@ -62,9 +65,9 @@ def run(
     Raises:
         BlockingIOError: another run is writing to ``out``.
         ValueError: a value of ``only``, ``labels`` or ``seeds`` is not in the specification, a
-            method does not have an option, a dataset is too small for a budget or is split in
-            another way than the benchmark's, or the table in ``out`` is damaged or has rows of
-            another specification, precision or of other slices.
+            method does not have an option, a dataset is too small for a budget, lacks unlabelled
+            slices or is split in another way than the benchmark's, or the table in ``out`` is
+            damaged or has rows of another specification, precision or of other slices.
     """
     if unknown := [name for name in only if name not in spec.entries]:
         raise ValueError(f"no entry {unknown[0]!r}; there are {', '.join(spec.entries)}")
@@ -72,7 +75,7 @@ def run(
     if missing := [number for number in labels if number not in budgets]:
         raise ValueError(f"no budget of {missing[0]} labelled slices; there are {budgets}")
     for name in only or spec.entries:
-        check_options(name, spec.entries[name])
+        check_options(spec, name)
     cells = [
         cell
         for cell in cells_of(spec)
@@ -84,7 +87,7 @@ def run(
         raise ValueError(f"no entry to train has the seed {missing[0]}")
     datasets = {path: Dataset(path) for path in {spec.data_of(cell.entry) for cell in cells}}
     for cell in cells:  # before the first one is trained
-        parts_of(datasets[spec.data_of(cell.entry)], cell)
+        _check_parts(spec, cell, datasets[spec.data_of(cell.entry)])
     check_splits(spec, cells, datasets)
     other_hospital = None if spec.other_hospital is None else Dataset(spec.other_hospital)
     with only_run(out):
@@ -144,6 +147,7 @@ def _run(
     digests = {path: slices_digest(each, other_hospital) for path, each in datasets.items()}
     for path, digest in digests.items():
         check_slices(path, [results], [digest])
+    _note_missing_lines(spec, results, cells)
     check_precision([results], [resolved(spec.precision, choose_device(spec.device))])
     unseen = None if other_hospital is None else other_hospital.load()
     for number, cell in enumerate(cells, 1):
@@ -152,7 +156,9 @@ def _run(
         key = ", ".join(f"{column} {value}" for column, value in cell.key.items())
         print(f"{number} of {len(cells)}: {key}", flush=True)
         dataset = datasets[spec.data_of(cell.entry)]
-        seen = other_hospital is not None and _overlap(dataset, other_hospital)
+        seen = other_hospital is not None and share_images(
+            dataset.manifest, other_hospital.manifest
+        )
         rows, scores = _train_and_test(spec, cell, dataset, None if seen else unseen)
         digest = digests[spec.data_of(cell.entry)]
         rows = [{**row, "data_digest": digest} for row in rows]
@@ -166,18 +172,44 @@ def _run(
     return results
 
 
-def check_options(name: str, entry: Entry) -> None:
-    """Refuse options that a method does not have, without using memory or random numbers.
+def _note_missing_lines(spec: Spec, results: Results, cells: Sequence[Cell]) -> None:
+    """Print a note on models whose rows lack a read-out or a decision that is tested now."""
+    rows, missing = results.rows, dict[str, None]()
+    if not len(rows):
+        return
+    lines = set(zip(*(rows[column] for column in CELL), line_names(rows), strict=True))
+    for cell in cells:
+        key = tuple(cell.key.values())
+        if results.has(cell.key) and not {(*key, line) for line in spec.lines(cell.name)} <= lines:
+            missing[f"{cell.name!r} with {cell.budget.key} labels, seed {cell.seed}"] = None
+    if missing:
+        print(
+            f"note: {results.folder} has {', '.join(missing)} without all read-outs and decisions "
+            "of today; choose another folder to train and test them again",
+            file=sys.stderr,
+        )
+
+
+def check_options(spec: Spec, name: str) -> None:
+    """Refuse options that an entry's method does not have, without memory or random numbers.
 
     Raises:
-        ValueError: an option is unknown or out of range; the message names the entry.
+        ValueError: an option is unknown or out of range, or the method would spend all steps on
+            labels alone; the message names the entry.
     """
+    entry = spec.entries[name]
     for options in entry.candidates():
         try:
             if "learning_rate" in options:
                 OptimiserConfig(learning_rate=options.pop("learning_rate"))
             with torch.device("meta"):
-                METHODS[entry.method].build(None, **options)
+                learner = METHODS[entry.method].build(None, **options)
+            first = getattr(learner, "pretraining_steps", 0)
+            if spec.steps_of(entry) <= first:
+                raise ValueError(
+                    f"the first {first} steps learn from labels alone; give more steps than that, "
+                    "or less pretraining_steps"
+                )
         except (TypeError, ValueError) as error:
             # Python's message of an unknown option begins with the name of a class.
             _, _, unknown = str(error).partition("got an unexpected keyword argument ")
@@ -185,10 +217,15 @@ def check_options(name: str, entry: Entry) -> None:
             raise ValueError(f"entries.{name}: {reason}") from None
 
 
-def _overlap(one: Dataset, other: Dataset) -> bool:
-    """Whether two datasets have a slice in common; slices of one grey value do not count."""
-    one_grey = "0" * 64
-    return bool(set(one.manifest["hash"]) & set(other.manifest["hash"]) - {one_grey})
+def _check_parts(spec: Spec, cell: Cell, dataset: Dataset) -> None:
+    """Refuse a dataset that is too small for a budget, or lacks slices that the method needs."""
+    parts, entry = parts_of(dataset, cell), cell.entry
+    if (entry.uses_unlabelled or entry.pretrain_steps) and not len(parts["unlabelled"]):
+        raise ValueError(
+            f"entries.{cell.name}: with {cell.budget.key} labels and seed {cell.seed}, "
+            f"{dataset.folder} has no unlabelled slice for training; add some, or give the entry "
+            "`unlabelled: false` and no `pretrain_steps`"
+        )
 
 
 def _train_and_test(

@@ -296,3 +296,18 @@ def test_lesions_are_pasted_among_labelled_slices_alone() -> None:
     assert 3 < counts[1.0] < 17  # half of the others have a lesion
     with pytest.raises(ValueError, match="paste"):
         TwoStreams(one, None, (1, 0), paste=1.5)
+
+
+def test_pasted_lesions_are_of_fully_labelled_slices() -> None:
+    """Masks of infection do not thin them out."""
+    one = lopsided()
+    infection = torch.where(one.label_sets >= 4, 12, one.label_sets).byte()
+    slices = Slices(
+        one.images.repeat(9, 1, 1),
+        torch.cat([one.label_sets, infection.repeat(8, 1, 1)]),
+        [f"{i}" for i in range(9)],
+        ["p"] * 9,
+    )
+    streams = TwoStreams(slices, None, (2, 0), augment=False, paste=1.0)
+    for batch in islice(streams.batches(), 10):
+        labels_of(batch)  # pasted on the same slice, they leave no set of two labels

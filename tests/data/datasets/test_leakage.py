@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pyro_stitchnet.data.datasets import leakage
-from pyro_stitchnet.data.datasets.leakage import DISTANCE, LeakageError, perceptual_hash
+from pyro_stitchnet.data.datasets.leakage import (
+    DISTANCE,
+    LeakageError,
+    perceptual_hash,
+    share_images,
+)
 
 NamedImage = tuple[str, str, np.ndarray]  # name, patient, grey values
 
@@ -163,6 +168,12 @@ def test_pairs_equal_those_of_brute_force(bits: list[set[int]], groups: list[str
     pairs = list(leakage._copies(hashes, groups[: len(bits)]))
     assert len(pairs) == len(expected)
     assert {frozenset(pair) for pair in pairs} == expected
+
+
+def test_datasets_that_share_copies_of_an_image() -> None:
+    saved = manifest([("a.png", "p", saved_as_jpeg(grey(1)))])
+    assert share_images(manifest(images(1, 2)), saved)
+    assert not share_images(manifest([("a.png", "p", grey(2))]), saved)  # names do not matter
 
 
 # --- Real slices ----------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from pyro_stitchnet.evaluation.baselines.base import Supervised, label_loss
 from pyro_stitchnet.evaluation.baselines.mean_teacher import MeanTeacher
 from pyro_stitchnet.evaluation.baselines.networks import SegNet, plain_unet
 from pyro_stitchnet.evaluation.baselines.pseudo_labels import PseudoLabels
+from pyro_stitchnet.evaluation.baselines.ua_mt import UncertaintyAwareMeanTeacher
 from pyro_stitchnet.evaluation.benchmark.methods import METHODS
 from pyro_stitchnet.model.nn.unet import UNet
 from pyro_stitchnet.presets import OptimiserConfig
@@ -23,7 +24,7 @@ from pyro_stitchnet.training.state import State
 BASELINES = [name for name in METHODS if not name.startswith("stitchnet-")]
 # Options that shorten the first phase of a method, so that a short test reaches the second.
 EARLY: Mapping[str, Mapping[str, Any]] = {
-    "pseudo-labels": {"first": 20, "every": 10},
+    "pseudo-labels": {"pretraining_steps": 20, "every": 10},
     "bcp": {"pretraining_steps": 20, "decay": 0.9},
     "mean-teacher": {"decay": 0.9},
     "ua-mt": {"decay": 0.9},
@@ -131,7 +132,7 @@ def test_the_teacher_is_an_average_and_is_not_trained() -> None:
 
 
 def test_pseudo_labels_come_from_a_copy_that_is_renewed(slices: Slices) -> None:
-    learner = PseudoLabels(torch.nn.Conv2d(1, 4, 1), first=2, every=2)
+    learner = PseudoLabels(torch.nn.Conv2d(1, 4, 1), pretraining_steps=2, every=2)
     batch = next(batches(slices, learner, 2))
     copies = []
     for step in range(1, 6):
@@ -140,6 +141,17 @@ def test_pseudo_labels_come_from_a_copy_that_is_renewed(slices: Slices) -> None:
         learner.loss(batch, step)
         copies.append(float(next(learner.copy.parameters()).flatten()[0]))
     assert copies[2:] == [3, 3, 5]
+
+
+def test_the_threshold_of_certainty_rises_over_the_whole_training(slices: Slices) -> None:
+    network = torch.nn.Conv2d(1, 4, 1)
+    bias = torch.tensor([0.0, 0.0, 0.0, 1.5])  # entropy .8 of the largest
+    network.load_state_dict({"weight": torch.zeros(4, 1, 1, 1), "bias": bias})
+    learner = UncertaintyAwareMeanTeacher(network)
+    learner.begin(slices, steps=1000)
+    batch = Batch(torch.zeros(1, 8, 8), torch.ones(1, 8, 8, 4).bool())
+    means = [float(learner.consistency(torch.ones(1, 8, 8), batch, s)) for s in (1, 300, 1000)]
+    assert means == [0, 0, 1]
 
 
 @pytest.mark.parametrize("network", [UNet, SegNet, plain_unet])

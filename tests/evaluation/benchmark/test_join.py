@@ -7,11 +7,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from pyro_stitchnet.data.datasets.dataset import Dataset
 from pyro_stitchnet.data.datasets.prepare import prepare
 from pyro_stitchnet.data.datasets.slices import write_folder
 from pyro_stitchnet.data.phantoms.phantom import phantom_slices
 from pyro_stitchnet.data.preprocessing.steps import Preprocessing
-from pyro_stitchnet.evaluation.benchmark.consistency import check_specification
+from pyro_stitchnet.evaluation.benchmark.consistency import check_specification, slices_digest
 from pyro_stitchnet.evaluation.benchmark.results import SCORES, TABLE, Results
 from pyro_stitchnet.evaluation.benchmark.runner import join, run
 from pyro_stitchnet.evaluation.benchmark.spec import Budget, Entry, Spec
@@ -59,6 +60,14 @@ def test_rows_of_other_slices_are_refused(
     with pytest.raises(ValueError, match="rows were made with other slices"):
         join(spec, tmp_path / "all", [first_fold, out])
     assert not (tmp_path / "all" / TABLE).exists()
+
+
+def test_the_digest_of_slices_covers_their_patients(datasets: Path) -> None:
+    """They decide the split."""
+    dataset = Dataset(datasets / "data")
+    before = slices_digest(dataset)
+    dataset.manifest["patient"] = dataset.manifest["patient"].to_numpy()[::-1]
+    assert slices_digest(dataset) != before
 
 
 def test_rows_of_several_precisions_are_refused(

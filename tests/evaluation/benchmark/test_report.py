@@ -8,11 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pyro_stitchnet.evaluation.benchmark.report import (
-    curves,
-    line_names,
-    report,
-)
+from pyro_stitchnet.evaluation.benchmark.columns import line_names
+from pyro_stitchnet.evaluation.benchmark.report import curves, report
 from pyro_stitchnet.evaluation.benchmark.results import Results
 from pyro_stitchnet.evaluation.benchmark.spec import Spec
 

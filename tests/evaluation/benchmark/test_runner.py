@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,11 +11,12 @@ import pandas as pd
 import pytest
 import torch
 
+from pyro_stitchnet.data.datasets.dataset import Dataset
 from pyro_stitchnet.data.datasets.prepare import prepare
 from pyro_stitchnet.data.datasets.slices import Slices
 from pyro_stitchnet.data.preprocessing.steps import Preprocessing
 from pyro_stitchnet.evaluation.benchmark import runner
-from pyro_stitchnet.evaluation.benchmark.cells import Cell
+from pyro_stitchnet.evaluation.benchmark.cells import Cell, parts_of
 from pyro_stitchnet.evaluation.benchmark.methods import METHODS
 from pyro_stitchnet.evaluation.benchmark.results import SCORES, Results
 from pyro_stitchnet.evaluation.benchmark.runner import check_options, run, train_candidate
@@ -195,6 +197,14 @@ def test_no_method_sees_test_labels(
             Entry("stitchnet-guided", options={"consistency_weight": [1, -1]}),
             "entries.last: .*least 0",
         ),
+        (
+            Entry("unimatch", options={"confidence": 95}),
+            "entries.last: confidence must be at most 1",
+        ),
+        (Entry("mean-teacher", options={"decay": 1.0}), "entries.last: decay must be below 1"),
+        (Entry("bcp", options={"weight": -1}), "entries.last: weight must be at least 0"),
+        (Entry("cps", options={"ramp_steps": -1}), "entries.last: ramp_steps must be at least 0"),
+        (Entry("pseudo-labels", options={"every": 0}), "entries.last: every must be at least 1"),
     ],
 )
 def test_options_are_refused_before_training(
@@ -211,14 +221,59 @@ def test_options_are_refused_before_training(
 
 @pytest.mark.parametrize("path", sorted(Path("benchmarks").glob("*.yaml")), ids=str)
 def test_the_options_of_the_projects_specifications_are_valid(path: Path) -> None:
-    for name, entry in read_spec(path).entries.items():
-        check_options(name, entry)
+    spec = read_spec(path)
+    for name in spec.entries:
+        check_options(spec, name)
 
 
-def test_a_wrong_candidate_is_refused_before_the_first_is_trained() -> None:
+def test_a_wrong_candidate_is_refused_before_the_first_is_trained(
+    small: Callable[..., Spec],
+) -> None:
     entry = Entry("unet", options={"learning_rate": [1e-3, -1]})
     with pytest.raises(ValueError, match=r"entries\.u: learning_rate must be at least 0, got -1"):
-        check_options("u", entry)
+        check_options(small(entries={"u": entry}), "u")
+
+
+@pytest.mark.parametrize(
+    ("method", "steps", "refused"),
+    [("bcp", 200, True), ("bcp", 201, False), ("pseudo-labels", 200, True), ("unet", 1, False)],
+)
+def test_a_method_that_would_see_no_unlabelled_slice_is_refused(
+    small: Callable[..., Spec], method: str, steps: int, refused: bool
+) -> None:
+    spec = small(entries={"u": Entry(method, steps=steps)})
+    message = "entries.u: the first 200 steps"
+    with pytest.raises(ValueError, match=message) if refused else nullcontext():
+        check_options(spec, "u")
+
+
+def test_a_dataset_without_unlabelled_slices_is_refused(
+    small: Callable[..., Spec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without(dataset: Dataset, cell: Cell) -> dict[str, Dataset]:
+        return {**parts_of(dataset, cell), "unlabelled": dataset.take([])}
+
+    monkeypatch.setattr(runner, "parts_of", without)
+    monkeypatch.setattr(runner, "train_candidate", None)
+    spec = small(entries={"unet": Entry("unet"), "u": Entry("unimatch")})
+    with pytest.raises(ValueError, match=r"entries\.u: .* no unlabelled slice for training"):
+        run(spec, tmp_path)
+
+
+def test_models_without_all_read_outs_of_today_are_named(
+    small: Callable[..., Spec],
+    first_fold: Path,
+    write_rows: Callable[[Path, pd.DataFrame], None],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(first_fold, tmp_path, dirs_exist_ok=True)
+    spec, rows = small(budgets=[ONE_FOLD]), Results(tmp_path).rows
+    run(spec, tmp_path)
+    assert "note" not in capsys.readouterr().err
+    write_rows(tmp_path, rows[rows["variant"] != "levels"])
+    run(spec, tmp_path)
+    assert "has 'unet' with 4 labels, seed 0 without all read-outs" in capsys.readouterr().err
 
 
 def test_a_split_that_leaks_is_refused(
