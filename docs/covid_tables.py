@@ -27,7 +27,7 @@ COVID = {
     "U-Net, split by a threshold": "unet (threshold)",
     "U-Net, split by tissue levels": LEVELS,
     "`guided`": "guided (posterior)",
-    "`guided`, `--decision dice`": "guided (posterior, dice)",
+    "`guided`, self-trained": "guided, self-trained (posterior)",
     "Mean Teacher": "mean-teacher",
     "UA-MT": "ua-mt",
     "CPS": "cps",
@@ -43,15 +43,15 @@ COVID = {
 }
 
 IN_README = {
-    UNET, "unet (dice)", LEVELS, "guided (posterior)", "mean-teacher", "bcp", "unimatch",
-    "unimatch (levels)",
+    UNET, "unet (dice)", LEVELS, "guided (posterior)", "guided, self-trained (posterior)",
+    "mean-teacher", "bcp", "unimatch", "unimatch (levels)",
 }  # fmt: skip
 
 SHORT, LONG = 800, 3200  # steps of all methods, and of the main table
 LENGTHS = (400, SHORT, 1600, LONG, 6400)
 
-# Lines with unlabelled slices, each with the same method from labels alone. The classifier of the
-# preset `guided` learns from labelled slices only, unless it is self-trained.
+# Lines with unlabelled slices, each with the same network from labels alone. The labels of `guided`
+# are those of the U-Net split by tissue levels, unless it is self-trained.
 GAINS = {
     "U-Net, decoder denoises first": ("unet, denoised", "unet, 1600 steps"),
     "U-Net, random start, denoises first": (
@@ -60,7 +60,7 @@ GAINS = {
     ),
     "`guided`, self-trained, 3,200 steps": (
         "guided, self-trained, 3200 steps (posterior)",
-        "guided, 3200 steps (posterior)",
+        "unet, 3200 steps (levels)",
     ),
     "Pseudo-labels": ("pseudo-labels", UNET),
     "Pseudo-labels and U-Net split": ("pseudo-labels (levels)", LEVELS),
