@@ -40,14 +40,20 @@ class PseudoLabels(Supervised):
         super().__init__(network)
         self.copy = Teacher(network, 0.0)
         self.weight, self.pretraining_steps, self.every = weight, pretraining_steps, every
+        self.made = 0  # steps so far
 
     def loss(self, batch: Batch, step: int) -> LossOutput:
         """Return the loss of the labels plus that of the pseudo-labels."""
         supervised, unlabelled = self.supervised_loss(batch), batch.unlabelled
         if step <= self.pretraining_steps or not unlabelled.any():
             return LossOutput(supervised)
-        if (step - 1 - self.pretraining_steps) % self.every == 0:
-            self.copy.update_parameters(self.network)
         x = batch.x[unlabelled]
         labels = self.copy.probabilities(x).argmax(1)
         return LossOutput(supervised + self.weight * cross_entropy(self.logits(x), labels))
+
+    def stepped(self) -> None:
+        """Renew the copy after the first steps, and at intervals from then on."""
+        self.made += 1
+        since = self.made - self.pretraining_steps
+        if since >= 0 and since % self.every == 0:
+            self.copy.update_parameters(self.network)
