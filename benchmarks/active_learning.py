@@ -95,7 +95,7 @@ def run(arm: str, seed: int, config: Config) -> list[dict[str, object]]:
         others = [i for i in range(len(pool)) if i not in labelled]
         learner = ElboLearner(net, chosen.objective)
         if not number:
-            learner.begin(pool.take(labelled))
+            learner.begin(pool.take(labelled), steps=config.steps)
         state = State(learner, chosen.optimiser)
         streams = TwoStreams(
             pool.take(labelled), pool.take(others), (4, 2), seed=seed, affine=True, paste=0.5

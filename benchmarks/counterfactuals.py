@@ -73,7 +73,7 @@ def trained(config: Config) -> StitchNet:
     chosen = preset(config.preset)
     net = StitchNet(chosen.model)
     learner = learner_of(net, chosen.objective)
-    learner.begin(labelled)
+    learner.begin(labelled, steps=config.steps)
     streams = TwoStreams(
         labelled, unlabelled, (4, 4), seed=config.seed, strong_views=learner.strong_views
     )

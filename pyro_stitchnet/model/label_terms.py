@@ -223,8 +223,8 @@ class Guided(_Term):
             several labels; their targets are pseudo-labels of the posterior.
         confidence: least probability of background, healthy lung or infection at a pixel with a
             pseudo-label.
-        bound_every: n, where the bound takes every n-th slice of a batch; styles and z need fewer
-            slices than q(y | x).
+        bound_every: n, where the bound takes every n-th slice of each kind in a batch: fully
+            labelled, with label sets, unlabelled. Styles and z need fewer slices than q(y | x).
     """
 
     kind: ClassVar[str] = "guided"

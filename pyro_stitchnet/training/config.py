@@ -74,7 +74,7 @@ class TrainConfig:
         accumulate: batches whose gradients make one step.
         augment: crop, flip and turn the training slices.
         affine: turn by any angle, scale, shear and change grey values instead; for long runs.
-        paste: share of labelled slices that get the lesions of another one.
+        paste: share of labelled slices that get the lesions of a fully labelled one.
         fold: the fold of patients to test on; the next one validates.
         folds: number of folds; with 0 all patients are trained on, and the last weights are kept.
         seed: of the split, the start, the batches and the draws.

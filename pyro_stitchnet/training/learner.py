@@ -50,7 +50,7 @@ class Learner(nn.Module):
     strong_views = 0
     uses_labels = True
 
-    def begin(self, labelled: SliceSet, *, steps: int = 0, new: bool = True) -> None:
+    def begin(self, labelled: SliceSet, *, steps: int, new: bool = True) -> None:
         """Prepare for training on these labelled slices.
 
         Args:
@@ -116,7 +116,7 @@ class ElboLearner(Learner):
             return None
         return ClassifierLoss(labels.label_weight, labels.dice_weight)
 
-    def begin(self, labelled: SliceSet, *, steps: int = 0, new: bool = True) -> None:
+    def begin(self, labelled: SliceSet, *, steps: int, new: bool = True) -> None:
         """Learn the grey values of tissues from at most 200 slices, fully labelled ones first.
 
         They determine the tissue levels, if the model has them, and the start of anchored styles.

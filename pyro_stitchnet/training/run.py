@@ -129,7 +129,7 @@ def run(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> Path:
             "dataset": dataset.about,
             "processes": fabric.world_size,
             **provenance(),
-            "earlier_parts": _earlier_parts(config),
+            "earlier_parts": _earlier_parts(config) if config.resume else [],
         }
         this = Run(config, net, slices, record)
         bar = config.progress and sys.stderr.isatty()
@@ -138,6 +138,7 @@ def run(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> Path:
         if fabric.is_global_zero:
             counts = ", ".join(f"{n} {part}" for part, n in record["slices"].items())
             print(f"slices: {counts}", flush=True)
+            _note_other_versions(record)
             write_atomically(config.out / "config.yaml", to_yaml(config))
             write_json(config.out / "run.json", record)
             write_split(config.out / "split.csv", dataset.manifest, parts)
@@ -280,15 +281,20 @@ def _start(
 
 
 def _earlier_parts(config: TrainConfig) -> list[dict[str, str]]:
-    """Return the origin of each part of a run that is resumed, and print a note if it differs."""
-    if not config.resume:
-        return []
-    now, before = provenance(), read_json(config.out / "run.json")
-    earlier = {name: before[name] for name in now}
-    differ = [n for n in now if n not in {"command", "date"} and now[n] != earlier[n]]
-    for name in differ:
-        print(f"note: the run began with {name} {earlier[name]} and continues with {now[name]}")
-    return [*before["earlier_parts"], earlier]
+    """Return the origin of each part of a run before it is resumed."""
+    before = read_json(config.out / "run.json")
+    return [*before["earlier_parts"], {name: before[name] for name in provenance()}]
+
+
+def _note_other_versions(record: dict[str, Any]) -> None:
+    """Print a note if a resumed run goes on with other code."""
+    for before in record["earlier_parts"][-1:]:
+        for name in ("commit", "python", "pyro-stitchnet", "torch", "pyro-ppl"):
+            if record[name] != before[name]:
+                print(
+                    f"note: {name} was {before[name]} when the run stopped and is {record[name]}",
+                    file=sys.stderr,
+                )
 
 
 def _identity(config: TrainConfig, dataset: Dataset) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class State:
         step: number of steps made.
         skipped: number of steps whose loss or gradient was not finite.
         in_a_row: number of the last steps that were skipped.
-        seconds: time spent on the steps, before and after a resumption.
+        seconds: of training up to the start of the last step, with validations and earlier parts.
         rows: of the log, see :func:`~pyro_stitchnet.training.loop.train`.
         resumed: the steps at which the run was resumed.
     """

@@ -71,7 +71,7 @@ class Recorder(Learner):
         self.unlabelled: list[list[bool]] = []
         self.begun: list[int] = []
 
-    def begin(self, labelled: SliceSet, *, steps: int = 0, new: bool = True) -> None:
+    def begin(self, labelled: SliceSet, *, steps: int, new: bool = True) -> None:
         self.begun.append(len(labelled))
 
     def loss(self, batch: Batch, step: int) -> LossOutput:

@@ -199,7 +199,7 @@ def test_probabilities_are_the_models_own_read_out(net: StitchNet, batch: Batch)
 def test_styles_are_anchored_if_the_configuration_has_it(anchored: bool, slices: Slices) -> None:
     net = StitchNet(replace(GUIDED.model, anchored=anchored))
     before = output_layer(net.heads, K)[1].clone()
-    ElboLearner(net, GUIDED.objective).begin(slices)
+    ElboLearner(net, GUIDED.objective).begin(slices, steps=1)
     assert torch.equal(before, output_layer(net.heads, K)[1]) != anchored
 
 
@@ -210,7 +210,7 @@ def test_the_tissues_are_learnt_from_a_few_slices_spread_over_all(
     fitted: list[int] = []
     monkeypatch.setattr(learner, "MOST_SLICES", most)
     monkeypatch.setattr(TissueLevels, "fit", lambda _, x, allowed: fitted.append(len(x)))
-    ElboLearner(StitchNet(GUIDED.model), GUIDED.objective).begin(slices)
+    ElboLearner(StitchNet(GUIDED.model), GUIDED.objective).begin(slices, steps=1)
     assert fitted == [used]
 
 
@@ -224,7 +224,7 @@ def test_the_tissues_are_learnt_from_fully_labelled_slices_first(
     fitted: list[Tensor] = []
     monkeypatch.setattr(learner, "MOST_SLICES", most)
     monkeypatch.setattr(TissueLevels, "fit", lambda _, x, allowed: fitted.append(x))
-    ElboLearner(StitchNet(GUIDED.model), GUIDED.objective).begin(mixed)
+    ElboLearner(StitchNet(GUIDED.model), GUIDED.objective).begin(mixed, steps=1)
     assert all(any(x.equal(slices.images[i]) for x in fitted[0]) for i in (0, 2, 4))
     assert len(fitted[0]) == (3 if most == 3 else 5)
 
@@ -233,9 +233,9 @@ def test_levels_are_learnt_for_the_weights_of_another_model_too(slices: Slices) 
     net = StitchNet(GUIDED.model)
     assert net.levels is not None
     anchor, usual = output_layer(net.heads, K)[1].clone(), net.levels.usual.clone()
-    ElboLearner(net, GUIDED.objective).begin(slices.take([]), new=False)
+    ElboLearner(net, GUIDED.objective).begin(slices.take([]), steps=1, new=False)
     assert net.levels.usual.equal(usual)
-    ElboLearner(net, GUIDED.objective).begin(slices, new=False)
+    ElboLearner(net, GUIDED.objective).begin(slices, steps=1, new=False)
     assert not net.levels.usual.equal(usual)
     assert output_layer(net.heads, K)[1].equal(anchor)
 

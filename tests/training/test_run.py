@@ -175,7 +175,8 @@ def test_a_resumed_run_keeps_the_origin_of_its_first_part(
     (earlier,) = read_json(config.out / "run.json")["earlier_parts"]
     assert earlier == {name: first[name] for name in earlier}
     assert (
-        f"began with commit {first['commit']} and continues with fffffff" in capsys.readouterr().out
+        f"commit was {first['commit']} when the run stopped and is fffffff"
+        in capsys.readouterr().err
     )
 
 

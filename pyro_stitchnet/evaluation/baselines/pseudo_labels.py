@@ -1,6 +1,7 @@
 """Pseudo-labels of unlabelled slices, as in Semi-Inf-Net."""
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from pyro_stitchnet.data.datasets.batches import Batch
 from pyro_stitchnet.evaluation.baselines.base import Supervised
@@ -19,6 +20,8 @@ class PseudoLabels(Supervised):
     added one after another, and training continues after each. Here the copy is renewed at those
     moments instead, so that the number of steps is that of the other methods.
     """
+
+    made: Tensor
 
     @checked_arguments
     def __init__(
@@ -40,12 +43,12 @@ class PseudoLabels(Supervised):
         super().__init__(network)
         self.copy = Teacher(network, 0.0)
         self.weight, self.pretraining_steps, self.every = weight, pretraining_steps, every
-        self.made = 0  # steps so far
+        self.register_buffer("made", torch.tensor(0))  # steps that changed the network
 
     def loss(self, batch: Batch, step: int) -> LossOutput:
         """Return the loss of the labels plus that of the pseudo-labels."""
         supervised, unlabelled = self.supervised_loss(batch), batch.unlabelled
-        if step <= self.pretraining_steps or not unlabelled.any():
+        if self.made < self.pretraining_steps or not unlabelled.any():
             return LossOutput(supervised)
         x = batch.x[unlabelled]
         labels = self.copy.probabilities(x).argmax(1)

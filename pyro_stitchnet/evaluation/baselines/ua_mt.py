@@ -26,14 +26,16 @@ class UncertaintyAwareMeanTeacher(MeanTeacher):
     U-Net has none.
     """
 
-    steps = 0  # of the training
+    steps = 0
 
-    def begin(self, labelled: SliceSet, *, steps: int = 0, new: bool = True) -> None:
+    def begin(self, labelled: SliceSet, *, steps: int, new: bool = True) -> None:
         """Take the number of steps over which the threshold rises."""
         self.steps = steps
 
     def consistency(self, differences: Tensor, batch: Batch, step: int) -> Tensor:
         """Return the mean of ``differences`` over the pixels where the teacher is certain."""
+        if not self.steps:
+            raise RuntimeError("call begin before training: the threshold rises over its steps")
         noise = torch.randn(DRAWS, *batch.x.shape, device=batch.x.device) * NOISE
         noisy = (batch.x + noise.clamp(-2 * NOISE, 2 * NOISE)).clamp(0, 1).flatten(0, 1)
         p = self.teacher.probabilities(noisy).unflatten(0, (DRAWS, -1)).mean(0)

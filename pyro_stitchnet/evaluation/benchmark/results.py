@@ -32,8 +32,8 @@ class Results:
 
     ``table.csv`` has one row per trained model and variant: a predictor of the model with a
     decision. The report is made from these rows alone, so a run can go on from them on another
-    machine. The columns ``spec_digest`` and ``data_digest`` are digests of the specification and of
-    the slices that made the row; early rows lack them.
+    machine. The columns ``spec_digest`` and ``data_digest`` are digests of the specification that
+    made the row, and of the slices' names, patients, pixels and labels; early rows lack them.
     ``checksums.json`` is written before the table. It has the table's checksums before and after
     the change, so the table is valid even if the run is killed between.
 

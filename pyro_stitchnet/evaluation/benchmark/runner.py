@@ -149,19 +149,20 @@ def _run(
         check_slices(path, [results], [digest])
     _note_missing_lines(spec, results, cells)
     check_precision([results], [resolved(spec.precision, choose_device(spec.device))])
-    unseen = None if other_hospital is None else other_hospital.load()
+    unseen, trained_on = None, set[Path]()  # datasets with slices of the other hospital
+    if other_hospital is not None:
+        unseen, manifest = other_hospital.load(), other_hospital.manifest
+        trained_on = {p for p, one in datasets.items() if share_images(one.manifest, manifest)}
     for number, cell in enumerate(cells, 1):
         if results.has(cell.key):
             continue
         key = ", ".join(f"{column} {value}" for column, value in cell.key.items())
         print(f"{number} of {len(cells)}: {key}", flush=True)
-        dataset = datasets[spec.data_of(cell.entry)]
-        seen = other_hospital is not None and share_images(
-            dataset.manifest, other_hospital.manifest
+        path = spec.data_of(cell.entry)
+        rows, scores = _train_and_test(
+            spec, cell, datasets[path], None if path in trained_on else unseen
         )
-        rows, scores = _train_and_test(spec, cell, dataset, None if seen else unseen)
-        digest = digests[spec.data_of(cell.entry)]
-        rows = [{**row, "data_digest": digest} for row in rows]
+        rows = [{**row, "data_digest": digests[path]} for row in rows]
         results.add(rows, scores)
         for row in rows:
             print(
@@ -174,18 +175,15 @@ def _run(
 
 def _note_missing_lines(spec: Spec, results: Results, cells: Sequence[Cell]) -> None:
     """Print a note on models whose rows lack a read-out or a decision that is tested now."""
-    rows, missing = results.rows, dict[str, None]()
-    if not len(rows):
-        return
-    lines = set(zip(*(rows[column] for column in CELL), line_names(rows), strict=True))
+    missing = []
     for cell in cells:
-        key = tuple(cell.key.values())
-        if results.has(cell.key) and not {(*key, line) for line in spec.lines(cell.name)} <= lines:
-            missing[f"{cell.name!r} with {cell.budget.key} labels, seed {cell.seed}"] = None
+        rows = pd.DataFrame(results.of(cell.key)[0])
+        if len(rows) and set(spec.lines(cell.name)) - set(line_names(rows)):
+            missing.append(f"{cell.name!r} with {cell.budget.key} labels, seed {cell.seed}")
     if missing:
         print(
-            f"note: {results.folder} has {', '.join(missing)} without all read-outs and decisions "
-            "of today; choose another folder to train and test them again",
+            f"note: {results.folder}: {len(missing)} models lack a read-out or decision that is "
+            f"tested now, first {missing[0]}; choose another folder to train and test them again",
             file=sys.stderr,
         )
 
@@ -205,10 +203,10 @@ def check_options(spec: Spec, name: str) -> None:
             with torch.device("meta"):
                 learner = METHODS[entry.method].build(None, **options)
             first = getattr(learner, "pretraining_steps", 0)
-            if spec.steps_of(entry) <= first:
+            if entry.uses_unlabelled and spec.steps_of(entry) <= first:
                 raise ValueError(
                     f"the first {first} steps learn from labels alone; give more steps than that, "
-                    "or less pretraining_steps"
+                    "or fewer pretraining_steps"
                 )
         except (TypeError, ValueError) as error:
             # Python's message of an unknown option begins with the name of a class.
@@ -218,13 +216,18 @@ def check_options(spec: Spec, name: str) -> None:
 
 
 def _check_parts(spec: Spec, cell: Cell, dataset: Dataset) -> None:
-    """Refuse a dataset that is too small for a budget, or lacks slices that the method needs."""
+    """Refuse a dataset that is too small for a budget, or lacks slices that the method needs.
+
+    StitchNets learn from labelled slices alone, too.
+    """
     parts, entry = parts_of(dataset, cell), cell.entry
-    if (entry.uses_unlabelled or entry.pretrain_steps) and not len(parts["unlabelled"]):
+    baseline = not entry.method.startswith("stitchnet-")
+    needed = (entry.uses_unlabelled and baseline) or entry.pretrain_steps > 0
+    if needed and not len(parts["unlabelled"]):
         raise ValueError(
             f"entries.{cell.name}: with {cell.budget.key} labels and seed {cell.seed}, "
-            f"{dataset.folder} has no unlabelled slice for training; add some, or give the entry "
-            "`unlabelled: false` and no `pretrain_steps`"
+            f"{dataset.folder} has no unlabelled slice for training; add some, or leave out the "
+            "budget or the entry"
         )
 
 
@@ -242,7 +245,7 @@ def _train_and_test(
         "method": cell.entry.method,
         "data": str(spec.data_of(cell.entry)),
         "spec_digest": spec.digest(cell.entry, cell.budget),
-        "unlabelled": cell.entry.uses_unlabelled,
+        "unlabelled": cell.entry.uses_unlabelled and len(slices["unlabelled"]) > 0,
         "steps": spec.steps_of(cell.entry),
         "pretrain_steps": cell.entry.pretrain_steps,
         "random_start": cell.entry.random_start,

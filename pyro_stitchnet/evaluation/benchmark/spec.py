@@ -124,7 +124,7 @@ class Spec:
         labelled_per_batch: labelled slices in a batch.
         unlabelled_per_batch: unlabelled slices in a batch, for the methods that use them.
         affine: whether training slices are rotated, scaled and sheared freely.
-        paste: share of labelled slices that get the lesions of another one.
+        paste: share of labelled slices that get the lesions of a fully labelled one.
         optimiser: of every method whose options do not change it.
         validate_every: steps between two validations, which choose the tested weights.
         device: "auto" uses a GPU if there is one.

@@ -235,13 +235,19 @@ def test_a_wrong_candidate_is_refused_before_the_first_is_trained(
 
 
 @pytest.mark.parametrize(
-    ("method", "steps", "refused"),
-    [("bcp", 200, True), ("bcp", 201, False), ("pseudo-labels", 200, True), ("unet", 1, False)],
+    ("entry", "steps", "refused"),
+    [
+        (Entry("bcp"), 200, True),
+        (Entry("bcp"), 201, False),
+        (Entry("bcp", unlabelled=False), 200, False),
+        (Entry("pseudo-labels"), 200, True),
+        (Entry("unet"), 1, False),
+    ],
 )
 def test_a_method_that_would_see_no_unlabelled_slice_is_refused(
-    small: Callable[..., Spec], method: str, steps: int, refused: bool
+    small: Callable[..., Spec], entry: Entry, steps: int, refused: bool
 ) -> None:
-    spec = small(entries={"u": Entry(method, steps=steps)})
+    spec = small(entries={"u": replace(entry, steps=steps)})
     message = "entries.u: the first 200 steps"
     with pytest.raises(ValueError, match=message) if refused else nullcontext():
         check_options(spec, "u")
@@ -273,7 +279,8 @@ def test_models_without_all_read_outs_of_today_are_named(
     assert "note" not in capsys.readouterr().err
     write_rows(tmp_path, rows[rows["variant"] != "levels"])
     run(spec, tmp_path)
-    assert "has 'unet' with 4 labels, seed 0 without all read-outs" in capsys.readouterr().err
+    note = "1 models lack a read-out or decision that is tested now, first 'unet' with 4 labels"
+    assert note in capsys.readouterr().err
 
 
 def test_a_split_that_leaks_is_refused(
