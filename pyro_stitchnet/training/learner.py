@@ -156,8 +156,8 @@ class ElboLearner(Learner):
         labels = self.objective.labels
         assert isinstance(labels, Guided)
         every = max(1, min(labels.bound_every, len(batch.x) // 2))
-        ambiguous = (batch.allowed.sum(-1) > 1).flatten(1).any(1)
-        kinds = torch.stack([~ambiguous, ambiguous & ~batch.unlabelled, batch.unlabelled], 1)
+        ambiguous, unlabelled = batch.ambiguous, batch.unlabelled
+        kinds = torch.stack([~ambiguous, ambiguous & ~unlabelled, unlabelled], 1)
         place = (kinds.cumsum(0) - 1)[kinds]  # of each slice among those of its kind
         return place % every == 0
 

@@ -60,7 +60,7 @@ class SelfTraining(ElboLearner):
         """The negative bound in nats per pixel, the classifier's loss, and the consistency loss."""
         output, labels = super().loss(batch, step), self.objective.labels
         assert isinstance(labels, Guided)
-        ambiguous = (batch.allowed.sum(-1) > 1).flatten(1).any(1)  # slices
+        ambiguous = batch.ambiguous
         if not ambiguous.any():
             return output
         x, strong = batch.x[ambiguous], batch.strong[:, ambiguous]

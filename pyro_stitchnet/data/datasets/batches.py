@@ -51,6 +51,11 @@ class Batch(NamedTuple):
         """Whether each slice is unlabelled, bool (N,)."""
         return self.allowed.flatten(1).all(1)
 
+    @property
+    def ambiguous(self) -> Tensor:
+        """Whether a pixel of each slice may have several labels, bool (N,)."""
+        return (self.allowed.sum(-1) > 1).flatten(1).any(1)
+
     def to(self, device: torch.device | str) -> "Batch":
         """Return the batch on another device."""
         tensors = (self.x, self.allowed, self.strong)

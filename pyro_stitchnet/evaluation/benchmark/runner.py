@@ -182,8 +182,8 @@ def _note_missing_lines(spec: Spec, results: Results, cells: Sequence[Cell]) -> 
             missing.append(f"{cell.name!r} with {cell.budget.key} labels, seed {cell.seed}")
     if missing:
         print(
-            f"note: {results.folder}: {len(missing)} models lack a read-out or decision that is "
-            f"tested now, first {missing[0]}; choose another folder to train and test them again",
+            f"note: {results.folder}: models that lack a read-out or decision of today: "
+            f"{len(missing)}, first {missing[0]}; choose another folder to test them again",
             file=sys.stderr,
         )
 

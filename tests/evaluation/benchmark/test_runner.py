@@ -279,7 +279,7 @@ def test_models_without_all_read_outs_of_today_are_named(
     assert "note" not in capsys.readouterr().err
     write_rows(tmp_path, rows[rows["variant"] != "levels"])
     run(spec, tmp_path)
-    note = "1 models lack a read-out or decision that is tested now, first 'unet' with 4 labels"
+    note = "lack a read-out or decision of today: 1, first 'unet' with 4 labels"
     assert note in capsys.readouterr().err
 
 
