@@ -33,6 +33,7 @@ from pyro_stitchnet.data.datasets.batches import TwoStreams
 from pyro_stitchnet.data.datasets.dataset import Dataset
 from pyro_stitchnet.data.datasets.partition import cut
 from pyro_stitchnet.data.datasets.slices import Slices
+from pyro_stitchnet.evaluation.benchmark.consistency import slices_digest
 from pyro_stitchnet.evaluation.text_table import TextTable, decimal
 from pyro_stitchnet.figures import image_columns, save_figure
 from pyro_stitchnet.model.slice_vae import SliceVAE
@@ -78,6 +79,7 @@ class Config:
             "arm": arm,
             "seed": seed,
             "data": str(self.data),
+            "data_digest": slices_digest(Dataset(self.data)),
             "steps": self.steps,
             "per_batch": self.per_batch,
             "folds": self.folds,

@@ -12,6 +12,7 @@ one) and of infection, F1 of eq. 1 over all slices, false alarms, and the differ
 interruption the same command continues; other DATA or weights need another --out.
 """
 
+import hashlib
 import sys
 from dataclasses import dataclass
 from itertools import product
@@ -34,6 +35,7 @@ from pyro_stitchnet.metrics.statistics import paired
 from pyro_stitchnet.posterior.decision import decide, without_specks
 from pyro_stitchnet.posterior.options import VIEWS, Decision
 from pyro_stitchnet.posterior.views import average_views
+from pyro_stitchnet.runtime.checksums import sha256
 from pyro_stitchnet.runtime.devices import choose_device
 from pyro_stitchnet.training import checkpoint
 
@@ -72,6 +74,13 @@ class Config:
 def stitchnet(*arguments: object) -> None:
     sys.argv = ["stitchnet", *map(str, arguments)]
     cli.main()
+
+
+def digest(data: Path) -> str:
+    """Return the SHA-256 of all files in the folders of ``data``."""
+    files = (p for name in (*TESTS, "unlabelled") for p in (data / name).rglob("*") if p.is_file())
+    text = "".join(f"{path.relative_to(data)} {sha256(path)}\n" for path in sorted(files))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def deal(source: Path, out: Path, held: np.ndarray, index: pd.DataFrame) -> None:
@@ -199,7 +208,7 @@ def difference(one: pd.Series, other: pd.Series) -> str:
 
 def main(config: Config) -> None:
     """Train the runs and print what they score."""
-    keep_settings(config, free=["folds", "runs"])
+    keep_settings(config, free=["folds", "runs"], files=digest(config.data))
     done, settings = [], f"{config.steps} steps, seed {config.seed}"
     for fold in config.folds:
         done.append(scored(config, fold))
