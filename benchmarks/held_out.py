@@ -9,7 +9,7 @@ classifier q(y | x), trained without unlabelled slices, as it is and with its le
 brightness. Prints for each fold and for all: Dice of the lesions (mean over the slices that have
 one) and of infection, F1 of eq. 1 over all slices, false alarms, and the differences between lines.
 "patches" are likeliest labels without patches of consolidation below 1/2000 of the pixels. After an
-interruption the same command continues; other DATA or weights need another --out.
+interruption the same command continues; other files or settings need another --out.
 """
 
 import hashlib
@@ -40,6 +40,7 @@ from pyro_stitchnet.runtime.devices import choose_device
 from pyro_stitchnet.training import checkpoint
 
 ROOT = Path(__file__).parent.parent
+OPTIONS = ROOT / "examples" / "covid.yaml"
 FOLDS = 3
 RUNS = {
     "labels": ["--unlabelled-per-batch", "0"],
@@ -76,10 +77,12 @@ def stitchnet(*arguments: object) -> None:
     cli.main()
 
 
-def digest(data: Path) -> str:
-    """Return the SHA-256 of all files in the folders of ``data``."""
-    files = (p for name in (*TESTS, "unlabelled") for p in (data / name).rglob("*") if p.is_file())
-    text = "".join(f"{path.relative_to(data)} {sha256(path)}\n" for path in sorted(files))
+def digest(config: Config) -> str:
+    """Return the SHA-256 of all files that decide the results."""
+    folders = (config.data / name for name in (*TESTS, "unlabelled"))
+    paths = sorted(path for folder in folders for path in folder.rglob("*"))
+    paths += [OPTIONS, Path(config.weights)]
+    text = "".join(f"{path.name} {sha256(path)}\n" for path in paths if path.is_file())
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -118,7 +121,7 @@ def train(config: Config, name: str, folder: Path) -> Path:
     """The folder of a run, trained if it is not finished."""
     run = folder / f"{name}-{config.steps}"
     if not (run / "model.pt").exists():
-        options = ["--config", ROOT / "examples/covid.yaml", "--folds", 0]
+        options = ["--config", OPTIONS, "--folds", 0]
         options += ["--steps", config.steps, "--seed", config.seed, "--no-progress"]
         options += ["--weights", config.weights]
         options += ["--resume"] if any(run.glob("states/*.pt")) else []
@@ -208,7 +211,7 @@ def difference(one: pd.Series, other: pd.Series) -> str:
 
 def main(config: Config) -> None:
     """Train the runs and print what they score."""
-    keep_settings(config, free=["folds", "runs"], files=digest(config.data))
+    keep_settings(config, free=["folds", "runs"], files=digest(config))
     done, settings = [], f"{config.steps} steps, seed {config.seed}"
     for fold in config.folds:
         done.append(scored(config, fold))

@@ -50,8 +50,9 @@ IN_README = {
 SHORT, LONG = 800, 3200  # steps of all methods, and of the main table
 LENGTHS = (400, SHORT, 1600, LONG, 6400)
 
-# Lines with unlabelled slices, each with the same network from labels alone. The labels of `guided`
-# are those of the U-Net split by tissue levels, unless it is self-trained.
+# Lines with unlabelled slices, each with the same network from labels alone. `guided` is compared
+# with the U-Net split by tissue levels, whose labels it has but for a few pixels if it is not
+# self-trained.
 GAINS = {
     "U-Net, decoder denoises first": ("unet, denoised", "unet, 1600 steps"),
     "U-Net, random start, denoises first": (
@@ -63,30 +64,32 @@ GAINS = {
         "unet, 3200 steps (levels)",
     ),
     "Pseudo-labels": ("pseudo-labels", UNET),
-    "Pseudo-labels and U-Net split": ("pseudo-labels (levels)", LEVELS),
+    "Pseudo-labels, both split": ("pseudo-labels (levels)", LEVELS),
     "Pseudo-labels, 3,200 steps": ("pseudo-labels, 3200 steps", "unet, 3200 steps"),
-    "Pseudo-labels and U-Net split, 3,200 steps": (
+    "Pseudo-labels, both split, 3,200 steps": (
         "pseudo-labels, 3200 steps (levels)",
         "unet, 3200 steps (levels)",
     ),
     "Mean Teacher": ("mean-teacher", UNET),
     "Mean Teacher, 3,200 steps": ("mean-teacher, 3200 steps", "unet, 3200 steps"),
-    "Mean Teacher and U-Net split, 3,200 steps": (
+    "Mean Teacher, both split, 3,200 steps": (
         "mean-teacher, 3200 steps (levels)",
         "unet, 3200 steps (levels)",
     ),
     "UA-MT": ("ua-mt", UNET),
+    "UA-MT, both split": ("ua-mt (levels)", LEVELS),
     "CPS": ("cps", UNET),
     "FixMatch": ("fixmatch", UNET),
+    "FixMatch, both split": ("fixmatch (levels)", LEVELS),
     "UniMatch": ("unimatch", UNET),
     "UniMatch, 3,200 steps": ("unimatch, 3200 steps", "unet, 3200 steps"),
-    "UniMatch and U-Net split, 3,200 steps": (
+    "UniMatch, both split, 3,200 steps": (
         "unimatch, 3200 steps (levels)",
         "unet, 3200 steps (levels)",
     ),
     "BCP": ("bcp", UNET),
     "BCP, 3,200 steps": ("bcp, 3200 steps", "unet, 3200 steps"),
-    "BCP and U-Net split, 3,200 steps": ("bcp, 3200 steps (levels)", "unet, 3200 steps (levels)"),
+    "BCP, both split, 3,200 steps": ("bcp, 3200 steps (levels)", "unet, 3200 steps (levels)"),
 }
 
 

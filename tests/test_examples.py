@@ -5,7 +5,7 @@ import runpy
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 
@@ -135,6 +135,24 @@ def test_results_of_other_settings_are_refused(
     keep_settings(Config(1, seeds=(1,)), free=["seeds"])
     with pytest.raises(ValueError, match=r"out: has results of other settings \(steps\)"):
         keep_settings(Config(2), free=["seeds"])
+    other = replace(Config(1), out=tmp_path / "other")
+    keep_settings(other, files="a")
+    with pytest.raises(ValueError, match=r"other: has results of other settings \(files\)"):
+        keep_settings(other, files="b")
+
+
+def test_held_out_notices_changed_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    held_out = import_module("held_out")
+    (tmp_path / "partial" / "images").mkdir(parents=True)
+    (file := tmp_path / "partial" / "images" / "a.png").write_bytes(b"a")
+    (weights := tmp_path / "weights.pt").write_bytes(b"a")
+    config = held_out.Config(tmp_path, weights=str(weights))
+    digests = [held_out.digest(config)]
+    for path in (file, weights):
+        path.write_bytes(b"b")
+        digests.append(held_out.digest(config))
+    assert len(set(digests)) == 3
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="takes minutes")

@@ -53,6 +53,8 @@ class Learner(nn.Module):
     def begin(self, labelled: SliceSet, *, steps: int, new: bool = True) -> None:
         """Prepare for training on these labelled slices.
 
+        A resumed run does not call it: keep what later steps need in buffers.
+
         Args:
             labelled: the slices.
             steps: optimiser steps of the training.
@@ -209,8 +211,8 @@ class ElboLearner(Learner):
 
 def _spread(rows: Tensor, most: int) -> list[int]:
     """Return at most ``most`` of the rows, evenly spread."""
-    every = math.ceil(len(rows) / most) if most else 0
-    return rows.flatten()[::every].tolist() if every else []
+    number = min(most, len(rows))
+    return rows.flatten()[torch.linspace(0, len(rows) - 1, number).round().long()].tolist()
 
 
 @torch.no_grad()

@@ -14,8 +14,9 @@ __all__ = ["CrossPseudoSupervision"]
 class CrossPseudoSupervision(Supervised):
     """Two networks of different initial weights; the hard labels of each are the other's target.
 
-    Chen et al., CVPR 2021, with SSL4MIS' settings for slices: weight 0.1, ramped up, on the
-    unlabelled slices; no CutMix. Only the first network predicts.
+    Chen et al., CVPR 2021, with SSL4MIS' settings for slices: weight 0.1, on the unlabelled
+    slices; no CutMix. The rise of the weight ends after 200 steps, in SSL4MIS with the training.
+    Only the first network predicts.
     """
 
     @checked_arguments

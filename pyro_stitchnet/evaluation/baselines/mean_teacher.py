@@ -15,8 +15,9 @@ class MeanTeacher(Supervised):
     """Squared difference of student and teacher on every slice, ramped up.
 
     Tarvainen & Valpola, NeurIPS 2017, with SSL4MIS' settings for slices: decay .99, weight 0.1,
-    the weight's rise exp(-5 (1 - t)^2). The student sees the strong view, the teacher the weak one.
-    As in the paper, labelled slices count too; SSL4MIS leaves them out.
+    the weight's rise exp(-5 (1 - t)^2). That rise ends after 200 steps here, in SSL4MIS with the
+    training. The student sees the strong view, the teacher the weak one. As in the paper, labelled
+    slices count too; SSL4MIS leaves them out.
     """
 
     strong_views = 1

@@ -14,7 +14,7 @@ __all__ = ["PseudoLabels"]
 
 
 class PseudoLabels(Supervised):
-    """A frozen copy of the network, renewed at intervals, labels the unlabelled slices.
+    """A copy of the network, renewed at intervals, labels the unlabelled slices.
 
     Fan et al., IEEE TMI 2020 (Semi-Inf-Net): there, groups of unlabelled slices are labelled and
     added one after another, and training continues after each. Here the copy is renewed at those

@@ -65,7 +65,8 @@ def check_slices(data: Path, every: Sequence[Results], digests: Collection[str] 
     if len(found) > 1:
         raise ValueError(
             f"{', '.join(str(each.folder) for each in every)}: rows were made with other slices in "
-            f"{data} or at the other hospital (data_digest); choose another folder"
+            f"{data} or at the other hospital (data_digest), or by an earlier version; choose "
+            "another folder"
         )
 
 

@@ -183,7 +183,8 @@ def _note_missing_lines(spec: Spec, results: Results, cells: Sequence[Cell]) -> 
     if missing:
         print(
             f"note: {results.folder}: models that lack a read-out or decision of today: "
-            f"{len(missing)}, first {missing[0]}; choose another folder to test them again",
+            f"{len(missing)}, first {missing[0]}; choose another folder to test them again (a "
+            "split of lesions needs both lesions in the labelled slices)",
             file=sys.stderr,
         )
 
@@ -218,12 +219,17 @@ def check_options(spec: Spec, name: str) -> None:
 def _check_parts(spec: Spec, cell: Cell, dataset: Dataset) -> None:
     """Refuse a dataset that is too small for a budget, or lacks slices that the method needs.
 
-    StitchNets learn from labelled slices alone, too.
+    StitchNets learn from labelled slices alone, too, unless they are self-trained.
     """
     parts, entry = parts_of(dataset, cell), cell.entry
-    baseline = not entry.method.startswith("stitchnet-")
-    needed = (entry.uses_unlabelled and baseline) or entry.pretrain_steps > 0
-    if needed and not len(parts["unlabelled"]):
+    found = len(parts["unlabelled"]) > 0
+    used = found and entry.uses_unlabelled
+    if entry.method.startswith("stitchnet-"):
+        self_trained = any(options.get("consistency_weight") for options in entry.candidates())
+        lacks = self_trained and not used and all(parts["labelled"].complete)
+    else:
+        lacks = entry.uses_unlabelled and not used
+    if lacks or (entry.pretrain_steps and not found):
         raise ValueError(
             f"entries.{cell.name}: with {cell.budget.key} labels and seed {cell.seed}, "
             f"{dataset.folder} has no unlabelled slice for training; add some, or leave out the "

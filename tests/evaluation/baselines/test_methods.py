@@ -161,6 +161,9 @@ def test_the_threshold_of_certainty_rises_over_the_whole_training(slices: Slices
     batch = Batch(torch.zeros(1, 8, 8), torch.ones(1, 8, 8, 4).bool())
     means = [float(learner.consistency(torch.ones(1, 8, 8), batch, s)) for s in (1, 300, 1000)]
     assert means == [0, 0, 1]
+    resumed = UncertaintyAwareMeanTeacher(torch.nn.Conv2d(1, 4, 1))
+    resumed.load_state_dict(learner.state_dict())
+    assert float(resumed.consistency(torch.ones(1, 8, 8), batch, 1000)) == 1
 
 
 @pytest.mark.parametrize("network", [UNet, SegNet, plain_unet])

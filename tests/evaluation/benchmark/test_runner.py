@@ -253,15 +253,27 @@ def test_a_method_that_would_see_no_unlabelled_slice_is_refused(
         check_options(spec, "u")
 
 
+SELF_TRAINED = Entry("stitchnet-guided", options={"consistency_weight": 1})
+
+
+@pytest.mark.parametrize("entry", [Entry("unimatch"), SELF_TRAINED])
 def test_a_dataset_without_unlabelled_slices_is_refused(
-    small: Callable[..., Spec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: Callable[..., Spec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entry: Entry
 ) -> None:
     def without(dataset: Dataset, cell: Cell) -> dict[str, Dataset]:
         return {**parts_of(dataset, cell), "unlabelled": dataset.take([])}
 
     monkeypatch.setattr(runner, "parts_of", without)
     monkeypatch.setattr(runner, "train_candidate", None)
-    spec = small(entries={"unet": Entry("unet"), "u": Entry("unimatch")})
+    spec = small(entries={"unet": Entry("unet"), "u": entry})
+    with pytest.raises(ValueError, match=r"entries\.u: .* no unlabelled slice for training"):
+        run(spec, tmp_path)
+
+
+def test_self_training_that_leaves_out_unlabelled_slices_is_refused(
+    small: Callable[..., Spec], tmp_path: Path
+) -> None:
+    spec = small(entries={"u": replace(SELF_TRAINED, unlabelled=False)})
     with pytest.raises(ValueError, match=r"entries\.u: .* no unlabelled slice for training"):
         run(spec, tmp_path)
 
