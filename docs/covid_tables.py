@@ -28,6 +28,7 @@ COVID = {
     "U-Net, split by tissue levels": LEVELS,
     "`guided`": "guided (posterior)",
     "`guided`, self-trained": "guided, self-trained (posterior)",
+    "`guided`, self-trained by q": "guided, self-trained by its classifier (posterior)",
     "Mean Teacher": "mean-teacher",
     "UA-MT": "ua-mt",
     "CPS": "cps",
@@ -61,6 +62,10 @@ GAINS = {
     ),
     "`guided`, self-trained, 3,200 steps": (
         "guided, self-trained, 3200 steps (posterior)",
+        "unet, 3200 steps (levels)",
+    ),
+    "`guided`, self-trained by q, 3,200 steps": (
+        "guided, self-trained by its classifier, 3200 steps (posterior)",
         "unet, 3200 steps (levels)",
     ),
     "Pseudo-labels": ("pseudo-labels", UNET),

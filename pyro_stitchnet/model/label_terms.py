@@ -10,7 +10,7 @@ pixel may have, is bool (N, H, W, K), None allows all; ``log_q``, log q(y | x), 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import pyro
 import pyro.distributions as dist
@@ -211,7 +211,7 @@ class Guided(_Term):
 
     The bound of M2 (Kingma et al. 2014). q(y | x) learns labels by a loss that is added to the
     bound, :class:`~pyro_stitchnet.model.classifier_loss.ClassifierLoss`. Where a pixel may have
-    several labels, it may also learn from the posterior's labels,
+    several labels, it may also learn from pseudo-labels,
     :mod:`pyro_stitchnet.training.self_training`.
 
     Attributes:
@@ -220,9 +220,10 @@ class Guided(_Term):
         guide_weight: factor on the gradient of the bound with respect to q(y | x); 0 trains
             q(y | x) without the bound.
         consistency_weight: factor on the loss of perturbed views of slices where a pixel may have
-            several labels; their targets are pseudo-labels of the posterior.
-        confidence: least probability of background, healthy lung or infection at a pixel with a
-            pseudo-label.
+            several labels; their targets are pseudo-labels.
+        pseudo_labels: whose likeliest labels these are, of the posterior or of q(y | x) alone.
+        confidence: least probability of a pseudo-label; the posterior's GGO and consolidation count
+            together, as infection.
         bound_every: n, where the bound takes every n-th slice of each kind in a batch: fully
             labelled, with label sets, unlabelled. Styles and z need fewer slices than q(y | x).
     """
@@ -232,6 +233,7 @@ class Guided(_Term):
     dice_weight: Weight = 1.0
     guide_weight: Weight = 1.0
     consistency_weight: Weight = 0.0
+    pseudo_labels: Literal["posterior", "classifier"] = "posterior"
     confidence: Share = 0.95
     bound_every: Count = 1
 

@@ -1,4 +1,4 @@
-"""Self-training of q(y | x): its targets are labels that the posterior is sure of."""
+"""Self-training of q(y | x): its targets are labels that the model is sure of."""
 
 from dataclasses import replace
 
@@ -18,21 +18,21 @@ __all__ = ["SelfTraining"]
 
 
 class SelfTraining(ElboLearner):
-    """The bound, the classifier's loss, and UniMatch's loss with labels of the posterior.
+    """The bound, the classifier's loss, and UniMatch's loss with labels of the model.
 
     On slices where a pixel may have several labels A, perturbed views learn the likeliest y of ::
 
         r(y)  in proportion to  1[y in A] q'(y | x)
 
-    at the pixels where background, healthy lung or infection has at least the probability
-    ``confidence``. q' is q in evaluation mode, with its infection divided into GGO and
-    consolidation by the tissue levels, as in
-    :meth:`~pyro_stitchnet.model.stitchnet.StitchNet.log_separated`. The views are those of UniMatch
-    (Yang et al., CVPR 2023): two strong ones with CutMix, and one with dropped features.
+    at the pixels where y has at least the probability ``confidence``. With ``pseudo_labels``
+    "classifier" q' is q in evaluation mode, as in UniMatch. With "posterior" its infection is
+    divided into GGO and consolidation by the tissue levels, as in
+    :meth:`~pyro_stitchnet.model.stitchnet.StitchNet.log_separated`. A pixel that is surely infected
+    then counts also where the two are hard to tell apart.
 
-    UniMatch takes the labels that the classifier itself is sure of, on unlabelled slices. Here a
-    pixel that is surely infected counts also where GGO and consolidation are hard to tell apart,
-    and slices with label sets such as "infection" are used too.
+    The views are those of UniMatch (Yang et al., CVPR 2023): two strong ones with CutMix, and one
+    with dropped features. UniMatch uses unlabelled slices. Here slices with label sets such as
+    "infection" are used too.
     """
 
     strong_views = 2
@@ -64,9 +64,11 @@ class SelfTraining(ElboLearner):
         if not ambiguous.any():
             return output
         x, strong = batch.x[ambiguous], batch.strong[:, ambiguous]
-        r = self._posterior(x, batch.allowed[ambiguous])
-        targets = r.argmax(1)
-        confidence = torch.maximum(r[:, :GGO].amax(1), r[:, GGO:].sum(1))
+        by_posterior = labels.pseudo_labels == "posterior"
+        r = self._label_probabilities(x, batch.allowed[ambiguous], by_posterior)
+        confidence, targets = r.max(1)
+        if by_posterior:
+            confidence = torch.maximum(confidence, r[:, GGO:].sum(1))
         sure = (confidence >= labels.confidence).float()
         dropped = dropped_features_loss(self.classifier, x, targets, sure)
         consistency = (strong_views_loss(self._logits, strong, targets, sure) + dropped) / 2
@@ -77,9 +79,10 @@ class SelfTraining(ElboLearner):
         super().loss(batch, step)
 
     @torch.no_grad()
-    def _posterior(self, x: Tensor, allowed: Tensor) -> Tensor:
+    def _label_probabilities(self, x: Tensor, allowed: Tensor, by_posterior: bool) -> Tensor:
         """r(y) of slices (N, H, W), (N, K, H, W)."""
-        scores = self.net.log_separated(x, log_q_in_evaluation_mode(self.net, x))
+        log_q = log_q_in_evaluation_mode(self.net, x)
+        scores = self.net.log_separated(x, log_q) if by_posterior else log_q
         # A softmax over a last axis of four is several times slower.
         return scores.masked_fill(~allowed, -torch.inf).movedim(-1, 1).softmax(1)
 

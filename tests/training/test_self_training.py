@@ -55,23 +55,32 @@ def loss(learner: ElboLearner, batch: Batch, step: int = 1000) -> Tensor:
 
 @pytest.mark.parametrize("sets", [[0, 1, 2, 3], [1, 2, 3]])
 @pytest.mark.parametrize("share", [0.0, 0.5])
+@pytest.mark.parametrize("source", ["posterior", "classifier"])
 def test_it_adds_the_mean_loss_of_perturbed_views(
-    learner: SelfTraining, monkeypatch: pytest.MonkeyPatch, sets: list[int], share: float
+    learner: SelfTraining,
+    monkeypatch: pytest.MonkeyPatch,
+    sets: list[int],
+    share: float,
+    source: str,
 ) -> None:
-    """Of the likeliest label by the posterior within the set, where the tissue is sure enough."""
+    """Of the likeliest label within the set, where it or the infection is sure enough."""
     batch, net = batch_of([sets]), learner.net
     monkeypatch.setattr(functional, "dropout2d", lambda features, _: features / 2)
     with torch.no_grad():
-        r = net.log_separated(batch.x).exp() * batch.allowed
+        scores = net.log_separated if source == "posterior" else net.log_q
+        r = scores(batch.x).exp() * batch.allowed
         r = r / r.sum(-1, keepdim=True)
         tissue = torch.stack([r[..., 0], r[..., 1], r[..., 2] + r[..., 3]]).amax(0)
-        confidence = float(tissue.quantile(share))
-        sure, y = (tissue >= confidence).float(), r.argmax(-1)
+        likeliest = tissue if source == "posterior" else r.amax(-1)
+        confidence = float(likeliest.quantile(share))
+        sure, y = (likeliest >= confidence).float(), r.argmax(-1)
         strong = [loss_of(net.log_q(view), y, sure) for view in batch.strong]
         halved = [f / 2 for f in learner.classifier.features(batch.x.unsqueeze(1))]
         log_q = learner.classifier.from_features(halved).log_softmax(1).movedim(1, -1)
         expected = (sum(strong) / 2 + loss_of(log_q, y, sure)) / 2
-    monkeypatch.setattr(learner, "objective", with_labels(confidence=confidence))
+    monkeypatch.setattr(
+        learner, "objective", with_labels(confidence=confidence, pseudo_labels=source)
+    )
     added = loss(learner, batch) - loss(ElboLearner(net, OBJECTIVE), batch)
     assert float(added.detach()) == pytest.approx(3 * float(expected), rel=1e-3)
 
