@@ -84,6 +84,7 @@ GAINS = {
     "UA-MT": ("ua-mt", UNET),
     "UA-MT, both split": ("ua-mt (levels)", LEVELS),
     "CPS": ("cps", UNET),
+    "CPS, both split": ("cps (levels)", LEVELS),
     "FixMatch": ("fixmatch", UNET),
     "FixMatch, both split": ("fixmatch (levels)", LEVELS),
     "UniMatch": ("unimatch", UNET),
