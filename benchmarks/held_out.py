@@ -82,7 +82,7 @@ def digest(config: Config) -> str:
     folders = (config.data / name for name in (*TESTS, "unlabelled"))
     paths = sorted(path for folder in folders for path in folder.rglob("*"))
     paths += [OPTIONS, Path(config.weights)]
-    text = "".join(f"{path.name} {sha256(path)}\n" for path in paths if path.is_file())
+    text = "".join(f"{path} {sha256(path)}\n" for path in paths if path.is_file())
     return hashlib.sha256(text.encode()).hexdigest()
 
 
