@@ -32,7 +32,7 @@ lint: $(DEV) ## Check style and format
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
 
-format: $(DEV) ## Mend style and format
+format: $(DEV) ## Fix style and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

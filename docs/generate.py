@@ -39,7 +39,7 @@ PACKAGE = "pyro_stitchnet"
 
 CLASSES = {
     TrainConfig: "The keys of a YAML file; `label_budget` is the option `--label-budget`.",
-    ModelConfig: "Below `model:` in YAML. The defaults are those of `article`.",
+    ModelConfig: "Below `model:` in YAML. In a file, the default of a key is the preset's.",
     Objective: "Below `objective:` in YAML.",
     Enumerated: "Below `objective: labels:` in YAML: one of the label terms.",
     Marginal: "A label term.",

@@ -115,7 +115,7 @@ TABLES: Mapping[str, Callable[[], TextTable]] = {
 
 
 def filled(page: str) -> str:
-    """Return the text of a page with its tables written anew."""
+    """Return the text of a page with its tables rewritten."""
     return BLOCK.sub(lambda block: f"{block[1]}\n{TABLES[block[2]]().markdown()}\n{block[3]}", page)
 
 

@@ -109,7 +109,7 @@ NO_MEMORY = "not enough memory; give smaller slices, batches or networks"
 
 INTERRUPTED = (
     "interrupted; `download`, `prepare`, `predict` and `benchmark` continue when run again, "
-    "`train` starts anew"
+    "`train` starts again from step 0 without --resume"
 )
 
 

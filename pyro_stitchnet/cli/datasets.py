@@ -10,6 +10,7 @@ import tyro
 from pyro_stitchnet.cli._results import refuse_results, writing
 from pyro_stitchnet.data.preprocessing.steps import Preprocessing
 from pyro_stitchnet.data.sources import SOURCES
+from pyro_stitchnet.runtime.limits import PREPARE_SECONDS
 from pyro_stitchnet.runtime.ranges import Count, CountOrZero, Few, Positive, Processes, Seed, Side
 
 __all__ = ["download", "inspect", "phantom", "prepare"]
@@ -98,7 +99,7 @@ def prepare(
     workers: Processes | None = None,
     scheduler: str | None = None,
     skip_bad: bool = False,
-    time_limit: Positive = 600.0,
+    time_limit: Positive = PREPARE_SECONDS,
     progress: bool = True,
 ) -> None:
     """Preprocess scans and write them as a dataset for training.

@@ -52,14 +52,14 @@ class Query:
         from pyro_stitchnet.runtime.devices import choose_device
         from pyro_stitchnet.training import checkpoint
         from pyro_stitchnet.training.config import validated
-        from pyro_stitchnet.training.preparation import check_preparation, note_size
+        from pyro_stitchnet.training.preparation import check_preparation, note_preparation
 
         net, info = checkpoint.load(self.model, choose_device(self.device))
         preprocessing = None
         if (self.slice_ / "dataset.json").is_file():
             dataset = Dataset(self.slice_)
             check_preparation(dataset, self.model, info)
-            note_size(dataset, self.model, info)
+            note_preparation(dataset, self.model, info)
         elif not self.prepared:
             values = info.get("dataset", {}).get("preprocessing")
             if not values:

@@ -8,13 +8,13 @@ import tyro
 
 from pyro_stitchnet.data.preprocessing.steps import LungMethod
 from pyro_stitchnet.posterior.options import ReadOutOptions
+from pyro_stitchnet.runtime.limits import PREDICT_SECONDS
 from pyro_stitchnet.runtime.ranges import Count, Positive, Side, Weight, Workers
 
 __all__ = ["predict", "rank"]
 
 DEFAULT_OPTIONS = ReadOutOptions()
 SHOWN = 20  # scans
-TIME_LIMIT = 3600.0  # seconds
 
 
 def predict(
@@ -36,7 +36,7 @@ def predict(
     device: str = "auto",
     workers: Workers | None = None,
     scheduler: str | None = None,
-    time_limit: Positive = TIME_LIMIT,
+    time_limit: Positive = PREDICT_SECONDS,
     progress: bool = True,
 ) -> None:
     """Segment CT scans: labels, uncertainty and measurements on each scan's grid. For research.

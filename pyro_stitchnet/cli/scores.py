@@ -49,7 +49,7 @@ def evaluate(
     from pyro_stitchnet.runtime.files import refuse_others
     from pyro_stitchnet.runtime.provenance import provenance
     from pyro_stitchnet.training import checkpoint
-    from pyro_stitchnet.training.preparation import check_preparation, note_size
+    from pyro_stitchnet.training.preparation import check_preparation, note_preparation
 
     refuse_results(out, "table.md")
     refuse_others(out, evaluate.WRITTEN)
@@ -59,7 +59,7 @@ def evaluate(
         raise ValueError(f"{model}: records no split; give --patients all")
     dataset = Dataset(data)
     check_preparation(dataset, model, info)
-    note_size(dataset, model, info)
+    note_preparation(dataset, model, info)
     if not dataset.manifest["labelled"].any():
         raise ValueError(f"{data}: no slice has labels; give a dataset with masks")
     if patients != "all":

@@ -92,8 +92,9 @@ def bound(
 
     Raises:
         TypeError: ``x`` is not a tensor.
-        ValueError: :func:`~pyro_stitchnet.model.checks.check_slices` refuses ``x``, or the label
-            term needs a classifier that the model does not have. NaN among grey values gives a
+        ValueError: :func:`~pyro_stitchnet.model.checks.check_slices` refuses ``x``, the label
+            term needs a classifier that the model does not have, or ``log_q`` is given for an SVAE
+            alone. NaN among grey values gives a
             loss of NaN or an error of Pyro.
     """
     check_slices(net, x, nan=True)
@@ -101,7 +102,8 @@ def bound(
     per_pixel = poutine.scale(scale=1 / x.numel())
     guide = net.guide
     if log_q is not None:
-        assert isinstance(net, StitchNet)
+        if not isinstance(net, StitchNet):
+            raise ValueError("log_q is for a StitchNet; the SVAE alone has no labels")
         guide = partial(net.guide, log_q=log_q)
     with net.memo.one_pass(), _Sites() as sites:
         loss = objective.labels.elbo().differentiable_loss(

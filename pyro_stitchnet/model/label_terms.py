@@ -10,7 +10,7 @@ pixel may have, is bool (N, H, W, K), None allows all; ``log_q``, log q(y | x), 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal
 
 import pyro
 import pyro.distributions as dist
@@ -38,7 +38,6 @@ __all__ = [
     "Enumerated",
     "Expected",
     "Guided",
-    "LabelTerm",
     "Marginal",
     "Relaxed",
     "Unlabelled",
@@ -51,28 +50,6 @@ PLATES = 3  # slices, rows, columns
 FORBIDDEN = -20.0
 
 
-class LabelTerm(Protocol):
-    """How y enters the bound."""
-
-    def elbo(self) -> ELBO:
-        """Return a new estimator: an ELBO object remembers the first model that it sees."""
-        ...
-
-    def observe(self, x: Tensor | None, picture: Stitched, allowed: Tensor | None) -> None:
-        """Run the model's half: y given z, and x given y and the styles.
-
-        Raises:
-            ValueError: the model is conditioned on y and the term has no site y.
-        """
-        ...
-
-    def infer(
-        self, x: Tensor, picture: Stitched, allowed: Tensor | None, log_q: Tensor | None
-    ) -> None:
-        """Run the guide's half: q(y | x, z), for terms whose guide has y."""
-        ...
-
-
 @dataclass(frozen=True)
 class _Term:
     """What most terms share: a check of ranges, and no y in the guide."""
@@ -82,7 +59,7 @@ class _Term:
         check_ranges(self)
 
     def elbo(self) -> ELBO:
-        """Return a Trace_ELBO."""
+        """Return a new Trace_ELBO: such an object remembers the first model that it sees."""
         return Trace_ELBO(max_plate_nesting=PLATES)
 
     def infer(

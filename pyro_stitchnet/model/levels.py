@@ -33,6 +33,9 @@ PRIOR_DEVIATION = (0.2, 0.25)
 The means are near -600 and -185 HU, where lung has -860 and soft tissue 40.
 """
 
+USUAL = (0.2, 0.8)
+"""Levels of lung and soft tissue, in grey units, before any labelled slice is seen."""
+
 PRIOR_SLICES = 10
 """Labelled slices that this prior is worth."""
 
@@ -71,7 +74,7 @@ class TissueLevels(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.tensor(PRIOR_MEAN))
         self.register_buffer("deviation", torch.tensor(PRIOR_DEVIATION))
-        self.register_buffer("usual", torch.tensor([0.2, 0.8]))
+        self.register_buffer("usual", torch.tensor(USUAL))
 
     @torch.no_grad()
     def fit(self, x: Tensor, allowed: Tensor) -> None:

@@ -24,6 +24,14 @@ __all__ = [
 
 GREY_LEVELS = 256
 
+# Bounds of a bounded Beta: its mean is at least this far from 0 and 1, and its precision
+# alpha + beta lies between the least and exp(range) times it.
+LEAST_MEAN, LEAST_PRECISION, PRECISION_RANGE = 0.01, 4, math.log(50)
+
+# The log of the smallest and of the largest scale of a discretised logistic; the smallest is half a
+# grey level.
+LOG_SCALES = math.log(0.5 / (GREY_LEVELS - 1)), math.log(0.3)
+
 
 class InteriorBeta(TorchDistribution):
     """A Beta for grey values in [0, 1], both ends included.
@@ -171,15 +179,14 @@ def _bounded_beta(a: Tensor, b: Tensor) -> TorchDistribution:
 
     Mean and precision are those of the stretched Beta, see :class:`InteriorBeta`.
     """
-    mean = 0.01 + 0.98 * torch.sigmoid(a)
-    precision = 4 * torch.exp(math.log(50) * torch.sigmoid(b))
+    mean = LEAST_MEAN + (1 - 2 * LEAST_MEAN) * torch.sigmoid(a)
+    precision = LEAST_PRECISION * torch.exp(PRECISION_RANGE * torch.sigmoid(b))
     return InteriorBeta(mean * precision, (1 - mean) * precision)
 
 
 def _discretised_logistic(a: Tensor, b: Tensor) -> TorchDistribution:
     """Location in (0, 1), scale from half a grey level to 0.3."""
-    smallest, largest = math.log(0.5 / (GREY_LEVELS - 1)), math.log(0.3)
-    log_scale = smallest + (largest - smallest) * torch.sigmoid(b)
+    log_scale = LOG_SCALES[0] + (LOG_SCALES[1] - LOG_SCALES[0]) * torch.sigmoid(b)
     return DiscretisedLogistic(torch.sigmoid(a), log_scale.exp())
 
 
@@ -202,16 +209,15 @@ def _bounded_beta_of(mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
     """Maps for a bounded Beta of these moments, within its bounds."""
     inset, width = InteriorBeta.inset, 1 - 2 * InteriorBeta.inset
     mean, deviation = inset + width * mean, width * deviation  # of the stretched Beta
-    inner = ((mean - 0.01) / 0.98).clamp(0.01, 0.99)
+    inner = ((mean - LEAST_MEAN) / (1 - 2 * LEAST_MEAN)).clamp(0.01, 0.99)
     precision = (mean * (1 - mean) / deviation.square().clamp_min(1e-6) - 1).clamp(5, 150)
-    return torch.logit(inner), torch.logit((precision / 4).log() / math.log(50))
+    return torch.logit(inner), torch.logit((precision / LEAST_PRECISION).log() / PRECISION_RANGE)
 
 
 def _discretised_logistic_of(mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
     """Maps for a discretised logistic of these moments, within its bounds."""
-    smallest, largest = math.log(0.5 / (GREY_LEVELS - 1)), math.log(0.3)
     log_scale = (deviation * math.sqrt(3) / math.pi).clamp_min(1e-6).log()
-    inner = ((log_scale - smallest) / (largest - smallest)).clamp(0.01, 0.99)
+    inner = ((log_scale - LOG_SCALES[0]) / (LOG_SCALES[1] - LOG_SCALES[0])).clamp(0.01, 0.99)
     return torch.logit(mean.clamp(0.01, 0.99)), torch.logit(inner)
 
 

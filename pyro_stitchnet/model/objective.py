@@ -22,7 +22,7 @@ class Objective:
     """
 
     labels: AnyLabelTerm = field(default_factory=Enumerated)
-    kl_weight: Positive = 1.0  # poutine.scale refuses 0; a warm-up starts at 1e-6
+    kl_weight: Positive = 1.0  # poutine.scale refuses 0; a warm-up starts at 1 / kl_warmup
     kl_warmup: CountOrZero = 0
     free_bits: Weight = 0.0
 

@@ -59,7 +59,8 @@ class SliceVAE(nn.Module):
         """p(z) p(x | z); arguments as for ``StitchNet.model``, without labels.
 
         Raises:
-            ValueError: a size is not a multiple of 32; the message has the nearest valid ones.
+            ValueError: a size is not a multiple of 32 times ``downsampling``; the message has the
+                nearest valid ones.
         """
         shape = tuple(x.shape) if x is not None else shape
         if shape is None:

@@ -99,7 +99,8 @@ class StitchNet(nn.Module):
             p(x, y | z): label probabilities and styles.
 
         Raises:
-            ValueError: a size is not a multiple of 32; the message has the nearest valid ones.
+            ValueError: a size is not a multiple of 32 times ``downsampling``; the message has the
+                nearest valid ones.
         """
         objective = objective or self.objective
         shape = tuple(x.shape) if x is not None else shape
@@ -134,7 +135,8 @@ class StitchNet(nn.Module):
             The value of site z1, for :meth:`picture`.
 
         Raises:
-            ValueError: a size is not a multiple of 32; the message has the nearest valid ones.
+            ValueError: a size is not a multiple of 32 times ``downsampling``; the message has the
+                nearest valid ones.
         """
         objective = objective or self.objective
         check_size(tuple(x.shape), self.config.downsampling)

@@ -25,7 +25,7 @@ LEVELS = 5
 """Latent maps of the hierarchy, z1 to z5."""
 
 STRIDE = 2**LEVELS
-"""Pixels of the encoder's input for one of z5, per side."""
+"""Side, in pixels of the encoder's input, of the square that one entry of z5 covers."""
 
 # exp(-10/2) is a standard deviation of 0.7 % of the prior's at the top; float32 stays exact.
 LOG_VARIANCE_BOUND = 10.0

@@ -150,11 +150,14 @@ def active_units(net: Model, x: Tensor, *, batch_size: int = 8) -> dict[int, flo
         batch_size: slices per forward pass.
 
     Raises:
-        ValueError: the slices do not fit the model, or there is only one.
+        ValueError: the slices do not fit the model, there is only one, or ``batch_size`` is below
+            1.
     """
     check_slices(net, x)
     if len(x) < 2:
         raise ValueError("a variance over slices needs at least 2")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     means: dict[int, list[Tensor]] = {level: [] for level in range(1, LEVELS + 1)}
     for part in x.split(batch_size):
         with evaluating(net), AtMean():
@@ -201,8 +204,8 @@ def grey_check(
     check_read_out(net, "prior")  # refuses a model without labels
     check_slices(net, x)
     check_labels(labels, x)
-    if samples < 2 or bins < 2:
-        raise ValueError("samples and bins must be at least 2")
+    if samples < 2 or bins < 2 or batch_size < 1:
+        raise ValueError("samples and bins must be at least 2, batch_size at least 1")
     observed = _histograms(x, labels, bins)
     drawn = torch.zeros(samples, *observed.shape)
     for part, y in zip(x.split(batch_size), labels.split(batch_size), strict=True):

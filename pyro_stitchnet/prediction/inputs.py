@@ -14,8 +14,7 @@ from pydicom.misc import is_dicom
 from pyro_stitchnet.data.scans.dicom import Series, find_series
 from pyro_stitchnet.data.scans.endings import IMAGE_ENDINGS, VOLUME_ENDINGS
 from pyro_stitchnet.data.scans.readers import files_of
-from pyro_stitchnet.data.sources.paths import natural, stem
-from pyro_stitchnet.prediction.output_files import PLAN, REPORT, map_file
+from pyro_stitchnet.data.sources.paths import are_results, is_dead_link, natural, stem, walk
 
 __all__ = ["ARRAY_ENDINGS", "ScanInput", "assign_names", "find_inputs", "identity"]
 
@@ -181,36 +180,23 @@ def _in_folder(folder: Path) -> tuple[list[ScanInput], list[Path]]:
     """Every volume and image file in a folder and its subfolders; and these folders."""
     scans: list[ScanInput] = []
     folders: list[Path] = []
-    seen: set[str] = set()  # links may lead in circles
 
-    def unreadable(error: OSError) -> None:  # os.walk skips such a folder by default
+    def unreadable(error: OSError) -> None:
         scans.append(_bad(Path(error.filename), f"cannot be read ({error.strerror})"))
 
-    for place, below, names in os.walk(folder, onerror=unreadable, followlinks=True):
-        below[:] = sorted(name for name in below if _is_visible(name))
-        here, real = Path(place), os.path.realpath(place)
-        if real in seen:
+    for here, below, names in walk(folder, unreadable):
+        if are_results(names):
             below.clear()
-            continue
-        seen.add(real)
-        if PLAN in names or {REPORT, map_file("labels")} <= {*names}:
-            below.clear()  # results, not scans
             if here == folder:
                 scans.append(_bad(here, "holds results of `stitchnet predict`; give the scans"))
             continue
-        for name in filter(_is_visible, names):
-            path = here / name
-            if name.lower().endswith(FOLDER_ENDINGS):
+        for path in (here / name for name in names):
+            if path.name.lower().endswith(FOLDER_ENDINGS):
                 scans.append(_file(path))
-            elif path.is_symlink() and not path.exists():
+            elif is_dead_link(path):
                 scans.append(_bad(path, "a link to a missing file or folder; fetch it"))
         folders.append(here)
     return scans, folders
-
-
-def _is_visible(name: str) -> bool:
-    # macOS leaves hidden files and such folders in the archives it makes.
-    return not name.startswith(".") and name != "__MACOSX"
 
 
 def _series(folders: Iterable[Path]) -> list[ScanInput]:

@@ -31,6 +31,7 @@ from pyro_stitchnet.runtime.files import (
     remove_unfinished,
     write_atomically,
 )
+from pyro_stitchnet.runtime.limits import PREDICT_SECONDS
 from pyro_stitchnet.runtime.locks import only_run
 from pyro_stitchnet.runtime.ranges import Positive, Workers, checked
 from pyro_stitchnet.runtime.text import csv_text, escaped
@@ -70,7 +71,7 @@ def predict_scans(
     keep_identifiers: bool = False,
     workers: Workers | None = None,
     scheduler: str | None = None,
-    time_limit: Positive = 3600.0,
+    time_limit: Positive = PREDICT_SECONDS,
     progress: bool = True,
 ) -> Summary:
     """Segment scans and write a folder of results for each.

@@ -1,4 +1,4 @@
-"""What observes a run: progress, alarms, and the log and the states on disk."""
+"""What observes a run: progress, warnings, and the log and the states on disk."""
 
 import shutil
 import sys
@@ -25,10 +25,18 @@ from pyro_stitchnet.model.slice_vae import SliceVAE
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.runtime.files import naming, write_atomically
 from pyro_stitchnet.training.config import TrainConfig
-from pyro_stitchnet.training.health import alarms
+from pyro_stitchnet.training.health import health_warnings
 from pyro_stitchnet.training.state import State
 
-__all__ = ["Alarms", "Callback", "LogFile", "ProgressBar", "ProgressLines", "Run", "StateKeeper"]
+__all__ = [
+    "Callback",
+    "HealthWarnings",
+    "LogFile",
+    "ProgressBar",
+    "ProgressLines",
+    "Run",
+    "StateKeeper",
+]
 
 
 @dataclass(frozen=True)
@@ -173,17 +181,17 @@ class LogFile(Callback):
         write_atomically(self.path, state.log.to_csv(index=False) if state.rows else "")
 
 
-class Alarms(Callback):
-    """Prints the alarms of a run to standard error, each when it begins."""
+class HealthWarnings(Callback):
+    """Prints the warnings of a run to standard error, each when it begins."""
 
     def __init__(self) -> None:
         self._active: set[str] = set()
 
     def row(self, state: State, row: Mapping[str, float]) -> None:
         """Check the last rows."""
-        current = alarms(state.rows)
+        current = health_warnings(state.rows)
         for name in current.keys() - self._active:
-            print(f"alarm at step {state.step}: {current[name]}", file=sys.stderr)
+            print(f"warning at step {state.step}: {current[name]}", file=sys.stderr)
         self._active = set(current)
 
 

@@ -1,4 +1,4 @@
-"""Alarms: signs in a run's log that a model is not learning as it should."""
+"""Warnings: signs in a run's log that a model is not learning as it should."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,7 +7,7 @@ import pandas as pd
 from pyro_stitchnet.labels import LABELS
 from pyro_stitchnet.model.svae import LEVELS
 
-__all__ = ["alarms"]
+__all__ = ["health_warnings"]
 
 ROWS = 10  # of the log, averaged: a single batch is too noisy
 ACTIVE_FLOOR = 0.01  # share of a level's entries that depend on the slice
@@ -16,7 +16,7 @@ GAP_FLOOR = 0.01  # of the grey scale [0, 1]
 SHARE_FLOOR = 0.5  # of a label's share among labelled pixels
 
 
-def alarms(rows: Sequence[Mapping[str, float]]) -> dict[str, str]:
+def health_warnings(rows: Sequence[Mapping[str, float]]) -> dict[str, str]:
     """Problems in the last rows of a log, by name, with their remedy.
 
     * ``collapse/z<n>``: under 1 % of a level's entries depend on the slice (posterior collapse), at

@@ -1,20 +1,20 @@
 """Whether a dataset was prepared like the slices that a model was trained on."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pyro_stitchnet.data.datasets.dataset import Dataset
 
-__all__ = ["check_preparation", "note_size"]
+__all__ = ["check_preparation", "note_preparation"]
 
 
 def check_preparation(dataset: Dataset, model: Path, info: Mapping[str, Any]) -> None:
     """Refuse slices whose grey values mean something else than those that a model was trained on.
 
-    The window matters for scans in Hounsfield units, and the black outside the lung field where
-    both have a lung method. What one of both does not record is not compared.
+    The window is compared if there are scans in Hounsfield units, and ``zero_outside`` if both have
+    a lung method. A setting that one of them does not record is not compared.
 
     Args:
         dataset: the slices.
@@ -27,25 +27,24 @@ def check_preparation(dataset: Dataset, model: Path, info: Mapping[str, Any]) ->
     ours, theirs = dataset.about["preprocessing"], _recorded(info)
     matters = {
         "window": dataset.manifest["hounsfield"].any(),
-        "zero_outside": "none" not in (ours.get("lungs"), theirs.get("lungs")),
+        "zero_outside": _both_have_lungs(ours, theirs),
     }
     if differ := [name for name in matters if matters[name] and _differs(name, ours, theirs)]:
-        here, there = (
-            " ".join(_option(name, each[name]) for name in differ) for each in (ours, theirs)
-        )
+        here, there = _options(differ, ours), _options(differ, theirs)
         raise ValueError(
             f"{dataset.folder}: was prepared with {here}, but {model} was trained on slices "
             f"prepared with {there}; prepare the data again with {there}"
         )
 
 
-def note_size(dataset: Dataset, model: Path, info: Mapping[str, Any]) -> None:
-    """Print a note if slices have another size than those that a model was trained on."""
-    trained = _recorded(info)
-    if _differs("size", dataset.about["preprocessing"], trained):
+def note_preparation(dataset: Dataset, model: Path, info: Mapping[str, Any]) -> None:
+    """Print a note if slices have another size or crop than those that a model was trained on."""
+    ours, theirs = dataset.about["preprocessing"], _recorded(info)
+    compared = ("size", "lungs", "margin") if _both_have_lungs(ours, theirs) else ("size", "lungs")
+    if differ := [name for name in compared if _differs(name, ours, theirs)]:
         print(
-            f"note: {dataset.folder}: slices of size {dataset.size}; {model} was trained on size "
-            f"{trained['size']}",
+            f"note: {dataset.folder}: slices prepared with {_options(differ, ours)}; {model} was "
+            f"trained on slices prepared with {_options(differ, theirs)}",
             file=sys.stderr,
         )
 
@@ -63,8 +62,19 @@ def _differs(name: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> b
     return bool(one != other)
 
 
+def _both_have_lungs(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
+    """Whether both were cropped to a lung field."""
+    return "none" not in (ours.get("lungs"), theirs.get("lungs"))
+
+
+def _options(names: Sequence[str], settings: Mapping[str, Any]) -> str:
+    """Return settings as options of `stitchnet prepare`."""
+    return " ".join(_option(name, settings[name]) for name in names)
+
+
 def _option(name: str, value: Any) -> str:
-    """Return a setting as an option of `stitchnet prepare`."""
     if name == "window":
         return "--window {:g} {:g}".format(*value)
-    return "--zero-outside" if value else "--no-zero-outside"
+    if name == "zero_outside":
+        return "--zero-outside" if value else "--no-zero-outside"
+    return f"--{name} {value}"

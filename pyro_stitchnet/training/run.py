@@ -30,8 +30,8 @@ from pyro_stitchnet.runtime.precision import resolved
 from pyro_stitchnet.runtime.provenance import provenance
 from pyro_stitchnet.training import checkpoint
 from pyro_stitchnet.training.callbacks import (
-    Alarms,
     Callback,
+    HealthWarnings,
     LogFile,
     ProgressBar,
     ProgressLines,
@@ -40,9 +40,9 @@ from pyro_stitchnet.training.callbacks import (
 )
 from pyro_stitchnet.training.config import TrainConfig, plain, to_yaml
 from pyro_stitchnet.training.fit import fit
-from pyro_stitchnet.training.health import alarms
+from pyro_stitchnet.training.health import health_warnings
 from pyro_stitchnet.training.learner import ElboLearner
-from pyro_stitchnet.training.preparation import check_preparation
+from pyro_stitchnet.training.preparation import check_preparation, note_preparation
 from pyro_stitchnet.training.self_training import SelfTraining
 from pyro_stitchnet.training.state import State, check_same_run
 from pyro_stitchnet.training.svae_learner import SliceVAELearner
@@ -134,7 +134,13 @@ def run(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> Path:
         this = Run(config, net, slices, record)
         bar = config.progress and sys.stderr.isatty()
         progress = ProgressBar() if bar else ProgressLines()
-        callbacks = [Alarms(), keeper, LogFile(config.out / "log.csv"), *callbacks, progress]
+        callbacks = [
+            HealthWarnings(),
+            keeper,
+            LogFile(config.out / "log.csv"),
+            *callbacks,
+            progress,
+        ]
         if fabric.is_global_zero:
             counts = ", ".join(f"{n} {part}" for part, n in record["slices"].items())
             print(f"slices: {counts}", flush=True)
@@ -180,7 +186,7 @@ def _finish(run: Run, state: State, callbacks: Sequence[Callback], seconds: floa
         skipped_steps=state.skipped,
         resumed_at_steps=state.resumed,
         steps_per_second=(state.step - first) / seconds,
-        alarms=alarms(state.rows),
+        warnings=health_warnings(state.rows),
     )
     write_json(run.config.out / "run.json", run.record)
     for callback in callbacks:
@@ -266,6 +272,7 @@ def _start(
             "--config that it was trained with"
         )
     check_preparation(dataset, config.start, info)
+    note_preparation(dataset, config.start, info)
     patients = info.get("patients", {})
     # A validation patient chose its weights, so that patient is not unseen either.
     seen = {name for part, names in patients.items() if part != "test" for name in names}
@@ -329,6 +336,6 @@ def _summary(record: dict[str, Any], config: TrainConfig) -> str:
         f"kept the weights of step {record['best_step']} of {record['last_step']}; "
         f"{record['skipped_steps']} steps had no finite loss or gradient; "
         f"{record['steps_per_second']:.2f} steps/s",
-        *(f"alarm at the end: {message}" for message in record["alarms"].values()),
+        *(f"warning at the end: {message}" for message in record["warnings"].values()),
     ]
     return "\n".join(lines)

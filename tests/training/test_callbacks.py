@@ -16,8 +16,8 @@ from pyro_stitchnet.figures.tensorboard import TensorBoard
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.presets import OptimiserConfig, preset
 from pyro_stitchnet.training.callbacks import (
-    Alarms,
     Callback,
+    HealthWarnings,
     LogFile,
     ProgressBar,
     ProgressLines,
@@ -103,7 +103,7 @@ def test_callbacks_change_nothing(slices: Slices, tmp_path: Path) -> None:
         (),
         (
             ProgressBar(),
-            Alarms(),
+            HealthWarnings(),
             StateKeeper(tmp_path / "states", {}),
             TensorBoard(tmp_path / "tensorboard"),
         ),
@@ -124,13 +124,13 @@ def test_the_last_states_are_kept_and_then_cleared(slices: Slices, tmp_path: Pat
     assert not keeper.folder.exists()
 
 
-def test_an_alarm_is_printed_once_as_long_as_it_lasts(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_warning_is_printed_once_as_long_as_it_lasts(capsys: pytest.CaptureFixture[str]) -> None:
     collapsed = {"mode_gap": 0.0, **{f"active/z{n}": float(n != 3) for n in range(1, 6)}}
-    state, alarm = State(Scale(), ADAM), Alarms()
+    state, warning = State(Scale(), ADAM), HealthWarnings()
     for row in (collapsed, collapsed, {**collapsed, "active/z3": 1.0}, collapsed):
         state.rows = [row] * 10
-        alarm.row(state, row)
-    assert capsys.readouterr().err.count("alarm at step 0: z3 holds almost no information") == 2
+        warning.row(state, row)
+    assert capsys.readouterr().err.count("warning at step 0: z3 holds almost no information") == 2
 
 
 def test_the_progress_bar_prints_validations(

@@ -110,7 +110,7 @@ def test_files_of_other_networks_or_versions(net: StitchNet, tmp_path: Path) -> 
 
 
 def changed(path: Path, **parts: Any) -> None:
-    """Write parts of a checkpoint anew, with right checksums."""
+    """Rewrite parts of a checkpoint, with right checksums."""
     torch.save({**torch.load(path, weights_only=True), **parts}, path)
 
 

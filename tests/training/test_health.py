@@ -1,10 +1,10 @@
-"""Alarms: each for its own cause, and none without enough rows."""
+"""Warnings: each for its own cause, and none without enough rows."""
 
 import re
 
 import pytest
 
-from pyro_stitchnet.training.health import alarms
+from pyro_stitchnet.training.health import health_warnings
 
 HEALTHY = {
     "elbo/kl": 1.0,
@@ -27,28 +27,28 @@ HEALTHY = {
         ({"predicted/ggo": 0.04}, "share/ggo", "ggo is predicted on 4.00%.*occurs on 10.00%"),
     ],
 )
-def test_each_alarm_has_its_own_cause(changed: dict[str, float], name: str, message: str) -> None:
-    assert alarms([HEALTHY] * 30) == {}
-    problems = alarms([{**HEALTHY, **changed}] * 10)
+def test_each_warning_has_its_own_cause(changed: dict[str, float], name: str, message: str) -> None:
+    assert health_warnings([HEALTHY] * 30) == {}
+    problems = health_warnings([{**HEALTHY, **changed}] * 10)
     assert list(problems) == [name]
     assert re.search(message, problems[name])
 
 
-def test_one_bad_batch_or_a_short_log_raises_no_alarm() -> None:
+def test_one_bad_batch_or_a_short_log_gives_no_warning() -> None:
     bad = {**HEALTHY, "predicted/ggo": 0.0}
-    assert alarms([bad] * 9) == {}
-    assert alarms([{"loss": 1.0}] * 30) == {}
-    assert alarms([bad] * 5 + [HEALTHY] * 9 + [bad]) == {}
-    assert "share/ggo" in alarms([HEALTHY] * 30 + [bad] * 10)
+    assert health_warnings([bad] * 9) == {}
+    assert health_warnings([{"loss": 1.0}] * 30) == {}
+    assert health_warnings([bad] * 5 + [HEALTHY] * 9 + [bad]) == {}
+    assert "share/ggo" in health_warnings([HEALTHY] * 30 + [bad] * 10)
 
 
-def test_the_log_of_a_model_without_labels_has_alarms_of_its_levels_only() -> None:
+def test_the_log_of_a_model_without_labels_has_warnings_of_its_levels_only() -> None:
     row = {"elbo/kl": 1.0, "mode_gap": 0.0, **{f"active/z{n}": 0.1 for n in range(1, 6)}}
-    assert alarms([row] * 10) == {}
-    assert list(alarms([{**row, "active/z5": 0.0}] * 10)) == ["collapse/z5"]
+    assert health_warnings([row] * 10) == {}
+    assert list(health_warnings([{**row, "active/z5": 0.0}] * 10)) == ["collapse/z5"]
 
 
 def test_the_last_validation_counts_without_waiting_for_ten_rows() -> None:
     bad = {"loss": 1.0, "mode_gap": 1.0, "active/z1": 0.0}
-    assert list(alarms([bad, {"loss": 1.0}])) == ["mode_gap", "collapse/z1"]
-    assert alarms([bad, {"loss": 1.0, "mode_gap": 0.0, "active/z1": 0.5}]) == {}
+    assert list(health_warnings([bad, {"loss": 1.0}])) == ["mode_gap", "collapse/z1"]
+    assert health_warnings([bad, {"loss": 1.0, "mode_gap": 0.0, "active/z1": 0.5}]) == {}

@@ -8,7 +8,7 @@ import pytest
 
 from pyro_stitchnet.data.datasets.dataset import Dataset
 from pyro_stitchnet.data.preprocessing.steps import Preprocessing
-from pyro_stitchnet.training.preparation import check_preparation, note_size
+from pyro_stitchnet.training.preparation import check_preparation, note_preparation
 
 MODEL = Path("model.pt")
 
@@ -48,12 +48,22 @@ def test_what_does_not_matter_or_is_not_recorded_is_not_compared(dataset: Path) 
     unknowns: list[dict[str, Any]] = [{}, {"dataset": {}}, {"dataset": {"preprocessing": None}}]
     for unknown in unknowns:
         check_preparation(cropped, MODEL, unknown)
-        note_size(cropped, MODEL, unknown)
+        note_preparation(cropped, MODEL, unknown)
 
 
-def test_another_size_is_noted(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    note_size(prepared_with(dataset), MODEL, record())
+def test_another_size_or_crop_is_noted(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    note_preparation(prepared_with(dataset), MODEL, record())
     assert capsys.readouterr().err == ""
-    note_size(prepared_with(dataset, size=96), MODEL, record())
-    expected = f"note: {dataset}: slices of size 96; model.pt was trained on size 64\n"
+    note_preparation(prepared_with(dataset, size=96), MODEL, record())
+    expected = (
+        f"note: {dataset}: slices prepared with --size 96; model.pt was "
+        "trained on slices prepared with --size 64\n"
+    )
     assert capsys.readouterr().err == expected
+    cropped = prepared_with(dataset, lungs="none", margin=1.0)
+    note_preparation(cropped, MODEL, record(margin=5.0))
+    err = capsys.readouterr().err
+    assert "prepared with --lungs none; model.pt was" in err
+    assert err.endswith("prepared with --lungs classical\n")
+    note_preparation(prepared_with(dataset, margin=1.0), MODEL, record(margin=5.0))
+    assert "prepared with --margin 1.0; model.pt" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Batch norm's statistics computed anew, and the gap between the modes."""
+"""Batch norm's statistics computed again, and the gap between the modes."""
 
 from collections.abc import Callable
 from copy import deepcopy

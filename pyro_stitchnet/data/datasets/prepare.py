@@ -33,13 +33,11 @@ from pyro_stitchnet.data.sources.folder import FOLDER
 from pyro_stitchnet.labels import LABEL_RULES
 from pyro_stitchnet.runtime.checksums import read_json, write_json
 from pyro_stitchnet.runtime.files import naming, refuse_others, remove_unfinished
+from pyro_stitchnet.runtime.limits import PREPARE_SECONDS
 from pyro_stitchnet.runtime.locks import only_run
 from pyro_stitchnet.runtime.workers import UnitLost, work
 
-__all__ = ["TIME_LIMIT", "find_jobs", "prepare"]
-
-TIME_LIMIT = 600.0
-"""Seconds that a scan may take, by default."""
+__all__ = ["find_jobs", "prepare"]
 
 IMAGES_PER_SHARD = 64
 """How many scans of a single image share a shard."""
@@ -129,7 +127,7 @@ def prepare(
     workers: int | None = 0,
     scheduler: str | None = None,
     skip_bad: bool = False,
-    time_limit: float = TIME_LIMIT,
+    time_limit: float = PREPARE_SECONDS,
     progress: bool = True,
 ) -> Dataset:
     """Read, preprocess and store scans.
@@ -172,7 +170,9 @@ def prepare(
     if workers is None:
         few = len(jobs) <= FEW_IMAGES and all(map(_is_image, jobs))
         # A shorter time limit needs processes, which can be ended.
-        workers = 0 if few and time_limit >= TIME_LIMIT else min(os.cpu_count() or 1, MOST_WORKERS)
+        workers = (
+            0 if few and time_limit >= PREPARE_SECONDS else min(os.cpu_count() or 1, MOST_WORKERS)
+        )
     if not skip_bad and (faults := [job.scan.fault for job in jobs if job.scan.fault]):
         raise ValueError(faults[0])
     about = {

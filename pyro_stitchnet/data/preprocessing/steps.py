@@ -229,7 +229,8 @@ class Preprocessing:
     Lengths are in mm where the scan has a spacing, else in pixels.
 
     Attributes:
-        size: rows and columns of a slice, a multiple of 32; the article's is 352.
+        size: rows and columns of a slice; a multiple of 64 for `guided`, of 32 for other presets.
+            The article's is 352.
         window: HU that become 0 and 1. Of scans that are not in HU, black and white become 0 and 1.
         lungs: the lung method: "classical", "lungmask" (the package of that name), or "none":
             the whole image, for slices that are already cropped to the lungs.
@@ -242,7 +243,7 @@ class Preprocessing:
 
     __pydantic_config__ = ConfigDict(extra="forbid")  # for those that a checkpoint records
 
-    size: Side = 352
+    size: Side = 320
     window: tuple[GreyValue, GreyValue] = LUNG_WINDOW
     lungs: LungMethod = "classical"
     opening: Millimetres = 2.0

@@ -10,6 +10,7 @@ import numpy as np
 
 __all__ = [
     "AIR",
+    "LONGEST_AXIS",
     "LPS_TO_RAS",
     "check_finite",
     "counted",
@@ -24,6 +25,9 @@ AIR = -1024.0
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """From the axes of DICOM and ITK (left, back, head) to those of nibabel (right, front, head)."""
+
+LONGEST_AXIS = 8192
+"""The most voxels along an axis of a volume, slice or image: more would fill the memory."""
 
 
 def without_warnings() -> warnings.catch_warnings:

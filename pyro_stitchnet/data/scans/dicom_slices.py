@@ -13,7 +13,7 @@ from pydicom.uid import (
     JPEGLSNearLossless,
 )
 
-from pyro_stitchnet.data.scans.common import reading
+from pyro_stitchnet.data.scans.common import LONGEST_AXIS, reading
 from pyro_stitchnet.data.scans.volume import SPACING
 
 __all__ = [
@@ -40,9 +40,6 @@ TAGS = [
     "LossyImageCompression",
 ]
 """The tags that are read from a header."""
-
-MOST_PIXELS = 8192
-"""The most rows or columns of a slice: more mean a damaged header, and would fill the memory."""
 
 HOUNSFIELD_TYPES = ("", "HU", "HU_MOD", "HOUNSFIELD", "HOUNSFIELD UNITS", "US")
 """Values of RescaleType of Hounsfield units, in capitals; US, unspecified, is common in processed
@@ -214,8 +211,8 @@ def _flaw(header: Dataset) -> str:
 
 def _bad_number(one: DicomSlice) -> str:
     """Return the numbers of a header that no slice of a CT has; "" if all may be right."""
-    if not all(0 < side <= MOST_PIXELS for side in one.shape):
-        return f"has {one.shape[0]} Rows and {one.shape[1]} Columns, not 1 to {MOST_PIXELS}"
+    if not all(0 < side <= LONGEST_AXIS for side in one.shape):
+        return f"has {one.shape[0]} Rows and {one.shape[1]} Columns, not 1 to {LONGEST_AXIS}"
     if not all(SPACING[0] <= side <= SPACING[1] for side in one.spacing):
         shown = " x ".join(f"{side:.4g}" for side in one.spacing)
         return f"has a PixelSpacing of {shown} mm, not {SPACING[0]} to {SPACING[1]:.0f} mm"

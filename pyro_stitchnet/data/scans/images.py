@@ -7,7 +7,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps
 
-from pyro_stitchnet.data.scans.common import reading, without_warnings
+from pyro_stitchnet.data.scans.common import LONGEST_AXIS, reading, without_warnings
 from pyro_stitchnet.data.scans.endings import IMAGE_ENDINGS
 
 __all__ = ["read_grey_image", "read_images", "read_mask_image"]
@@ -17,9 +17,6 @@ FORMATS = ("PNG", "JPEG")
 
 LOSSLESS = ("PNG",)
 """The formats of masks: a lossy one changes labels along their edges."""
-
-MOST_PIXELS = 8192
-"""The most rows or columns: a small file may claim more than the memory holds."""
 
 NEARLY_BLACK = 32
 """A palette of greys below this does not show labels; the greys may be the labels themselves."""
@@ -123,8 +120,8 @@ def _checked(file: BinaryIO) -> Image.Image:
         image = Image.open(file, formats=FORMATS)
     except Image.UnidentifiedImageError as error:
         raise ValueError(f"its content is neither {' nor '.join(FORMATS)}") from error
-    if max(image.size) > MOST_PIXELS:
-        raise ValueError(f"{image.size[0]} x {image.size[1]} pixels; at most {MOST_PIXELS} a side")
+    if max(image.size) > LONGEST_AXIS:
+        raise ValueError(f"{image.size[0]} x {image.size[1]} pixels; at most {LONGEST_AXIS} a side")
     if getattr(image, "n_frames", 1) > 1:
         raise ValueError("it holds several pictures; save each as a file of its own")
     return image

@@ -17,15 +17,12 @@ from typing import Literal
 
 import numpy as np
 
-from pyro_stitchnet.data.scans.common import check_finite, looks_hounsfield, reading
+from pyro_stitchnet.data.scans.common import LONGEST_AXIS, check_finite, looks_hounsfield, reading
 from pyro_stitchnet.data.scans.volume import Volume, along_body, check_affine
 
-__all__ = ["AGAIN", "LONGEST_AXIS", "MOST_VOXELS", "StoredVolume"]
+__all__ = ["AGAIN", "MOST_VOXELS", "StoredVolume"]
 
 AGAIN = "fetch or export it again"
-
-LONGEST_AXIS = 4096
-"""The most voxels along an axis."""
 
 MOST_VOXELS = 2**31
 """The most voxels of a volume."""

@@ -7,7 +7,20 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from pyro_stitchnet.runtime.text import identity
 
-__all__ = ["files", "folders", "is_dead_link", "is_outside", "natural", "pair", "stem", "walk"]
+__all__ = [
+    "are_results",
+    "files",
+    "folders",
+    "is_dead_link",
+    "is_outside",
+    "natural",
+    "pair",
+    "stem",
+    "walk",
+]
+
+RESULTS = ({"predict.json"}, {"report.json", "labels.nii.gz"})
+"""Files that `stitchnet predict` writes together: into its --out, and for each scan."""
 
 
 def files(folder: Path, endings: tuple[str, ...]) -> list[Path]:
@@ -70,6 +83,12 @@ def walk(
             continue
         seen.add(real)
         yield Path(place), below, sorted(filter(_is_visible, names), key=natural)
+
+
+def are_results(names: Iterable[str]) -> bool:
+    """Return whether a folder of files with these names holds results of `stitchnet predict`."""
+    found = {*names}
+    return any(result <= found for result in RESULTS)
 
 
 def is_dead_link(path: Path) -> bool:

@@ -9,16 +9,13 @@ from typing import TYPE_CHECKING
 
 from pyro_stitchnet.data.scans.endings import VOLUME_ENDINGS
 from pyro_stitchnet.data.sources.base import ScanFiles, Source
-from pyro_stitchnet.data.sources.paths import is_dead_link, natural, stem, walk
+from pyro_stitchnet.data.sources.paths import are_results, is_dead_link, natural, stem, walk
 from pyro_stitchnet.runtime.text import identity
 
 if TYPE_CHECKING:
     from pyro_stitchnet.data.scans.dicom import Series
 
 __all__ = ["PLAIN"]
-
-RESULTS = ({"predict.json"}, {"report.json", "labels.nii.gz"})
-"""Files that `stitchnet predict` writes together: into its --out, and for each scan."""
 
 
 def _find(folder: Path) -> Iterator[ScanFiles]:
@@ -40,7 +37,7 @@ def _scans(folder: Path) -> Iterator[tuple[ScanFiles, str]]:
     unreadable: list[OSError] = []
     places: list[Path] = []
     for here, below, names in walk(folder, unreadable.append):
-        if any(result <= {*names} for result in RESULTS):
+        if are_results(names):
             below.clear()
             fault = f"{here}: holds results of `stitchnet predict`, not a scan; move it elsewhere"
             yield replace(_at(here, folder), fault=fault), ""

@@ -1,6 +1,7 @@
 """The report of a benchmark: tables and a figure from its rows."""
 
 import json
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -85,6 +86,11 @@ def _sections(tables: Mapping[str, TextTable]) -> list[str]:
     return [f"### {title}\n\n{table.markdown()}" for title, table in tables.items() if table.rows]
 
 
+def _distance(mean: float) -> str:
+    """Return a mean distance in pixels with one decimal; a dash for NaN."""
+    return "–" if math.isnan(mean) else f"{mean:.1f}"
+
+
 def _false_alarms(rows: pd.DataFrame, lesion: str) -> str:
     """Count the slices without the lesion on which it is predicted."""
     return f"{rows[f'false_alarms_{lesion}'].sum():.0f} of {rows[f'absent_{lesion}'].sum():.0f}"
@@ -110,7 +116,7 @@ def _summaries(rows: pd.DataFrame) -> dict[str, TextTable]:
                 str(line),
                 *(_false_alarms(runs, lesion) for lesion in LESIONS),
                 *(decimal(means[f"pooled_{lesion}"]) for lesion in LESIONS),
-                *(f"{means[f'hd95_{lesion}']:.1f}" for lesion in LESIONS),
+                *(_distance(means[f"hd95_{lesion}"]) for lesion in LESIONS),
             ]
         )
         columns = [f"{score}_{lesion}" for score in ("ece", "brier") for lesion in LESIONS]

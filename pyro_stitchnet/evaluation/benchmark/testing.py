@@ -123,8 +123,8 @@ def _statistics_columns(
     """Return the lesion Dice where batch norm has statistics of the test slices.
 
     ``batch``: those of each batch, as in training mode. ``own``: running statistics recomputed from
-    the test slices, in evaluation mode. Where these two agree, evaluation mode as such loses
-    nothing.
+    the test slices, in evaluation mode. Where these two agree, evaluation mode itself
+    loses nothing.
     """
     per_batch = min(options.batch_size, len(test))
     streams = TwoStreams(test, None, (per_batch, 0), seed=options.seed, augment=False)
