@@ -27,8 +27,7 @@ COVID = {
     "U-Net, split by a threshold": "unet (threshold)",
     "U-Net, split by tissue levels": LEVELS,
     "`guided`": "guided (posterior)",
-    "`guided`, self-trained": "guided, self-trained (posterior)",
-    "`guided`, self-trained by q": "guided, self-trained by its classifier (posterior)",
+    "`guided`, self-trained": "guided, self-trained by its classifier (posterior)",
     "Mean Teacher": "mean-teacher",
     "UA-MT": "ua-mt",
     "CPS": "cps",
@@ -44,7 +43,8 @@ COVID = {
 }
 
 IN_README = {
-    UNET, "unet (dice)", LEVELS, "guided (posterior)", "guided, self-trained (posterior)",
+    UNET, "unet (dice)", LEVELS, "guided (posterior)",
+    "guided, self-trained by its classifier (posterior)",
     "mean-teacher", "bcp", "unimatch", "unimatch (levels)",
 }  # fmt: skip
 
@@ -61,11 +61,11 @@ GAINS = {
         "unet, random start, 1600 steps",
     ),
     "`guided`, self-trained, 3,200 steps": (
-        "guided, self-trained, 3200 steps (posterior)",
+        "guided, self-trained by its classifier, 3200 steps (posterior)",
         "unet, 3200 steps (levels)",
     ),
-    "`guided`, self-trained by q, 3,200 steps": (
-        "guided, self-trained by its classifier, 3200 steps (posterior)",
+    "`guided`, self-trained by the posterior, 3,200 steps": (
+        "guided, self-trained by the posterior, 3200 steps (posterior)",
         "unet, 3200 steps (levels)",
     ),
     "Pseudo-labels": ("pseudo-labels", UNET),

@@ -198,7 +198,7 @@ class Guided(_Term):
             q(y | x) without the bound.
         consistency_weight: factor on the loss of perturbed views of slices where a pixel may have
             several labels; their targets are pseudo-labels.
-        pseudo_labels: whose likeliest labels these are, of the posterior or of q(y | x) alone.
+        pseudo_labels: whose likeliest labels these are: of q(y | x) alone, or of the posterior.
         confidence: least probability of a pseudo-label; the posterior's GGO and consolidation count
             together, as infection.
         bound_every: n, where the bound takes every n-th slice of each kind in a batch: fully
@@ -210,7 +210,7 @@ class Guided(_Term):
     dice_weight: Weight = 1.0
     guide_weight: Weight = 1.0
     consistency_weight: Weight = 0.0
-    pseudo_labels: Literal["posterior", "classifier"] = "posterior"
+    pseudo_labels: Literal["classifier", "posterior"] = "classifier"
     confidence: Share = 0.95
     bound_every: Count = 1
 

@@ -73,7 +73,7 @@ CHANGED: dict[str, AnyLabelTerm] = {
         dice_weight=0.5,
         guide_weight=0,
         consistency_weight=0.125,
-        pseudo_labels="classifier",
+        pseudo_labels="posterior",
         confidence=0.9,
         bound_every=3,
     ),
