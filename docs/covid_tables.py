@@ -13,7 +13,17 @@ from pyro_stitchnet.evaluation.text_table import TextTable, decimal
 from pyro_stitchnet.figures import label_efficiency
 from pyro_stitchnet.metrics.statistics import holm, paired
 
-__all__ = ["covid", "few", "label_curves", "lengths", "many", "readme", "short", "unlabelled"]
+__all__ = [
+    "covid",
+    "few",
+    "label_curves",
+    "lengths",
+    "machines",
+    "many",
+    "readme",
+    "short",
+    "unlabelled",
+]
 
 UNET, LEVELS = "unet", "unet (levels)"
 FEW, FEW_FOLDS = 10, 3  # labels of the main table, and its folds of patients
@@ -94,6 +104,7 @@ GAINS = {
         "unet, 3200 steps (levels)",
     ),
     "BCP": ("bcp", UNET),
+    "BCP, both split": ("bcp (levels)", LEVELS),
     "BCP, 3,200 steps": ("bcp, 3200 steps", "unet, 3200 steps"),
     "BCP, both split, 3,200 steps": ("bcp, 3200 steps (levels)", "unet, 3200 steps (levels)"),
 }
@@ -167,6 +178,23 @@ def readme() -> TextTable:
         )
     head = ["method", "runs", "lesions", "minus U-Net (95 %)", "other-hospital infection"]
     return TextTable([*head, "minus U-Net"], cells)
+
+
+def machines() -> TextTable:
+    """Return the U-Net's split on two machines, and self-trained `guided` on the second."""
+    first, second = _lines(FEW, FEW_FOLDS), rows_of("machines")
+    second = second[line_names(second) == _after(LONG, LEVELS)]
+    guided = first[_after(LONG, "guided, self-trained by its classifier (posterior)")]
+    lines = in_both(first[_after(LONG, LEVELS)], second, guided)
+    cells = []
+    for run in lines[0].index:
+        unet, again, own = (by_patient(line.loc[[run]]) for line in lines)
+        means = [decimal(each.mean()) for each in (unet, again, own)]
+        cells.append([str(run[-1]), *means, signed((own - again).mean())])
+    means = [decimal(by_patient(line).mean()) for line in lines]
+    cells.append(["all", *means, gain(guided, second)])
+    head = ["seed", "U-Net split, Intel Xeon", "U-Net split, AMD EPYC"]
+    return TextTable([*head, "`guided`, self-trained, AMD EPYC", "minus U-Net split, EPYC"], cells)
 
 
 def unlabelled() -> TextTable:

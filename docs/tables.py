@@ -11,7 +11,17 @@ from collections.abc import Callable, Iterator, Mapping
 
 import pandas as pd
 from article_tables import article, changes, statistics
-from covid_tables import covid, few, label_curves, lengths, many, readme, short, unlabelled
+from covid_tables import (
+    covid,
+    few,
+    label_curves,
+    lengths,
+    machines,
+    many,
+    readme,
+    short,
+    unlabelled,
+)
 from result_rows import RESULTS, ROOT
 
 from pyro_stitchnet.evaluation.text_table import TextTable
@@ -107,6 +117,7 @@ TABLES: Mapping[str, Callable[[], TextTable]] = {
     "few": few,
     "many": many,
     "lengths": lengths,
+    "machines": machines,
     "short": short,
     "changes": changes,
     "specificity": specificity,
