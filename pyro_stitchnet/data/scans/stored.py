@@ -23,6 +23,7 @@ from pyro_stitchnet.data.scans.volume import Volume, along_body, check_affine
 __all__ = ["AGAIN", "MOST_VOXELS", "StoredVolume"]
 
 AGAIN = "fetch or export it again"
+"""The remedy for a damaged file."""
 
 MOST_VOXELS = 2**31
 """The most voxels of a volume."""
