@@ -17,11 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from pyro_stitchnet.data.scans.volume import to_axial
 from pyro_stitchnet.labels import BACKGROUND, CONSOLIDATION, GGO, HEALTHY, LABELS
 
 __all__ = [
-    "Tally", "measure", "measurements_of", "separating_column", "severity", "split_by_height",
+    "Tally", "measurements_of", "separating_column", "severity", "split_by_height",
     "voxel_ml",
 ]  # fmt: skip
 
@@ -84,24 +83,6 @@ class Tally:
         """Voxels of lung per slice and column, (S, C)."""
         total: np.ndarray = self.counts[..., 1:].sum(-1)
         return total
-
-
-def measure(labels: np.ndarray, grey: np.ndarray, affine: np.ndarray) -> dict[str, Any]:
-    """Measure a segmented scan.
-
-    Args:
-        labels: 0 to 3, (I, J, K).
-        grey: HU, (I, J, K).
-        affine: voxels to mm, (4, 4).
-
-    Returns:
-        As :func:`measurements_of`.
-    """
-    axial_labels, axial_grey = to_axial(labels, affine), to_axial(grey, affine)
-    tally = Tally.empty(len(axial_labels), axial_labels.shape[2])
-    for index, (one, hu) in enumerate(zip(axial_labels, axial_grey, strict=True)):
-        tally.add(index, one, hu)
-    return measurements_of(tally, voxel_ml(affine))
 
 
 def voxel_ml(affine: np.ndarray) -> float:

@@ -9,11 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyro_stitchnet.data.phantoms.phantom import phantom_patient
+from pyro_stitchnet.data.scans.volume import to_axial
 from pyro_stitchnet.prediction.measurements import (
+    Tally,
     _score,
-    measure,
+    measurements_of,
     separating_column,
     split_by_height,
+    voxel_ml,
 )
 
 AXIAL = np.diag([-0.8, -0.7, 5.0, 1.0])  # columns to the left, rows to the back, slices to the head
@@ -28,6 +31,15 @@ def chest() -> tuple[np.ndarray, np.ndarray]:
     labels[24:34, 4:10, 9:15] = 3  # half of the upper half of the left
     hu = np.choose(labels, [40, -850, -500, -50]).astype(np.int16)
     return labels, hu
+
+
+def measure(labels: np.ndarray, hu: np.ndarray, affine: np.ndarray) -> dict[str, Any]:
+    """Measurements of labels and HU (I, J, K), counted slice by slice."""
+    axial_labels, axial_hu = to_axial(labels, affine), to_axial(hu, affine)
+    tally = Tally.empty(len(axial_labels), axial_labels.shape[2])
+    for index, (one, grey) in enumerate(zip(axial_labels, axial_hu, strict=True)):
+        tally.add(index, one, grey)
+    return measurements_of(tally, voxel_ml(affine))
 
 
 def test_measurements_of_boxes() -> None:

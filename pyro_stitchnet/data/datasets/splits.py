@@ -8,7 +8,6 @@ every pixel is labelled), ``has_ggo`` and ``has_consolidation``.
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -99,10 +98,9 @@ def keep_labels(
     parts: pd.Series,
     n: int,
     *,
-    by: Literal["slice", "patient"] = "slice",
     seed: int = 0,
 ) -> pd.Series:
-    """Choose the ``n`` slices or patients of the training part that keep their labels.
+    """Choose the ``n`` slices of the training part that keep their labels.
 
     With one seed, a budget includes all smaller budgets, so that curves over budgets are paired.
     The first two have GGO and consolidation, if training has them; the others are in random order.
@@ -112,7 +110,6 @@ def keep_labels(
         manifest: see the top of this module.
         parts: of its slices, from :func:`assign`.
         n: at least 1 and at most the number in training.
-        by: the unit of ``n``: slices, or patients with all their slices.
         seed: of the order.
 
     Returns:
@@ -125,16 +122,16 @@ def keep_labels(
     _check(manifest, parts)
     training = parts == "train"
     counted = training & manifest["complete"]
-    units = manifest[counted].groupby(by)[[*LESION_COLUMNS]].any()
-    if not 1 <= n <= len(units):
+    slices = manifest[counted].set_index("slice")[[*LESION_COLUMNS]]
+    if not 1 <= n <= len(slices):
         raise ValueError(
-            f"labels of {n} {by}s cannot be kept: training has {len(units)} {by}s with one label "
-            f"for every pixel; give 1 to {len(units)}"
+            f"labels of {n} slices cannot be kept: training has {len(slices)} slices with one "
+            f"label for every pixel; give 1 to {len(slices)}"
         )
-    units = units.loc[_shuffled(units.index, seed)]
-    first = [unit for lesion in LESION_COLUMNS for unit in units.index[units[lesion]][:1]]
-    kept = list(dict.fromkeys([*first, *units.index]))[:n]
-    return manifest["labelled"] & (~counted | manifest[by].isin(kept))
+    slices = slices.loc[_shuffled(slices.index, seed)]
+    first = [name for lesion in LESION_COLUMNS for name in slices.index[slices[lesion]][:1]]
+    kept = list(dict.fromkeys([*first, *slices.index]))[:n]
+    return manifest["labelled"] & (~counted | manifest["slice"].isin(kept))
 
 
 def write_split(path: str | Path, manifest: pd.DataFrame, parts: pd.Series) -> None:

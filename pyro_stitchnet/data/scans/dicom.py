@@ -42,7 +42,7 @@ from pyro_stitchnet.data.scans.dicom_slices import (
 )
 from pyro_stitchnet.data.scans.volume import Volume, check_affine
 
-__all__ = ["OpenSeries", "Series", "are_parts", "find_series", "list_series", "open_series"]
+__all__ = ["OpenSeries", "Series", "are_parts", "find_series", "open_series"]
 
 AGAIN = "fetch it again or remove it"
 HEAD = 2**16  # bytes of a file that hold its header up to the UID of its series
@@ -91,26 +91,6 @@ class Series:
             f"{self.uid}: {self.modality or 'no modality'}, "
             f"{self.description or 'no description'}, {counted(len(self.files), 'slice')}"
         )
-
-
-def list_series(path: Path | Sequence[Path]) -> list[Series]:
-    """List the series of a folder, sorted by UID; only headers are read.
-
-    Left out are hidden files, files that are not DICOM, objects without pixels (DICOMDIR, reports),
-    localisers, and secondary captures without a position in the patient (dose reports). A file
-    whose header is unreadable, but whose series is known, counts: :func:`open_series` refuses it.
-
-    Args:
-        path: a folder, without its subfolders, several folders, or one file.
-
-    Raises:
-        FileNotFoundError: there is nothing at ``path``.
-        ValueError: a header is unreadable, so its series is unknown; the message names the file.
-    """
-    with without_warnings():
-        found = _headers(path)
-        found.check()
-        return found.described()
 
 
 def find_series(folders: Iterable[Path]) -> tuple[list[Series], dict[Path, str]]:

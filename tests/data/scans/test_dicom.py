@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
-from pyro_stitchnet.data.scans.dicom import Series, list_series, open_series
+from pyro_stitchnet.data.scans.dicom import Series, find_series, open_series
 from pyro_stitchnet.data.scans.volume import Volume
 
 Write = Callable[..., Path]
@@ -34,20 +34,19 @@ def refused(path: Path, *words: str, begins: Path | None = None, uid: str | None
         assert word in str(caught.value)
 
 
-def test_a_folder_of_several_series_is_listed(
+def test_the_ct_series_of_a_folder_are_found(
     tmp_path: Path, write_slice: Write, write_series: Write
 ) -> None:
     write_series(tmp_path, STORED, SeriesDescription="Lung", SeriesNumber=3)
     other = {"SeriesInstanceUID": "1.2.9", "PatientID": None}
     write_series(tmp_path, STORED[:2], names=("y", "x"), **other)
     write_slice(tmp_path / "mr", STORED[0], SeriesInstanceUID="1.2.5", Modality="MR")
-    found = list_series(tmp_path)
+    found, bad = find_series([tmp_path])
+    assert not bad
     assert found == [
         Series("1.2.3", "3", "Lung", "CT", "P7", "1.2", files(tmp_path, "abcde")),
-        Series("1.2.5", "", "", "MR", "P7", "1.2", (tmp_path / "mr",)),
         Series("1.2.9", "", "", "CT", "", "1.2", files(tmp_path, "xy")),
     ]
-    assert [series.is_ct for series in found] == [True, False, True]
 
 
 def files(folder: Path, names: str) -> tuple[Path, ...]:
@@ -71,7 +70,7 @@ def test_files_that_are_no_slices_are_ignored(
     (tmp_path / "._a.dcm").write_bytes(b"no DICOM")
     write_slice(tmp_path / "below" / "f.dcm", STORED[0], SeriesInstanceUID="1.2.8")
     write_slice(tmp_path / "below" / "g.dcm", STORED[0])  # of the same UID
-    (series,) = list_series(tmp_path)
+    (series,), _ = find_series([tmp_path])
     assert series.files == files(tmp_path, "abcde")
     assert read(tmp_path).voxels.shape == (4, 6, 5)
     refused(tmp_path, "holds no series 1.2.8", uid="1.2.8")
@@ -107,7 +106,9 @@ def test_an_invalid_series_does_not_affect_the_others(
     }
     for uid, tags in flaws.items():
         write_slice(tmp_path / uid, STORED[0], SeriesInstanceUID=uid, **tags)
-    assert [series.uid for series in list_series(tmp_path)] == [*flaws, "1.2.3"]
+    found, bad = find_series([tmp_path])
+    assert not bad
+    assert [series.uid for series in found] == [*flaws, "1.2.3"]
     assert read(tmp_path, "1.2.3").voxels.shape == (4, 6, 5)
     for uid, words in zip(flaws, ("PixelSpacing", "many frames", "unreadable"), strict=True):
         refused(tmp_path, words, begins=tmp_path / uid, uid=uid)
@@ -125,14 +126,14 @@ def test_the_only_ct_series_is_read(
 
 def test_missing_texts_are_empty(tmp_path: Path, write_series: Write) -> None:
     write_series(tmp_path, STORED, PatientID=None, StudyInstanceUID=None, SeriesInstanceUID=None)
-    (series,) = list_series(tmp_path)
+    (series,), _ = find_series([tmp_path])
     assert (series.uid, series.patient, series.study) == ("", "", "")
     assert read(tmp_path).study == ""
 
 
 def test_a_path_without_a_ct_series_is_refused(tmp_path: Path, write_slice: Write) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere: missing; give a DICOM folder"):
-        list_series(tmp_path / "nowhere")
+        open_series(tmp_path / "nowhere")
     (tmp_path / "a.png").write_bytes(b"no DICOM")
     refused(tmp_path, "holds no DICOM slices", "of another format, the file")
     write_slice(tmp_path / "below" / "ct", STORED[0])
