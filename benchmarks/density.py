@@ -31,7 +31,7 @@ from vdvae import VDVAE
 
 from pyro_stitchnet.data.datasets.batches import TwoStreams
 from pyro_stitchnet.data.datasets.dataset import Dataset
-from pyro_stitchnet.data.datasets.partition import cut
+from pyro_stitchnet.data.datasets.partition import partition
 from pyro_stitchnet.data.datasets.slices import Slices
 from pyro_stitchnet.evaluation.benchmark.consistency import slices_digest
 from pyro_stitchnet.evaluation.text_table import TextTable, decimal
@@ -160,7 +160,7 @@ def train(config: Config, arm: Arm, seed: int, slices: dict[str, Slices]) -> Lea
 
 def run_arm(config: Config, arm: Arm, seed: int, folder: Path) -> None:
     """Train one arm, and write its bits by slice, its levels and its pictures."""
-    _, parts = cut(
+    _, parts = partition(
         Dataset(config.data), fold=0, folds=config.folds, seed=seed, validation=False, labels=False
     )
     slices = {part: chosen.load() for part, chosen in parts.items()}

@@ -22,7 +22,7 @@ import tyro
 from settings import keep_settings
 
 from pyro_stitchnet.data.datasets.dataset import Dataset
-from pyro_stitchnet.data.datasets.partition import cut
+from pyro_stitchnet.data.datasets.partition import partition
 from pyro_stitchnet.data.datasets.slices import Slices
 from pyro_stitchnet.evaluation.benchmark.cells import Cell
 from pyro_stitchnet.evaluation.benchmark.columns import lesion_dice
@@ -62,7 +62,7 @@ def split(config: Config, spec: Spec, arm: str, seed: int) -> dict[str, Slices]:
     unseen = np.flatnonzero(patients.isin(held_out))
     keep = ~rules.isin({INFECTION, CONTROLS} - set(ARMS[arm])).to_numpy()
     keep[unseen] = False
-    _, parts = cut(
+    _, parts = partition(
         dataset.take(np.flatnonzero(keep)),
         fold=0,
         folds=budget.folds,

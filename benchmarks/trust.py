@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pyro_stitchnet.data.datasets.dataset import Dataset
-from pyro_stitchnet.data.datasets.partition import cut
+from pyro_stitchnet.data.datasets.partition import partition
 from pyro_stitchnet.data.datasets.slices import Slices
 from pyro_stitchnet.evaluation.baselines.base import Supervised
 from pyro_stitchnet.evaluation.benchmark import methods
@@ -184,7 +184,7 @@ def split(config: Config, info: Mapping[str, Any]) -> dict[str, Slices]:
     """The slices of each part, of a model's own split or of a new one."""
     dataset = Dataset(config.data)
     if config.model is None:
-        _, parts = cut(
+        _, parts = partition(
             dataset,
             fold=config.fold,
             folds=config.folds,

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from pyro_stitchnet.data.datasets.dataset import ROWS, Dataset
-from pyro_stitchnet.data.datasets.partition import cut
+from pyro_stitchnet.data.datasets.partition import partition
 from pyro_stitchnet.data.datasets.slices import Slices
 from pyro_stitchnet.data.datasets.splits import write_split
 from pyro_stitchnet.labels import GGO
@@ -102,7 +102,7 @@ def run(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> Path:
     _check_out(config, keeper)
     if config.resume:  # before anything of the run is overwritten
         check_same_run(keeper.kept()[-1], keeper.config)
-    parts, slices = cut(
+    parts, slices = partition(
         dataset,
         fold=config.fold,
         folds=config.folds,

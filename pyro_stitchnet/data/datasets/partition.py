@@ -1,4 +1,4 @@
-"""A prepared dataset, cut into slices for training, validation and test."""
+"""A prepared dataset, split into slices for training, validation and test."""
 
 import numpy as np
 import pandas as pd
@@ -7,10 +7,10 @@ from pyro_stitchnet.data.datasets.dataset import Dataset
 from pyro_stitchnet.data.datasets.leakage import check
 from pyro_stitchnet.data.datasets.splits import assign, keep_labels
 
-__all__ = ["cut"]
+__all__ = ["partition"]
 
 
-def cut(
+def partition(
     dataset: Dataset,
     *,
     fold: int,

@@ -6,7 +6,7 @@ from itertools import product
 from typing import Any
 
 from pyro_stitchnet.data.datasets.dataset import Dataset
-from pyro_stitchnet.data.datasets.partition import cut
+from pyro_stitchnet.data.datasets.partition import partition
 from pyro_stitchnet.evaluation.benchmark.results import CELL
 from pyro_stitchnet.evaluation.benchmark.spec import Budget, Entry, Spec
 
@@ -48,7 +48,7 @@ def parts_of(dataset: Dataset, cell: Cell) -> dict[str, Dataset]:
     """
     budget = cell.budget
     try:
-        return cut(
+        return partition(
             dataset,
             fold=cell.fold,
             folds=budget.folds,

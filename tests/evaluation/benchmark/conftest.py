@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from pyro_stitchnet.data.datasets.dataset import Dataset
-from pyro_stitchnet.data.datasets.partition import cut
+from pyro_stitchnet.data.datasets.partition import partition
 from pyro_stitchnet.data.datasets.prepare import prepare
 from pyro_stitchnet.data.datasets.slices import Slices, write_folder
 from pyro_stitchnet.data.phantoms.phantom import phantom_slices
@@ -61,7 +61,7 @@ def small(datasets: Path) -> Callable[..., Spec]:
 @pytest.fixture
 def slices(datasets: Path) -> dict[str, Slices]:
     """The parts of a split with four labelled slices."""
-    _, parts = cut(Dataset(datasets / "data"), fold=0, folds=5, seed=0, label_budget=4)
+    _, parts = partition(Dataset(datasets / "data"), fold=0, folds=5, seed=0, label_budget=4)
     return {part: chosen.load() for part, chosen in parts.items()}
 
 
