@@ -9,18 +9,21 @@ from pyro_stitchnet.evaluation.text_table import TextTable, decimal
 # Lines of the article's model and its U-Nets, each with the U-Net of the same start.
 ARTICLE = {
     "U-Net": ("unet", "unet"),
-    "`article`": ("article, labels only (posterior)", "unet"),
-    "`article`, p(y given z)": ("article, labels only", "unet"),
+    "`article`, labels only": ("article, labels only (posterior)", "unet"),
+    "`article`, labels only, p(y given z)": ("article, labels only", "unet"),
     "U-Net, 2,400 steps": ("unet, 2400 steps", "unet, 2400 steps"),
-    "`article`, 2,400 steps": (
+    "`article`, labels only, 2,400 steps": (
         "article, labels only, 2400 steps (posterior)",
         "unet, 2400 steps",
     ),
-    "`article`, unlabelled slices": ("article (posterior)", "unet"),
+    "`article`": ("article (posterior)", "unet"),
     "`article`, SVAE trained first": ("article, pretrained (posterior)", "unet"),
     "`reference`": ("reference (posterior)", "unet"),
     "U-Net, ImageNet start": ("unet, ImageNet", "unet, ImageNet"),
-    "`article`, ImageNet start": ("article, labels only, ImageNet (posterior)", "unet, ImageNet"),
+    "`article`, labels only, ImageNet start": (
+        "article, labels only, ImageNet (posterior)",
+        "unet, ImageNet",
+    ),
 }
 
 # What one change does to the article's model: the lines with it and without it.

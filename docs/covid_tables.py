@@ -34,8 +34,8 @@ LEAST_RUNS = 3  # of a line in the README, and of a point of the curve over step
 COVID = {
     "U-Net": UNET,
     "U-Net, `--decision dice`": "unet (dice)",
-    "U-Net, split by a threshold": "unet (threshold)",
-    "U-Net, split by tissue levels": LEVELS,
+    "U-Net, lesions split by a threshold": "unet (threshold)",
+    "U-Net, lesions split by tissue levels": LEVELS,
     "`guided`": "guided (posterior)",
     "`guided`, self-trained": "guided, self-trained by its classifier (posterior)",
     "Mean Teacher": "mean-teacher",
@@ -44,7 +44,7 @@ COVID = {
     "FixMatch": "fixmatch",
     "BCP": "bcp",
     "UniMatch": "unimatch",
-    "UniMatch, split by tissue levels": "unimatch (levels)",
+    "UniMatch, lesions split by tissue levels": "unimatch (levels)",
     "Pseudo-labels": "pseudo-labels",
     "SegNet, random start": "segnet",
     "nnU-Net's network, random start": "nnunet",
@@ -181,20 +181,35 @@ def readme() -> TextTable:
 
 
 def machines() -> TextTable:
-    """Return the U-Net's split on two machines, and self-trained `guided` on the second."""
+    """Return the lines of a second machine, compared with one another, and what rounding changes.
+
+    Self-trained `guided` ran on the second machine only.
+    """
     first, second = _lines(FEW, FEW_FOLDS), rows_of("machines")
-    second = second[line_names(second) == _after(LONG, LEVELS)]
-    guided = first[_after(LONG, "guided, self-trained by its classifier (posterior)")]
-    lines = in_both(first[_after(LONG, LEVELS)], second, guided)
+    second = dict(list(second.groupby(line_names(second))))
+    own = _after(LONG, COVID["`guided`, self-trained"])
+    second[own] = first.pop(own)
+    split, peer = (
+        _after(LONG, line) for line in (LEVELS, COVID["UniMatch, lesions split by tissue levels"])
+    )
     cells = []
-    for run in lines[0].index:
-        unet, again, own = (by_patient(line.loc[[run]]) for line in lines)
-        means = [decimal(each.mean()) for each in (unet, again, own)]
-        cells.append([str(run[-1]), *means, signed((own - again).mean())])
-    means = [decimal(by_patient(line).mean()) for line in lines]
-    cells.append(["all", *means, gain(guided, second)])
-    head = ["seed", "U-Net split, Intel Xeon", "U-Net split, AMD EPYC"]
-    return TextTable([*head, "`guided`, self-trained, AMD EPYC", "minus U-Net split, EPYC"], cells)
+    for name, usual in COVID.items():
+        if (line := _after(LONG, usual)) not in second:
+            continue
+        runs = second[line]
+        cells.append(
+            [
+                name,
+                str(len(runs)),
+                decimal(by_patient(runs).mean()),
+                "–" if line == split else gain(runs, second[split]),
+                "–" if line == split else _by_run(runs, second[split]),
+                "–" if line == peer or peer not in second else gain(runs, second[peer]),
+                _by_run(runs, first[line]) if line in first else "–",
+            ]
+        )
+    head = ["method", "runs", "lesions", "minus U-Net split (95 %)", "by run"]
+    return TextTable([*head, "minus UniMatch split (95 %)", "EPYC minus Xeon, by run"], cells)
 
 
 def unlabelled() -> TextTable:
@@ -204,29 +219,17 @@ def unlabelled() -> TextTable:
     """
     lines = _lines(FEW, FEW_FOLDS)
     pairs = {
-        name: in_both(lines[one], lines[other])
+        name: (lines[one], lines[other])
         for name, (one, other) in GAINS.items()
         if one in lines and other in lines
     }
-    p = holm({name: paired(*map(by_patient, pair))["p"] for name, pair in pairs.items()})
+    runs = {name: in_both(*pair) for name, pair in pairs.items()}
+    p = holm({name: paired(*map(by_patient, both))["p"] for name, both in runs.items()})
     cells = []
-    for name, (one, other) in pairs.items():
-        runs = [
-            by_patient(one.iloc[[n]]).mean() - by_patient(other.iloc[[n]]).mean()
-            for n in range(len(one))
-        ]
-        infection = one["other_hospital_infection"] - other["other_hospital_infection"]
-        by_run = " ".join(map(signed, runs))
-        cells.append(
-            [
-                name,
-                str(len(runs)),
-                gain(*(lines[line] for line in GAINS[name])),
-                decimal(p[name]),
-                by_run,
-                signed(infection.mean()),
-            ]
-        )
+    for name, pair in pairs.items():
+        infection = signed(_infection(*pair).mean())
+        counted = str(len(runs[name][0]))
+        cells.append([name, counted, gain(*pair), decimal(p[name]), _by_run(*pair), infection])
     head = ["method", "runs", "both lesions (95 %)", "p (Holm)", "by run"]
     return TextTable([*head, "other-hospital infection"], cells)
 
@@ -259,7 +262,7 @@ def few() -> TextTable:
 def label_curves() -> Figure:
     """Draw the lines of :func:`few`."""
     rows = _rows()
-    names = {UNET: "U-Net", LEVELS: "U-Net, split by tissue levels"}
+    names = {UNET: "U-Net", LEVELS: "U-Net, lesions split by tissue levels"}
     rows = rows[(rows["folds"] == FEW_FOLDS) & rows["line"].isin(names)]
     return label_efficiency(curves(rows.assign(line=rows["line"].map(names))))
 
@@ -305,6 +308,13 @@ def _lines(labels: int, folds: int) -> dict[str, pd.DataFrame]:
     rows = _rows()
     rows = rows[(rows["labels"] == labels) & (rows["folds"] == folds)]
     return dict(list(rows.groupby("line")))
+
+
+def _by_run(one: pd.DataFrame, other: pd.DataFrame) -> str:
+    """Return the difference of lesion Dice in each run that both have."""
+    one, other = in_both(one, other)
+    runs = [[by_patient(line.iloc[[n]]).mean() for line in (one, other)] for n in range(len(one))]
+    return " ".join(signed(a - b) for a, b in runs)
 
 
 def _infection(one: pd.DataFrame, other: pd.DataFrame) -> pd.Series:

@@ -41,7 +41,7 @@ LEVELS = "unet (levels)"
 # Lines of the report by the names that the docs give them.
 STUDY = {
     "U-Net": "unet",
-    "U-Net, split by tissue levels": LEVELS,
+    "U-Net, lesions split by tissue levels": LEVELS,
     "`guided`": "guided (posterior)",
     "`guided`, the bound teaches q": "guided, bound teaches q (posterior)",
     "`guided`, `style_pool` 1": "guided, fine styles (posterior)",
