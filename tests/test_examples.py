@@ -54,15 +54,15 @@ RUNS = {
     ),
     "benchmarks/lung_field.py": ("--patients 2 --shared nowhere", r"Dice"),
     "benchmarks/robustness.py": (
-        "--out r --mutations 48 --kills 1 --requests 20 --no-options --workers 1",
-        r"\| all \| 69 \| .* \| 0 \|",
+        "--out r --mutations 24 --kills 1 --requests 10 --no-options --workers 1",
+        r"\| all \| 35 \| .* \| 0 \|",
     ),
     "benchmarks/density.py": (
         "dataset --out v --seeds 0 --steps 1 --per-batch 2 --channels 8 8 8 8 8 --width 8",
         r"\| vdvae \|",
     ),
     "benchmarks/scale.py": (
-        "--out s --slices 300 --scans 4",
+        "--out s --slices 200 --scans 4",
         r"All 4 scans are there, with the same segmentations",
     ),
     "benchmarks/specificity.py": (
