@@ -194,7 +194,7 @@ def machines() -> TextTable:
     )
     cells = []
     for name, usual in COVID.items():
-        if (line := _after(LONG, usual)) not in second:
+        if (line := _after(LONG, usual)) not in second or usual not in IN_README:
             continue
         runs = second[line]
         cells.append(
