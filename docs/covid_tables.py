@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from result_rows import gain, in_both, rows_of, signed
 
-from pyro_stitchnet.evaluation.benchmark.columns import by_patient, line_names
+from pyro_stitchnet.evaluation.benchmark.columns import by_patient, by_run, line_names
 from pyro_stitchnet.evaluation.benchmark.report import curves
 from pyro_stitchnet.evaluation.text_table import TextTable, decimal
 from pyro_stitchnet.figures import label_efficiency
@@ -203,9 +203,9 @@ def machines() -> TextTable:
                 str(len(runs)),
                 decimal(by_patient(runs).mean()),
                 "–" if line == split else gain(runs, second[split]),
-                "–" if line == split else _by_run(runs, second[split]),
+                "–" if line == split else _each(_changes(runs, second[split])),
                 "–" if line == peer or peer not in second else gain(runs, second[peer]),
-                _by_run(runs, first[line]) if line in first else "–",
+                _each(_changes(runs, first[line])) if line in first else "–",
             ]
         )
     head = ["method", "runs", "lesions", "minus U-Net split (95 %)", "by run"]
@@ -223,13 +223,12 @@ def unlabelled() -> TextTable:
         for name, (one, other) in GAINS.items()
         if one in lines and other in lines
     }
-    runs = {name: in_both(*pair) for name, pair in pairs.items()}
-    p = holm({name: paired(*map(by_patient, both))["p"] for name, both in runs.items()})
+    p = holm({name: paired(*map(by_run, pair))["p"] for name, pair in pairs.items()})
     cells = []
     for name, pair in pairs.items():
+        runs = _changes(*pair)
         infection = signed(_infection(*pair).mean())
-        counted = str(len(runs[name][0]))
-        cells.append([name, counted, gain(*pair), decimal(p[name]), _by_run(*pair), infection])
+        cells.append([name, str(len(runs)), gain(*pair), decimal(p[name]), _each(runs), infection])
     head = ["method", "runs", "both lesions (95 %)", "p (Holm)", "by run"]
     return TextTable([*head, "other-hospital infection"], cells)
 
@@ -310,11 +309,13 @@ def _lines(labels: int, folds: int) -> dict[str, pd.DataFrame]:
     return dict(list(rows.groupby("line")))
 
 
-def _by_run(one: pd.DataFrame, other: pd.DataFrame) -> str:
+def _changes(one: pd.DataFrame, other: pd.DataFrame) -> pd.Series:
     """Return the difference of lesion Dice in each run that both have."""
-    one, other = in_both(one, other)
-    runs = [[by_patient(line.iloc[[n]]).mean() for line in (one, other)] for n in range(len(one))]
-    return " ".join(signed(a - b) for a, b in runs)
+    return (by_run(one) - by_run(other)).mean(axis=1).dropna()
+
+
+def _each(changes: pd.Series) -> str:
+    return " ".join(map(signed, changes))
 
 
 def _infection(one: pd.DataFrame, other: pd.DataFrame) -> pd.Series:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pyro_stitchnet.evaluation.benchmark.columns import by_patient
+from pyro_stitchnet.evaluation.benchmark.columns import by_run
 from pyro_stitchnet.evaluation.benchmark.results import Results
 from pyro_stitchnet.metrics.statistics import paired
 
@@ -17,15 +17,10 @@ def rows_of(name: str) -> pd.DataFrame:
 
 
 def gain(one: pd.DataFrame, other: pd.DataFrame) -> str:
-    """Return the difference of two lines' lesion Dice, in the runs that both have.
-
-    Rows of an early version lack the Dice of each patient and are left out.
-    """
-    one, other = (line[line["dice_by_patient"].notna()] for line in (one, other))
-    one, other = in_both(one, other)
-    if not len(one):
+    """Return the difference of two lines' lesion Dice, in the runs that both have."""
+    change = paired(by_run(one), by_run(other))
+    if not change["patients"]:
         return "–"
-    change = paired(by_patient(one), by_patient(other))
     return f"{signed(change['difference'])} ({signed(change['low'])} to {signed(change['high'])})"
 
 

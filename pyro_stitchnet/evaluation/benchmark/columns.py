@@ -7,7 +7,15 @@ import pandas as pd
 
 from pyro_stitchnet.metrics.scores import LESION_GROUPS
 
-__all__ = ["by_patient", "dice_columns", "lesion_dice", "line_name", "line_names", "variant_name"]
+__all__ = [
+    "by_patient",
+    "by_run",
+    "dice_columns",
+    "lesion_dice",
+    "line_name",
+    "line_names",
+    "variant_name",
+]
 
 
 def variant_name(predictor: str, decision: str) -> str:
@@ -73,7 +81,20 @@ def dice_columns(scores: pd.DataFrame) -> dict[str, Any]:
     return columns
 
 
+def by_run(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the lesion Dice of each patient in the rows of several runs.
+
+    Returns:
+        A row per run, indexed by ``folds``, ``fold`` and ``seed``, and a column per patient; NaN
+        where the run does not test the patient. Rows of an early version lack these scores and are
+        left out.
+    """
+    rows = rows[rows["dice_by_patient"].notna()]
+    runs = pd.MultiIndex.from_frame(rows[["folds", "fold", "seed"]])
+    scores = pd.DataFrame([json.loads(cell) for cell in rows["dice_by_patient"]], index=runs)
+    return scores.sort_index(axis=0).sort_index(axis=1)  # resampling depends on the order
+
+
 def by_patient(rows: pd.DataFrame) -> pd.Series:
     """Return the lesion Dice of each patient, averaged over the rows of several runs."""
-    runs = [json.loads(cell) for cell in rows["dice_by_patient"].dropna()]
-    return pd.DataFrame(runs).mean().sort_index()  # resampling depends on the order
+    return by_run(rows).mean()

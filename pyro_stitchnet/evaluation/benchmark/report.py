@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pyro_stitchnet.evaluation.benchmark.columns import by_patient, line_names
+from pyro_stitchnet.evaluation.benchmark.columns import by_patient, by_run, line_names
 from pyro_stitchnet.evaluation.style_metrics import STYLE_METRICS
 from pyro_stitchnet.evaluation.text_table import TextTable, decimal
 from pyro_stitchnet.figures import label_efficiency, save_figure
@@ -101,7 +101,7 @@ def _summaries(rows: pd.DataFrame) -> dict[str, TextTable]:
     dice, errors, calibration, cost = [], [], [], []
     for line, runs in rows.groupby("line", sort=False):
         patients, means = by_patient(runs), runs.mean(numeric_only=True)
-        low, high = interval(patients.tolist())
+        low, high = interval(by_run(runs).to_numpy())
         dice.append(
             [
                 str(line),
@@ -222,9 +222,7 @@ def _unlabelled(rows: pd.DataFrame) -> TextTable:
 
 def _difference(one: pd.DataFrame, other: pd.DataFrame) -> dict[str, float]:
     """Compare the lesion Dice of two lines by patient, in the runs that both have."""
-    runs = [pd.MultiIndex.from_frame(each[RUN]) for each in (one, other)]
-    one, other = one[runs[0].isin(runs[1])], other[runs[1].isin(runs[0])]
-    return paired(by_patient(one), by_patient(other))
+    return paired(by_run(one), by_run(other))
 
 
 def _differences(
@@ -283,7 +281,7 @@ def curves(rows: pd.DataFrame) -> pd.DataFrame:
     points = []
     for (line, labels), runs in rows.groupby(["line", "labels"], sort=False):
         dice = by_patient(runs)
-        low, high = interval(dice.tolist())
+        low, high = interval(by_run(runs).to_numpy())
         points.append(
             {"line": line, "labels": labels, "dice": dice.mean(), "low": low, "high": high}
         )

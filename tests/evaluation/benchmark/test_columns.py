@@ -5,7 +5,12 @@ import json
 import pandas as pd
 import pytest
 
-from pyro_stitchnet.evaluation.benchmark.columns import by_patient, dice_columns, lesion_dice
+from pyro_stitchnet.evaluation.benchmark.columns import (
+    by_patient,
+    by_run,
+    dice_columns,
+    lesion_dice,
+)
 
 
 @pytest.fixture
@@ -42,6 +47,9 @@ def test_columns_of_a_row(scores: pd.DataFrame) -> None:
 
 def test_patients_are_averaged_over_the_runs_that_have_them() -> None:
     cells = [json.dumps({"a": 0.2, "b": 0.8}), json.dumps({"a": 0.4}), None]
-    rows = pd.DataFrame({"dice_by_patient": cells})
+    rows = pd.DataFrame({"folds": 3, "fold": 0, "seed": [1, 0, 2], "dice_by_patient": cells})
+    runs = by_run(rows)
+    assert list(runs.index) == [(3, 0, 0), (3, 0, 1)]
+    assert runs["a"].tolist() == [0.4, 0.2]
     assert by_patient(rows).to_dict() == pytest.approx({"a": 0.3, "b": 0.8})
     assert by_patient(rows.iloc[2:]).empty
