@@ -62,7 +62,7 @@ RUNS = {
         r"\| vdvae \|",
     ),
     "benchmarks/scale.py": (
-        "--out s --slices 200 --scans 4",
+        "--out s --slices 300 --scans 4",
         r"All 4 scans are there, with the same segmentations",
     ),
     "benchmarks/specificity.py": (
