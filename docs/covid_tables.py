@@ -204,7 +204,7 @@ def machines() -> TextTable:
                 decimal(by_patient(runs).mean()),
                 "–" if line == split else gain(runs, second[split]),
                 "–" if line == split else _each(_changes(runs, second[split])),
-                "–" if line == peer or peer not in second else gain(runs, second[peer]),
+                "–" if line == peer else gain(runs, second[peer]),
                 _each(_changes(runs, first[line])) if line in first else "–",
             ]
         )
