@@ -30,6 +30,7 @@ from pyro_stitchnet.posterior import ReadOutOptions, entropy, seeded
 from pyro_stitchnet.posterior import probabilities as label_probabilities
 from pyro_stitchnet.presets import preset
 from pyro_stitchnet.runtime.files import write_atomically
+from pyro_stitchnet.training.fit import STATISTICS
 from pyro_stitchnet.training.learner import ElboLearner
 from pyro_stitchnet.training.loop import train
 from pyro_stitchnet.training.state import State
@@ -100,7 +101,14 @@ def run(arm: str, seed: int, config: Config) -> list[dict[str, object]]:
         streams = TwoStreams(
             pool.take(labelled), pool.take(others), (4, 2), seed=seed, affine=True, paste=0.5
         )
-        train(state, streams.batches(), config.steps, log_every=config.steps, fast=True)
+        train(
+            state,
+            streams.batches(),
+            config.steps,
+            log_every=config.steps,
+            fast=True,
+            statistics=[streams[i] for i in range(STATISTICS)],
+        )
         for patient, value in dice(net, unseen).items():
             key = {"seed": seed, "arm": arm, "labels": len(labelled), "patient": patient}
             rows.append({**key, "dice": value})

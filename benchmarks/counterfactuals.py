@@ -35,6 +35,7 @@ from pyro_stitchnet.presets import preset
 from pyro_stitchnet.runtime.files import write_atomically
 from pyro_stitchnet.runtime.provenance import provenance
 from pyro_stitchnet.training import checkpoint
+from pyro_stitchnet.training.fit import STATISTICS
 from pyro_stitchnet.training.loop import train
 from pyro_stitchnet.training.run import learner_of
 from pyro_stitchnet.training.state import State
@@ -77,7 +78,13 @@ def trained(config: Config) -> StitchNet:
     streams = TwoStreams(
         labelled, unlabelled, (4, 4), seed=config.seed, strong_views=learner.strong_views
     )
-    train(State(learner, chosen.optimiser), streams.batches(), config.steps, log_every=50)
+    train(
+        State(learner, chosen.optimiser),
+        streams.batches(),
+        config.steps,
+        log_every=50,
+        statistics=[streams[i] for i in range(STATISTICS)],
+    )
     checkpoint.save(net, path)
     return net.eval()
 

@@ -113,7 +113,7 @@ def prepare(config: Config, fold: int, out: Path) -> None:
     for part, sources in {
         "train": train, "labelled": [labelled / "test"], "partial": [infection]
     }.items():  # fmt: skip
-        if not (out / f"{part}.data" / "manifest.csv").exists():
+        if not (out / f"{part}.data" / "dataset.json").exists():
             stitchnet("prepare", *sources, "--out", out / f"{part}.data", *options)
 
 
@@ -132,7 +132,7 @@ def train(config: Config, name: str, folder: Path) -> Path:
 def scored(config: Config, fold: int) -> pd.DataFrame:
     """Train on two thirds of the patients and score the others: a row per slice and label."""
     folder = config.out / f"fold{fold}-{config.size}-{config.seed}"
-    if not (folder / "partial.data" / "manifest.csv").exists():
+    if not (folder / "partial.data" / "dataset.json").exists():
         prepare(config, fold, folder)
     scores = []
     for name in config.runs:

@@ -108,7 +108,7 @@ def trained(config: Config, method: str, seed: int, slices: Mapping[str, Slices]
     spec = Spec(
         config.data, {method: entry}, [Budget(config.labels, config.folds)],
         weights=config.weights, steps=config.steps, affine=True,
-        validate_every=min(200, config.steps), precision=config.precision,
+        validate_every=min(200, config.steps), precision=config.precision, device="cpu",
         optimiser=OptimiserConfig(learning_rate=2e-3, warmup=50, decay="cosine", ema=0.98),
     )  # fmt: skip
     cell = Cell(method, entry, spec.budgets[0], config.fold, seed)

@@ -178,7 +178,9 @@ class Expected(_Term):
         pyro.sample("x", ExpectedStitched(picture.log_pi, picture.styles), obs=x)
         if allowed is not None:
             log_p = log_allowed(picture.log_pi, allowed)
-            focal = (1 - log_p.exp()) ** self.focal_gamma * -log_p
+            # At 0 an exponent below 1 has an infinite gradient.
+            others = (1 - log_p.exp()).clamp(min=torch.finfo(log_p.dtype).tiny)
+            focal = others**self.focal_gamma * -log_p
             pyro.factor("focal", -(self.focal_weight / labelled_share(allowed) * focal))
 
 

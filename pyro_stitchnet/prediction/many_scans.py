@@ -12,6 +12,7 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import track
 
+from pyro_stitchnet.posterior import ReadOutOptions
 from pyro_stitchnet.prediction.inputs import ScanInput, find_inputs
 from pyro_stitchnet.prediction.one_scan import (
     ModelSource,
@@ -33,6 +34,7 @@ from pyro_stitchnet.runtime.files import (
 )
 from pyro_stitchnet.runtime.limits import PREDICT_SECONDS
 from pyro_stitchnet.runtime.locks import only_run
+from pyro_stitchnet.runtime.precision import resolved
 from pyro_stitchnet.runtime.ranges import Positive, Workers, checked
 from pyro_stitchnet.runtime.text import csv_text, escaped
 from pyro_stitchnet.runtime.workers import work
@@ -164,19 +166,24 @@ def predict_scans(
 def _checked(model: ModelSource, *, alone: bool) -> tuple[ModelSource, str, dict[str, Any]]:
     """The model with its digest, the type of its device, and its part of the plan.
 
-    It is loaded here, so that its errors are raised before any work. Workers load it themselves.
+    It is loaded here, so that its errors are raised before any work. Workers load it themselves,
+    all with the precision that is chosen here.
     """
-    device = choose_device(model.device).type
-    segmenter = model.load() if alone else replace(model, device="cpu").load()
+    device = choose_device(model.device)
+    options = model.options or ReadOutOptions()
+    options = replace(options, precision=resolved(options.precision, device))
+    model = replace(model, options=options)
+    on_cpu = replace(model, device="cpu", options=replace(options, precision="32"))
+    segmenter = (model if alone else on_cpu).load()
     model = replace(model, digest=segmenter.digest)
     if alone:
         cache_model(model, segmenter)
     plan = {
         "model": segmenter.digest,
         "preprocessing": asdict(segmenter.preprocessing),
-        "options": asdict(segmenter.options),
+        "options": asdict(options),
     }
-    return model, device, plan
+    return model, device.type, plan
 
 
 def _shown(

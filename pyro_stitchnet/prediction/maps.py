@@ -155,7 +155,8 @@ def _maps_of_slice(
         return maps, 0.0
     box, p = result.covered()
     batch = _batch_of_one(p)
-    labels = _labels(result, batch, segmenter.options)
+    decided = _decided(result, batch, segmenter.options)
+    labels = decide(decided, segmenter.options.decision)[0].numpy()
     maps["labels"][box] = labels
     maps["lesion_probability"][box] = p[GGO] + p[CONSOLIDATION]
     maps["uncertainty"][box] = entropy(batch)[0].numpy()
@@ -164,24 +165,24 @@ def _maps_of_slice(
         lesion = labels >= GGO
         maps["healthy"] = windowed.copy()
         maps["healthy"][box][lesion] = style[lesion] * (high - low) + low
-    of_label = np.take_along_axis(p, labels[None], 0)[0]
+    of_label = np.take_along_axis(decided[0].numpy(), labels[None], 0)[0]
     return maps, float(of_label[labels > 0].sum(dtype=np.float64))
 
 
-def _labels(result: SliceResult, p: Tensor, options: ReadOutOptions) -> np.ndarray:
-    """The label of every covered pixel of the scan's slice, (R, C).
+def _decided(result: SliceResult, p: Tensor, options: ReadOutOptions) -> Tensor:
+    """The probabilities that decide the labels: without patches that are too small, (1, K, R, C).
 
     Args:
         result: the model's output.
         p: its probabilities on the scan's pixels, (1, K, R, C).
         options: ``decision`` and ``least_patch``.
     """
-    if options.least_patch:
-        # Patches are counted on the model's input: interpolation shrinks small patches.
-        on_input = torch.from_numpy(result.probabilities)[None]
-        despeckled = without_specks(on_input, options.decision, options.least_patch)[0].numpy()
-        p = _batch_of_one(result.placement.covered(despeckled, order=1)[1])
-    return decide(p, options.decision)[0].numpy()
+    if not options.least_patch:
+        return p
+    # Patches are counted on the model's input: interpolation shrinks small patches.
+    on_input = torch.from_numpy(result.probabilities)[None]
+    despeckled = without_specks(on_input, options.decision, options.least_patch)[0].numpy()
+    return _batch_of_one(result.placement.covered(despeckled, order=1)[1])
 
 
 def _batch_of_one(p: np.ndarray) -> Tensor:

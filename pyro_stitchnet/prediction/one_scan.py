@@ -3,6 +3,7 @@
 import errno
 import secrets
 import shutil
+import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,6 +124,10 @@ class ScanUnit:
         Raises:
             OSError: the disk is full or read-only, or the results folder is gone.
         """
+        with _one_at_a_time:
+            return self._outcome()
+
+    def _outcome(self) -> Outcome:
         if (self.out / self.scan / REPORT).exists():  # finished by a worker that died afterwards
             return Outcome(self.scan)
         if self.threads is not None:
@@ -215,6 +220,8 @@ def check_still_there(out: Path) -> None:
             f"{out}: was removed while results were written to it; run the same command again"
         )
 
+
+_one_at_a_time = threading.Lock()  # a dask worker has threads; a model and Pyro's state are shared
 
 _cache: dict[ModelSource, SliceSegmenter] = {}  # the last model of this process
 

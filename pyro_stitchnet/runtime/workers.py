@@ -20,8 +20,9 @@ def work(
 ) -> Iterator[T]:
     """Run units of work in any order, and yield their results as they complete.
 
-    Ctrl-C ends the workers cleanly. A unit whose worker dies runs once more, because the system may
-    have killed it to free memory. Units must therefore be idempotent.
+    Ctrl-C ends the workers cleanly. A unit whose process dies runs once more, because the system
+    may have killed it to free memory; on a cluster, as often as dask's ``allowed-failures``. Units
+    must therefore be idempotent.
 
     Args:
         units: functions without arguments. They and their results must be picklable.

@@ -104,6 +104,8 @@ def load_any(
     net = net.to_empty(device=device)
     net.config = config
     net.load_state_dict(weights)
+    if isinstance(net, StitchNet) and net.classifier is not None:
+        net.classifier.pretrained = config.weights is not None
     return net.eval(), info
 
 

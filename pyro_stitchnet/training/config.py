@@ -18,6 +18,7 @@ from pyro_stitchnet.model.label_terms import (
     LABEL_TERMS,
     AnyLabelTerm,
     Enumerated,
+    Guided,
     Marginal,
     Relaxed,
     Unlabelled,
@@ -158,6 +159,13 @@ class TrainConfig:
             raise ValueError(
                 "labels 'unlabelled' belong to the SVAE alone (model: stitched: false), all others "
                 "to a StitchNet"
+            )
+        if self.model.stitched and self.model.classifier != isinstance(
+            self.objective.labels, Guided
+        ):
+            raise ValueError(
+                "labels 'guided' and model.classifier need each other; choose other labels, or "
+                "another preset"
             )
 
 

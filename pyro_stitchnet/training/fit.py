@@ -35,8 +35,8 @@ def fit(
     Args:
         learner: new networks, or those of the run to resume.
         slices: "labelled" and "unlabelled" slices to train on; either may be empty.
-        config: steps, batches, augmentation, optimiser, seed, device. Of the rest only ``start``
-            matters: with it, the weights are not new.
+        config: how to train. Data, model, objective, folds and label budget are not read. With
+            ``start`` the weights count as trained.
         validation: slices by which the weights are chosen; None keeps the last weights.
         fabric: launched processes; by default those that ``config`` describes, one process.
         callbacks: called during the run.

@@ -147,9 +147,11 @@ def _validated(state: State, validation: Slices, statistics: Sequence[Batch]) ->
 
 def _stale(state: State, patience: int | None) -> bool:
     """Return whether the last ``patience`` validations brought no improvement."""
+    if patience is None:
+        return False
     since = [row for row in state.rows if row["step"] > state.best_step]
     validated = sum(any(name.startswith("validation/") for name in row) for row in since)
-    return patience is not None and validated >= patience
+    return validated >= patience
 
 
 @contextmanager

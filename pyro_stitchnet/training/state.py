@@ -116,7 +116,8 @@ class State:
             path: a file; its folder must exist.
             config: plain data that the run depends on; :meth:`load` compares it.
         """
-        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        device = self.fabric.device
+        cuda = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
         content = {
             "format": FORMAT,
             "config": dict(config),
@@ -163,8 +164,9 @@ class State:
         self.resumed = [*self.resumed, self.step]
         cpu, *cuda = content["random"]
         torch.set_rng_state(cpu)
-        if torch.cuda.is_available() and cuda:
-            torch.cuda.set_rng_state_all(cuda)
+        device = self.fabric.device
+        if device.type == "cuda" and cuda:  # every process draws as the first
+            torch.cuda.set_rng_state(cuda[0], device)
 
 
 _PLAIN = ("step", "skipped", "in_a_row", "seconds", "rows", "resumed")

@@ -267,6 +267,12 @@ def test_expected_by_hand(pixels: TwoByTwo, allowed: Tensor | None) -> None:
     assert float(loss) == pytest.approx(float(focal - expected), abs=1e-4)
 
 
+def test_every_focal_exponent_has_a_finite_gradient(pixels: TwoByTwo) -> None:
+    pixels.loss(Expected(focal_gamma=0.5), SETS["sets"]).backward()  # one pixel is unlabelled
+    assert pixels.logits.grad is not None
+    assert pixels.logits.grad.isfinite().all()
+
+
 @pytest.mark.parametrize(
     "make",
     [

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torchvision.models import mobilenet_v2
 
 from pyro_stitchnet.model.slice_vae import SliceVAE
@@ -76,6 +77,21 @@ def test_the_file_of_the_initial_weights_is_not_needed_again(tmp_path: Path) -> 
     start.unlink()
     loaded, _ = checkpoint.load(tmp_path / "model.pt")
     assert loaded.config == config
+
+
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_a_loaded_classifier_keeps_batch_norm_as_in_training(
+    pretrained: bool, tmp_path: Path
+) -> None:
+    start = tmp_path / "start.pt"
+    torch.save(mobilenet_v2().features.state_dict(), start)
+    config = replace(preset("guided").model, weights=str(start) if pretrained else None)
+    checkpoint.save(StitchNet(config), tmp_path / "model.pt")
+    loaded, _ = checkpoint.load(tmp_path / "model.pt")
+    assert loaded.classifier is not None
+    loaded.train()
+    layers = [m for m in loaded.classifier.encoder.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert {layer.training for layer in layers} == {not pretrained}
 
 
 def test_bad_files(net: StitchNet, tmp_path: Path) -> None:

@@ -219,6 +219,15 @@ def test_options_that_would_have_no_effect_are_refused(
         replace(TrainConfig(Path("d"), Path("o")), **changes).check()
 
 
+@pytest.mark.parametrize(("name", "labels"), [("guided", Marginal()), ("article", Guided())])
+def test_a_classifier_and_guided_labels_need_each_other(name: str, labels: AnyLabelTerm) -> None:
+    """Otherwise the classifier would not train, and still be read."""
+    config = TrainConfig(Path("d"), Path("o"), model=preset(name).model)
+    objective = replace(config.objective, labels=labels)
+    with pytest.raises(ValueError, match=r"'guided' and model\.classifier need each other"):
+        replace(config, objective=objective).check()
+
+
 def test_compile_and_checkpointing_exclude_each_other() -> None:
     config = TrainConfig(Path("d"), Path("o"), compile=True)
     config.check()
