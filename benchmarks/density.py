@@ -46,7 +46,7 @@ from pyro_stitchnet.runtime.provenance import provenance
 from pyro_stitchnet.training.config import TrainConfig
 from pyro_stitchnet.training.fit import fit
 from pyro_stitchnet.training.learner import Learner
-from pyro_stitchnet.training.statistics import recompute_statistics
+from pyro_stitchnet.training.batch_norm import recompute_statistics
 from pyro_stitchnet.training.svae_learner import SliceVAELearner
 from pyro_stitchnet.training.validation import bits_per_dimension
 

@@ -16,6 +16,7 @@ from pyro_stitchnet.metrics.statistics import holm, paired
 __all__ = [
     "covid",
     "few",
+    "headroom",
     "label_curves",
     "lengths",
     "machines",
@@ -185,8 +186,7 @@ def machines() -> TextTable:
 
     Self-trained `guided` ran on the second machine only.
     """
-    first, second = _lines(FEW, FEW_FOLDS), rows_of("machines")
-    second = dict(list(second.groupby(line_names(second))))
+    first, second = _lines(FEW, FEW_FOLDS), dict(list(_rows("machines").groupby("line")))
     own = _after(LONG, COVID["`guided`, self-trained"])
     second[own] = first.pop(own)
     split, peer = (
@@ -234,28 +234,13 @@ def unlabelled() -> TextTable:
 
 
 def few() -> TextTable:
-    """Return lesion Dice by number of labelled slices, on the same test patients.
+    return _by_labels(_rows(), SHORT)
 
-    Seeds that lack a number of labels are left out.
-    """
+
+def headroom() -> TextTable:
+    """Return what all labels gain over the fewest, in runs of the second machine."""
     rows = _rows()
-    rows = rows[rows["folds"] == FEW_FOLDS]
-    numbers = rows[rows["line"] == LEVELS].groupby("seed")["labels"].nunique()
-    rows = rows[rows["seed"].isin(numbers.index[numbers == rows["labels"].nunique()])]
-    lines = dict(list(rows.groupby(["labels", "line"])))
-    budgets = sorted(set(rows["labels"]), key=lambda n: n if n > 0 else math.inf)
-    least = budgets[0]
-    cells = []
-    for labels in budgets:
-        row = [str(labels) if labels > 0 else "all", str(len(lines[labels, UNET]))]
-        for line in (UNET, LEVELS):
-            runs = lines[labels, line]
-            change = "–" if labels == least else gain(runs, lines[least, line])
-            row += [decimal(by_patient(runs).mean()), change]
-        cells.append([*row, decimal(lines[labels, UNET]["other_hospital_infection"].mean())])
-    minus = f"minus {least} labels (95 %)"
-    head = ["labels", "runs", "U-Net", minus, "tissue levels", minus]
-    return TextTable([*head, "other-hospital infection"], cells)
+    return _by_labels(pd.concat([rows[rows["labels"] < 0], _rows("machines")]), LONG)
 
 
 def label_curves() -> Figure:
@@ -264,6 +249,31 @@ def label_curves() -> Figure:
     names = {UNET: "U-Net", LEVELS: "U-Net, lesions split by tissue levels"}
     rows = rows[(rows["folds"] == FEW_FOLDS) & rows["line"].isin(names)]
     return label_efficiency(curves(rows.assign(line=rows["line"].map(names))))
+
+
+def _by_labels(rows: pd.DataFrame, steps: int) -> TextTable:
+    """Compare lesion Dice of more labels with that of the fewest, on the same test patients.
+
+    Seeds that lack a number of labels are left out.
+    """
+    unet, levels = (_after(steps, line) for line in (UNET, LEVELS))
+    rows = rows[(rows["folds"] == FEW_FOLDS) & rows["line"].isin([unet, levels])]
+    numbers = rows.groupby("seed")["labels"].nunique()
+    rows = rows[rows["seed"].isin(numbers.index[numbers == rows["labels"].nunique()])]
+    lines = dict(list(rows.groupby(["labels", "line"])))
+    budgets = sorted(set(rows["labels"]), key=lambda n: n if n > 0 else math.inf)
+    least = budgets[0]
+    cells = []
+    for labels in budgets:
+        row = [str(labels) if labels > 0 else "all", str(len(lines[labels, unet]))]
+        for line in (unet, levels):
+            runs = lines[labels, line]
+            change = "–" if labels == least else gain(runs, lines[least, line])
+            row += [decimal(by_patient(runs).mean()), change]
+        cells.append([*row, decimal(lines[labels, unet]["other_hospital_infection"].mean())])
+    minus = f"minus {least} labels (95 %)"
+    head = ["labels", "runs", "U-Net", minus, "tissue levels", minus]
+    return TextTable([*head, "other-hospital infection"], cells)
 
 
 def _comparison(lines: Mapping[str, pd.DataFrame], steps: int) -> TextTable:
@@ -297,8 +307,8 @@ def _after(steps: int, line: str) -> str:
     return line if steps == SHORT else f"{entry}, {steps} steps{bracket}{variant}"
 
 
-def _rows() -> pd.DataFrame:
-    rows = rows_of("covid")
+def _rows(results: str = "covid") -> pd.DataFrame:
+    rows = rows_of(results)
     return rows.assign(line=line_names(rows))
 
 

@@ -14,6 +14,7 @@ from article_tables import article, changes, statistics
 from covid_tables import (
     covid,
     few,
+    headroom,
     label_curves,
     lengths,
     machines,
@@ -115,6 +116,7 @@ TABLES: Mapping[str, Callable[[], TextTable]] = {
     "unlabelled": unlabelled,
     "article": article,
     "few": few,
+    "headroom": headroom,
     "many": many,
     "lengths": lengths,
     "machines": machines,

@@ -38,7 +38,7 @@ class ReadOutOptions:
             "dice" the infection of greatest expected Dice.
         least_patch: smallest patch of consolidation, in pixels of the model's input; smaller ones
             become GGO.
-        seed: of the draws.
+        seed: of the draws of z.
     """
 
     read_out: ReadOut = "posterior"

@@ -37,6 +37,7 @@ from pyro_stitchnet.runtime.locks import only_run
 from pyro_stitchnet.runtime.precision import resolved
 from pyro_stitchnet.runtime.ranges import Positive, Workers, checked
 from pyro_stitchnet.runtime.text import csv_text, escaped
+from pyro_stitchnet.runtime.threads import usable_cores
 from pyro_stitchnet.runtime.workers import work
 
 __all__ = ["Summary", "predict_scans"]
@@ -128,11 +129,11 @@ def predict_scans(
         finished = {*before} - {one.scan for one in bad}
         waiting = [name for name, one in names.items() if not one.fault and name not in before]
         if workers is None:
-            most = WORKERS_PER_GPU if device == "cuda" else os.cpu_count() or 1
+            most = WORKERS_PER_GPU if device == "cuda" else usable_cores()
             # By all scans: results depend in their last bit on the number of threads, and those of
             # a resumed run must not differ.
             workers = max(1, min(most, len(before) + len(waiting)))
-        threads = max(1, (os.cpu_count() or 1) // workers) if workers > 1 else None
+        threads = max(1, usable_cores() // workers) if workers > 1 else None
         segmented: set[str] = set()
         try:
             outcomes = work(

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["FreeCores", "chosen_by_user", "use_free_cores"]
+__all__ = ["FreeCores", "chosen_by_user", "usable_cores", "use_free_cores"]
 
 CGROUPS = Path("/sys/fs/cgroup")
 LEAST_SECONDS = 0.2  # of a measurement: the system counts hundredths of a second
@@ -15,6 +15,14 @@ LEAST_SECONDS = 0.2  # of a measurement: the system counts hundredths of a secon
 def chosen_by_user() -> bool:
     """Whether the environment sets the number of threads."""
     return any(name in os.environ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"))
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use, and at least 1.
+
+    Only cores count on which it may run, and no more than the quota of its container.
+    """
+    return max(1, int(min(len(_cores()), _quota())))
 
 
 class FreeCores:

@@ -182,7 +182,8 @@ def test_finished_scans_are_kept_and_new_ones_added(
 def test_results_do_not_depend_on_order_or_workers(
     write_scan: Write, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)  # so that each of two workers has one thread
+    # Each of two workers has one thread.
+    monkeypatch.setattr("pyro_stitchnet.prediction.many_scans.usable_cores", lambda: 2)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     for name in "ab":

@@ -35,6 +35,7 @@ from pyro_stitchnet.runtime.checksums import read_json, write_json
 from pyro_stitchnet.runtime.files import naming, refuse_others, remove_unfinished
 from pyro_stitchnet.runtime.limits import PREPARE_SECONDS
 from pyro_stitchnet.runtime.locks import only_run
+from pyro_stitchnet.runtime.threads import usable_cores
 from pyro_stitchnet.runtime.workers import UnitLost, work
 
 __all__ = ["find_jobs", "prepare"]
@@ -171,7 +172,7 @@ def prepare(
         few = len(jobs) <= FEW_IMAGES and all(map(_is_image, jobs))
         # A shorter time limit needs processes, which can be ended.
         workers = (
-            0 if few and time_limit >= PREPARE_SECONDS else min(os.cpu_count() or 1, MOST_WORKERS)
+            0 if few and time_limit >= PREPARE_SECONDS else min(usable_cores(), MOST_WORKERS)
         )
     if not skip_bad and (faults := [job.scan.fault for job in jobs if job.scan.fault]):
         raise ValueError(faults[0])
@@ -246,6 +247,10 @@ def _run(
             raise ValueError(next(job.scan.fault for job in jobs if job.scan.fault))
         again = [replace(unit, jobs=jobs)]
         yield from work(again, min(workers, 1), scheduler, limit=limit * len(jobs), lost=_give_up)
+        if not unit.skip_bad:  # no scan is at fault: run the units that were ended with this one
+            done = finished_shards(unit.out, unit.plan)
+            rest = [one for one in units if one.shard not in done]
+            yield from _run(rest, workers, scheduler, limit)
 
 
 def _give_up(unit: object, reason: str) -> bool:

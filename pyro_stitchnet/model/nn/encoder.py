@@ -25,7 +25,7 @@ GREY_MEAN, GREY_STD = 0.449, 0.226
 
 # Ends of the five parts, as (block of `features`, number of layers of that block's `conv`): the
 # last activation at each resolution or, in the authors' program, an expansion inside a block. There
-# the fourth part ends inside block 11, which therefore loses its identity connection.
+# the fourth part ends inside block 12, which therefore loses its identity connection.
 PLAIN_ENDS = ((1, None), (3, None), (6, None), (13, None), (18, None))
 CHAIN_ENDS = ((2, 1), (4, 1), (7, 1), (12, 1), (18, None))
 

@@ -65,7 +65,7 @@ def test_a_few_images_start_no_processes_by_default(
 
     monkeypatch.setattr("pyro_stitchnet.data.datasets.prepare.work", noted)
     monkeypatch.setattr("pyro_stitchnet.data.datasets.prepare.FEW_IMAGES", 2)
-    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    monkeypatch.setattr("pyro_stitchnet.data.datasets.prepare.usable_cores", lambda: 3)
     few = image_folder(tmp_path / "few", [0, 1], names=("a.png", "b.png"))
     many = image_folder(tmp_path / "many", [0, 1], names=("a.png", "b.png", "c.png"))
     volumes = volume_folder(tmp_path / "volumes", 1)

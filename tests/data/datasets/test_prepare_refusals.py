@@ -204,7 +204,10 @@ def test_options_out_of_range_are_refused(
 
 @dataclass(frozen=True)
 class Harmful(Preprocessing):
-    """Preprocessing that ends or hangs its process at every scan whose file is called so."""
+    """Preprocessing that ends or hangs its process at every scan whose file is called so.
+
+    A file called "recovers" hangs once: afterwards there is a file called ``harm``.
+    """
 
     harm: str = ""
 
@@ -213,6 +216,9 @@ class Harmful(Preprocessing):
         if stack.source.stem == "dies":
             os.kill(os.getpid(), signal.SIGSEGV)
         if stack.source.stem == "hangs":
+            time.sleep(600)
+        if stack.source.stem == "recovers" and not Path(self.harm).exists():
+            Path(self.harm).touch()
             time.sleep(600)
         return super().slices(stack, *args, **kwargs)
 
@@ -239,6 +245,24 @@ def test_scans_that_end_or_hang_their_process_cost_themselves_only(
     folder = image_folder(tmp_path / "strict_in", [0, 1], names=names[:-1])  # none that hangs again
     with pytest.raises(ValueError, match=r"^\S+dies\.png: its worker process died \(SIGSEGV"):
         prepared(folder, out=tmp_path / "strict", **options)
+
+
+@pytest.mark.slow
+def test_a_unit_that_is_lost_but_recovers_costs_no_other(
+    image_folder: Callable[..., Path],
+    prepared: Callable[..., Dataset],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Such as one that ran out of time because the machine was busy."""
+    monkeypatch.setattr("pyro_stitchnet.data.datasets.prepare.IMAGES_PER_SHARD", 2)
+    names = ("a.png", "recovers.png", "x.png", "y.png", "z.png")
+    folder = image_folder(tmp_path / "in", [0, 1], names=names)
+    steps = Harmful(size=32, lungs="none", harm=str(tmp_path / "harm"))
+    options = {"preprocessing": steps, "workers": 1, "time_limit": 8.0}
+    dataset = prepared(folder, out=tmp_path / "out", **options)
+    assert Path(steps.harm).exists()
+    assert dataset.names == list(names)
 
 
 def test_faults_known_before_reading_are_raised_at_once_or_listed(

@@ -22,7 +22,7 @@ from pyro_stitchnet.presets import preset
 from pyro_stitchnet.training.learner import ElboLearner
 from pyro_stitchnet.training.run import learner_of
 from pyro_stitchnet.training.self_training import SelfTraining
-from pyro_stitchnet.training.statistics import (
+from pyro_stitchnet.training.batch_norm import (
     batch_statistics,
     mode_gap,
     recompute_statistics,
