@@ -8,7 +8,7 @@ scikit-image, and negatives of the dataset's slices. Prints the AUROC of each sc
 (the probability that an unusual image scores higher than a slice): the negative evidence bound; the
 same minus the bits of the image as PNG (Serra et al., ICLR 2020); the likelihood ratio of Havtorn
 et al. (ICML 2021) for each level; the mean entropy of the labels; the library's ``unusual``, with
-the slices of the validation patients as usual ones.
+the slices of the validation patients as usual ones, or with all other slices (``--patients all``).
 """
 
 import io
@@ -50,7 +50,7 @@ PHOTOGRAPHS = ("camera", "coins", "moon", "page", "text", "clock", "brick", "gra
 class Config:
     model: tyro.conf.Positional[Path]
     data: tyro.conf.Positional[Path]
-    patients: Literal["test", "validation", "all"] = "test"
+    patients: Literal["test", "all"] = "test"
     most: int = 24  # slices
     samples: int = 4
     only: tuple[str, ...] = ()  # scores to compute, all by default
@@ -128,16 +128,17 @@ def scores(config: Config, net: StitchNet, x: Tensor, usual: Tensor) -> dict[str
 def main(config: Config) -> None:
     net, info = checkpoint.load(config.model)
     dataset = Dataset(config.data)
-    rows = np.arange(len(dataset))
-    if config.patients != "all":
-        known = dataset.manifest["patient"].isin(info["patients"][config.patients])
-        rows = np.flatnonzero(known)
-    rows = rows[np.linspace(0, len(rows) - 1, min(config.most, len(rows))).astype(int)]
-    usual = dataset.take(rows).load().images
-    reference = usual
+    rows = others = np.arange(len(dataset))
     if config.patients == "test":
-        validating = dataset.manifest["patient"].isin(info["patients"]["validation"])
-        reference = dataset.take(np.flatnonzero(validating)).load().images
+        rows, others = (
+            np.flatnonzero(dataset.manifest["patient"].isin(info["patients"][part]))
+            for part in ("test", "validation")
+        )
+    rows = rows[np.linspace(0, len(rows) - 1, min(config.most, len(rows))).astype(int)]
+    others = np.setdiff1d(others, rows)
+    if not len(rows) or not len(others):
+        raise SystemExit(f"{config.data}: has no slices to score, or none to compare them with")
+    usual, reference = (dataset.take(some).load().images for some in (rows, others))
     known = scores(config, net, usual, reference)
     table = {}
     for kind, x in images(dataset.size, usual).items():
