@@ -43,10 +43,10 @@ from pyro_stitchnet.runtime.devices import choose_device
 from pyro_stitchnet.runtime.files import write_atomically
 from pyro_stitchnet.runtime.precision import Precision, resolved
 from pyro_stitchnet.runtime.provenance import provenance
+from pyro_stitchnet.training.batch_norm import recompute_statistics
 from pyro_stitchnet.training.config import TrainConfig
 from pyro_stitchnet.training.fit import fit
 from pyro_stitchnet.training.learner import Learner
-from pyro_stitchnet.training.batch_norm import recompute_statistics
 from pyro_stitchnet.training.svae_learner import SliceVAELearner
 from pyro_stitchnet.training.validation import bits_per_dimension
 

@@ -12,9 +12,9 @@ import torch
 
 from pyro_stitchnet.data.datasets.batches import Batch
 from pyro_stitchnet.data.datasets.slices import Slices
+from pyro_stitchnet.training.batch_norm import mode_gap, recompute_statistics
 from pyro_stitchnet.training.callbacks import Callback
 from pyro_stitchnet.training.state import State
-from pyro_stitchnet.training.batch_norm import mode_gap, recompute_statistics
 from pyro_stitchnet.training.step import Stepper
 
 __all__ = ["train"]

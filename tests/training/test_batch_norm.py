@@ -19,15 +19,15 @@ from pyro_stitchnet.model.nn.norm import TwoRoleBatchNorm2d
 from pyro_stitchnet.model.nn.unet import UNet
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.presets import preset
-from pyro_stitchnet.training.learner import ElboLearner
-from pyro_stitchnet.training.run import learner_of
-from pyro_stitchnet.training.self_training import SelfTraining
 from pyro_stitchnet.training.batch_norm import (
     batch_statistics,
     mode_gap,
     recompute_statistics,
     statistics_of,
 )
+from pyro_stitchnet.training.learner import ElboLearner
+from pyro_stitchnet.training.run import learner_of
+from pyro_stitchnet.training.self_training import SelfTraining
 
 
 def batches(n: int) -> list[Batch]:

@@ -171,9 +171,7 @@ def prepare(
     if workers is None:
         few = len(jobs) <= FEW_IMAGES and all(map(_is_image, jobs))
         # A shorter time limit needs processes, which can be ended.
-        workers = (
-            0 if few and time_limit >= PREPARE_SECONDS else min(usable_cores(), MOST_WORKERS)
-        )
+        workers = 0 if few and time_limit >= PREPARE_SECONDS else min(usable_cores(), MOST_WORKERS)
     if not skip_bad and (faults := [job.scan.fault for job in jobs if job.scan.fault]):
         raise ValueError(faults[0])
     about = {

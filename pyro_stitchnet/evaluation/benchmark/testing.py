@@ -25,8 +25,8 @@ from pyro_stitchnet.posterior import ReadOut, ReadOutOptions, probabilities, see
 from pyro_stitchnet.posterior.decision import decide, without_specks
 from pyro_stitchnet.posterior.options import Decision
 from pyro_stitchnet.posterior.views import average_views
-from pyro_stitchnet.training.learner import ElboLearner, Learner
 from pyro_stitchnet.training.batch_norm import batch_statistics, statistics_of
+from pyro_stitchnet.training.learner import ElboLearner, Learner
 
 __all__ = ["generative_columns", "predict_and_score"]
 
