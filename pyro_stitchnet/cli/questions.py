@@ -50,9 +50,13 @@ class Query:
         from pyro_stitchnet.data.datasets.one_slice import read_slice
         from pyro_stitchnet.data.preprocessing.steps import Preprocessing
         from pyro_stitchnet.runtime.devices import choose_device
+        from pyro_stitchnet.runtime.settings_files import validated
         from pyro_stitchnet.training import checkpoint
-        from pyro_stitchnet.training.config import validated
-        from pyro_stitchnet.training.preparation import check_preparation, note_preparation
+        from pyro_stitchnet.training.preparation import (
+            check_preparation,
+            note_preparation,
+            recorded_preprocessing,
+        )
 
         net, info = checkpoint.load(self.model, choose_device(self.device))
         preprocessing = None
@@ -61,7 +65,7 @@ class Query:
             check_preparation(dataset, self.model, info)
             note_preparation(dataset, self.model, info)
         elif not self.prepared:
-            values = info.get("dataset", {}).get("preprocessing")
+            values = recorded_preprocessing(info)
             if not values:
                 raise ValueError(
                     f"{self.model}: records no preprocessing; preprocess the slice and give "
@@ -103,14 +107,15 @@ def sample(
     from pyro_stitchnet.model.svae import LEVELS
     from pyro_stitchnet.posterior import from_prior, seeded
     from pyro_stitchnet.runtime.devices import choose_device
+    from pyro_stitchnet.runtime.settings_files import validated
     from pyro_stitchnet.training import checkpoint
-    from pyro_stitchnet.training.config import validated
+    from pyro_stitchnet.training.preparation import recorded_preprocessing
 
     refuse_results(out, "samples.npz")
     if unknown := set(levels) - set(range(1, LEVELS + 1)):
         raise ValueError(f"--levels: z has the levels 1 to {LEVELS}, not {sorted(unknown)}")
     net, info = checkpoint.load(model, choose_device(device))
-    recorded = info.get("dataset", {}).get("preprocessing")
+    recorded = recorded_preprocessing(info)
     if size is None and not recorded:
         raise ValueError(f"{model}: records no size of slices; give --size")
     side = size or validated(Preprocessing, recorded, model).size

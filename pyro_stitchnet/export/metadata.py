@@ -7,6 +7,7 @@ from typing import Any
 from pyro_stitchnet.export.traceable import TraceableModel
 from pyro_stitchnet.labels import LABELS
 from pyro_stitchnet.runtime.provenance import provenance
+from pyro_stitchnet.training.preparation import recorded_preprocessing
 
 __all__ = ["INTENDED_USE", "describe", "preprocessing_steps"]
 
@@ -34,7 +35,7 @@ def describe(
         checkpoint: its path, of which the name is included.
         size: rows and columns of the input; None if they are dynamic.
     """
-    preprocessing = info.get("dataset", {}).get("preprocessing")
+    preprocessing = recorded_preprocessing(info) or None
     side: int | str = size or f"a multiple of {model.stride}, at least {2 * model.stride}"
     return {
         "task": "label probabilities of every pixel of axial lung CT slices",

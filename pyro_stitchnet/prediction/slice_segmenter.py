@@ -25,8 +25,9 @@ from pyro_stitchnet.posterior.folding import folded
 from pyro_stitchnet.posterior.segmentation import check_read_out
 from pyro_stitchnet.runtime.devices import choose_device
 from pyro_stitchnet.runtime.precision import resolved
+from pyro_stitchnet.runtime.settings_files import validated
 from pyro_stitchnet.training import checkpoint
-from pyro_stitchnet.training.config import validated
+from pyro_stitchnet.training.preparation import recorded_preprocessing
 
 __all__ = ["SliceResult", "SliceSegmenter", "trained_preprocessing"]
 
@@ -178,7 +179,7 @@ def trained_preprocessing(
         ValueError: the checkpoint does not record it, or has a wrong value; or ``lungs`` or
             ``size`` is invalid.
     """
-    recorded = info.get("dataset", {}).get("preprocessing") or {}
+    recorded = recorded_preprocessing(info)
     overrides: dict[str, Any] = {"lungs": lungs, "size": size}
     given = {name: value for name, value in overrides.items() if value is not None}
     if not {"lungs", "size"} <= {*recorded, *given}:

@@ -7,7 +7,12 @@ from typing import Any
 
 from pyro_stitchnet.data.datasets.dataset import Dataset
 
-__all__ = ["check_preparation", "note_preparation"]
+__all__ = ["check_preparation", "note_preparation", "recorded_preprocessing"]
+
+
+def recorded_preprocessing(info: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the preprocessing that a checkpoint's record has; empty if it has none."""
+    return info.get("dataset", {}).get("preprocessing") or {}
 
 
 def check_preparation(dataset: Dataset, model: Path, info: Mapping[str, Any]) -> None:
@@ -24,7 +29,7 @@ def check_preparation(dataset: Dataset, model: Path, info: Mapping[str, Any]) ->
     Raises:
         ValueError: the window or ``zero_outside`` differs.
     """
-    ours, theirs = dataset.about["preprocessing"], _recorded(info)
+    ours, theirs = dataset.about["preprocessing"], recorded_preprocessing(info)
     matters = {
         "window": dataset.manifest["hounsfield"].any(),
         "zero_outside": _both_have_lungs(ours, theirs),
@@ -39,7 +44,7 @@ def check_preparation(dataset: Dataset, model: Path, info: Mapping[str, Any]) ->
 
 def note_preparation(dataset: Dataset, model: Path, info: Mapping[str, Any]) -> None:
     """Print a note if slices have another size or crop than those that a model was trained on."""
-    ours, theirs = dataset.about["preprocessing"], _recorded(info)
+    ours, theirs = dataset.about["preprocessing"], recorded_preprocessing(info)
     compared = ("size", "lungs", "margin") if _both_have_lungs(ours, theirs) else ("size", "lungs")
     if differ := [name for name in compared if _differs(name, ours, theirs)]:
         print(
@@ -47,11 +52,6 @@ def note_preparation(dataset: Dataset, model: Path, info: Mapping[str, Any]) -> 
             f"trained on slices prepared with {_options(differ, theirs)}",
             file=sys.stderr,
         )
-
-
-def _recorded(info: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the preprocessing that a model's record has; empty if it has none."""
-    return info.get("dataset", {}).get("preprocessing") or {}
 
 
 def _differs(name: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:

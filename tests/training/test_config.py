@@ -160,7 +160,7 @@ def test_the_label_term_must_fit_the_model(model: str, labels: AnyLabelTerm) -> 
         ("learning_rate: 1", "did you mean 'optimiser.learning_rate'"),
         ("optimizer: {learning_rate: 1}", "did you mean 'optimiser'"),
         ("optimiser: {learning_rat: 1}", "did you mean 'optimiser.learning_rate'"),
-        ("qqqq: 1", "see `stitchnet train --help`"),
+        ("qqqq: 1", "unknown key .qqqq.; choose from data, out, model"),
         ("preset: [a]", "preset must be a name, got"),
         ("optimiser: {learning_rate: fast}", "optimiser.learning_rate: .*number"),
         ("precision: 64", "precision: .*bf16-mixed"),
