@@ -34,7 +34,6 @@ from pyro_stitchnet.data.datasets.dataset import Dataset
 from pyro_stitchnet.data.datasets.partition import partition
 from pyro_stitchnet.data.datasets.slices import Slices
 from pyro_stitchnet.evaluation.benchmark.consistency import slices_digest
-from pyro_stitchnet.evaluation.text_table import TextTable, decimal
 from pyro_stitchnet.figures import image_columns, save_figure
 from pyro_stitchnet.model.slice_vae import SliceVAE
 from pyro_stitchnet.posterior import active_units, seeded
@@ -43,6 +42,7 @@ from pyro_stitchnet.runtime.devices import choose_device
 from pyro_stitchnet.runtime.files import write_atomically
 from pyro_stitchnet.runtime.precision import Precision, resolved
 from pyro_stitchnet.runtime.provenance import provenance
+from pyro_stitchnet.runtime.text_table import TextTable, decimal
 from pyro_stitchnet.training.batch_norm import recompute_statistics
 from pyro_stitchnet.training.config import TrainConfig
 from pyro_stitchnet.training.fit import fit

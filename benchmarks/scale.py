@@ -25,8 +25,8 @@ import tyro
 
 from pyro_stitchnet.cli.datasets import phantom
 from pyro_stitchnet.data.phantoms.phantom import PHANTOM_WINDOW, phantom_slices
-from pyro_stitchnet.evaluation.text_table import TextTable
 from pyro_stitchnet.runtime.provenance import provenance
+from pyro_stitchnet.runtime.text_table import TextTable
 
 PER_PATIENT = 20  # slices
 PER_SCAN = 4  # slices

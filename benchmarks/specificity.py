@@ -30,10 +30,10 @@ from pyro_stitchnet.evaluation.benchmark.consistency import slices_digest
 from pyro_stitchnet.evaluation.benchmark.runner import train_candidate
 from pyro_stitchnet.evaluation.benchmark.spec import Entry, Spec, read_spec
 from pyro_stitchnet.evaluation.benchmark.testing import predict_and_score
-from pyro_stitchnet.evaluation.text_table import TextTable, decimal
 from pyro_stitchnet.metrics.statistics import paired
 from pyro_stitchnet.runtime.files import write_atomically
 from pyro_stitchnet.runtime.provenance import provenance
+from pyro_stitchnet.runtime.text_table import TextTable, decimal
 
 INFECTION, CONTROLS = "0 1 2+3", "0+1"  # rules of masks
 ARMS = {

@@ -4,7 +4,7 @@ import pandas as pd
 from result_rows import gain, in_both, rows_of, signed
 
 from pyro_stitchnet.evaluation.benchmark.columns import line_names
-from pyro_stitchnet.evaluation.text_table import TextTable, decimal
+from pyro_stitchnet.runtime.text_table import TextTable, decimal
 
 # Lines of the article's model and its U-Nets, each with the U-Net of the same start.
 ARTICLE = {

@@ -9,9 +9,9 @@ from result_rows import gain, in_both, rows_of, signed
 
 from pyro_stitchnet.evaluation.benchmark.columns import by_patient, by_run, line_names
 from pyro_stitchnet.evaluation.benchmark.report import curves
-from pyro_stitchnet.evaluation.text_table import TextTable, decimal
 from pyro_stitchnet.figures import label_efficiency
 from pyro_stitchnet.metrics.statistics import holm, paired
+from pyro_stitchnet.runtime.text_table import TextTable, decimal
 
 __all__ = [
     "covid",

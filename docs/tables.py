@@ -25,8 +25,8 @@ from covid_tables import (
 )
 from result_rows import RESULTS, ROOT
 
-from pyro_stitchnet.evaluation.text_table import TextTable
 from pyro_stitchnet.figures import save_figure
+from pyro_stitchnet.runtime.text_table import TextTable
 
 PAGES = [ROOT / "README.md", ROOT / "docs" / "benchmark.md", ROOT / "docs" / "study.md"]
 

@@ -13,7 +13,7 @@ from pyro_stitchnet.evaluation.benchmark.columns import line_names
 from pyro_stitchnet.evaluation.benchmark.results import CELL
 from pyro_stitchnet.evaluation.benchmark.runner import check_options
 from pyro_stitchnet.evaluation.benchmark.spec import Spec, read_spec
-from pyro_stitchnet.evaluation.text_table import TextTable, decimal
+from pyro_stitchnet.runtime.text_table import TextTable, decimal
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

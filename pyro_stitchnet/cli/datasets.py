@@ -162,8 +162,8 @@ def inspect(
         sheet: number of slices to draw.
     """
     from pyro_stitchnet.data.datasets.dataset import Dataset
-    from pyro_stitchnet.evaluation.text_table import TextTable
     from pyro_stitchnet.figures import dataset_page
+    from pyro_stitchnet.runtime.text_table import TextTable
 
     dataset = Dataset(data)
     if out is not None:

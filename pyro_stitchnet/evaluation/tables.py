@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from pyro_stitchnet.evaluation.coverage import Coverage
-from pyro_stitchnet.evaluation.text_table import TextTable, count, decimal
 from pyro_stitchnet.metrics.scores import ARTICLE_GROUPS, GROUPS, SCORES
 from pyro_stitchnet.runtime.files import write_atomically
 from pyro_stitchnet.runtime.text import csv_text
+from pyro_stitchnet.runtime.text_table import TextTable, count, decimal
 
 __all__ = ["per_patient", "save", "summary", "table_one", "to_markdown"]
 

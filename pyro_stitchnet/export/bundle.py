@@ -1,7 +1,6 @@
 """A MONAI bundle: the exported program and its configuration for a folder of slices."""
 
 import json
-import secrets
 import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pyro_stitchnet.labels import LABELS
-from pyro_stitchnet.runtime.files import write_atomically
+from pyro_stitchnet.runtime.files import temporary_path, write_atomically
 
 __all__ = ["inference", "metadata", "write_bundle"]
 
@@ -41,7 +40,7 @@ def write_bundle(
         "models/model.pt2": program,
         "docs/README.md": _readme(description),
     }
-    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
+    temporary = temporary_path(folder)
     try:
         for name, content in files.items():
             (temporary / name).parent.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ from pyro_stitchnet.figures import overlay, save_figure
 from pyro_stitchnet.labels import BACKGROUND, COLOURS, CONSOLIDATION, GGO, LABELS, LESIONS
 from pyro_stitchnet.runtime.files import write_atomically
 from pyro_stitchnet.runtime.text import escaped
+from pyro_stitchnet.runtime.text_table import TextTable
 
 __all__ = ["Inspection", "contact_sheet", "described", "inspect", "write_inspection"]
 
@@ -201,6 +202,5 @@ def _name(bits: int) -> str:
 
 
 def _markdown(table: pd.DataFrame) -> str:
-    rows = [[table.index.name, *table.columns], ["---"] * (len(table.columns) + 1)]
-    rows += [[index, *values] for index, *values in table.itertuples()]
-    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
+    head = [str(table.index.name), *map(str, table.columns)]
+    return TextTable(head, [list(map(str, row)) for row in table.itertuples()]).markdown().rstrip()

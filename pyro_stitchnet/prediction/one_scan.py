@@ -1,7 +1,6 @@
 """One scan, from its files to a folder of results: the unit of work of a worker process."""
 
 import errno
-import secrets
 import shutil
 import threading
 from contextlib import suppress
@@ -34,7 +33,7 @@ from pyro_stitchnet.prediction.output_files import (
 from pyro_stitchnet.prediction.scan_report import make_report, slices_table
 from pyro_stitchnet.prediction.slice_segmenter import SliceSegmenter
 from pyro_stitchnet.runtime.checksums import sha256, write_json
-from pyro_stitchnet.runtime.files import naming, write_atomically
+from pyro_stitchnet.runtime.files import naming, temporary_path, write_atomically
 from pyro_stitchnet.runtime.text import csv_text, escaped
 
 __all__ = ["ModelSource", "Outcome", "ScanUnit", "cache_model", "cached_model"]
@@ -159,7 +158,7 @@ class ScanUnit:
 
     def _segment(self, segmenter: SliceSegmenter) -> None:
         final = self.out / self.scan
-        temporary = self.out / f".{self.scan}.{secrets.token_hex(4)}.tmp"
+        temporary = temporary_path(self.out / self.scan)
         work = temporary / "work"
         image = self.scan_input.image
         try:

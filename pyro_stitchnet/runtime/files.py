@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["naming", "refuse_others", "remove_unfinished", "write_atomically"]
+__all__ = ["naming", "refuse_others", "remove_unfinished", "temporary_path", "write_atomically"]
 
 
 @contextmanager
@@ -54,6 +54,11 @@ def remove_unfinished(folder: str | os.PathLike[str]) -> None:
             left.unlink()
 
 
+def temporary_path(path: Path) -> Path:
+    """Return a new name beside a file or folder, such as :func:`remove_unfinished` looks for."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
 def write_atomically(path: str | os.PathLike[str], data: str | bytes | memoryview) -> None:
     """Write a file atomically: it holds either all of its old content or all of the new.
 
@@ -74,7 +79,7 @@ def write_atomically(path: str | os.PathLike[str], data: str | bytes | memoryvie
             f"cannot write {path}: the directory {path.parent} does not exist; create it first"
         )
     # `tempfile` makes files that only their owner can read, also after a rename.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = temporary_path(path)
     try:
         with naming(path), temporary.open("xb") as file:
             file.write(data.encode("utf-8") if isinstance(data, str) else data)

@@ -16,7 +16,6 @@ Format: https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/v
 
 import json
 import os
-import secrets
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping
@@ -32,7 +31,7 @@ from numcodecs.zstd import Zstd
 from zarr.codecs import ZstdCodec
 
 from pyro_stitchnet.runtime.checksums import read_json, sha256, verify, write_json
-from pyro_stitchnet.runtime.files import write_atomically
+from pyro_stitchnet.runtime.files import temporary_path, write_atomically
 from pyro_stitchnet.runtime.text import csv_text
 
 __all__ = [
@@ -179,7 +178,7 @@ def write_shard(
         files: digest of the state of the scans' files before they were read.
     """
     path = _path(folder, number)
-    temporary = _temporary(path)
+    temporary = temporary_path(path)
     try:
         n, *size = slices.shape
         zarr.create_group(temporary).create_array(
@@ -239,7 +238,7 @@ def remove_outdated(folder: Path, number: int, files: str) -> bool:
     path = _path(folder, number)
     if read_json(path / ABOUT).get("files") == files:
         return False
-    temporary = _temporary(path)
+    temporary = temporary_path(path)
     path.rename(temporary)  # else a kill could leave a part of the shard
     shutil.rmtree(temporary)
     return True
@@ -274,8 +273,3 @@ def read_table(path: Path) -> pd.DataFrame:
 
 def _path(folder: Path, number: int) -> Path:
     return folder / "shards" / f"{number:05d}"
-
-
-def _temporary(path: Path) -> Path:
-    """A name beside a shard; `prepare` removes what has such a name at its end."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")

@@ -1,7 +1,6 @@
 """Maps of a scan as NIfTI, written some slices at a time."""
 
 import os
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from isal import isal_zlib
 from pyro_stitchnet.data.scans.nifti_geometry import repeat_geometry
 from pyro_stitchnet.data.scans.stack import Spool
 from pyro_stitchnet.data.scans.volume import from_axial
-from pyro_stitchnet.runtime.files import naming
+from pyro_stitchnet.runtime.files import naming, temporary_path
 
 __all__ = ["Encoding", "map_header", "write_nifti"]
 
@@ -85,7 +84,7 @@ def write_nifti(
     header["descrip"] = b"stitchnet: for research use only"
     header["vox_offset"] = 352
     planes = max(1, BLOCK // (shape[0] * shape[1] * spool.dtype.itemsize))
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = temporary_path(path)
     # ISA-L compresses CT four times as fast as zlib. 31: a gzip file without a time.
     gzip = isal_zlib.compressobj(1, isal_zlib.DEFLATED, 31)
     try:

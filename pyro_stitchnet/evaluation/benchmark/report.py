@@ -10,12 +10,12 @@ import pandas as pd
 
 from pyro_stitchnet.evaluation.benchmark.columns import by_patient, by_run, line_names
 from pyro_stitchnet.evaluation.style_metrics import STYLE_METRICS
-from pyro_stitchnet.evaluation.text_table import TextTable, decimal
 from pyro_stitchnet.figures import label_efficiency, save_figure
 from pyro_stitchnet.metrics.scores import LESION_GROUPS
 from pyro_stitchnet.metrics.statistics import holm, interval, paired
 from pyro_stitchnet.runtime.files import write_atomically
 from pyro_stitchnet.runtime.locks import only_run
+from pyro_stitchnet.runtime.text_table import TextTable, decimal
 
 __all__ = ["curves", "report"]
 

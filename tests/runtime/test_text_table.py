@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from pyro_stitchnet.evaluation.text_table import WIDTH, TextTable
+from pyro_stitchnet.runtime.text_table import WIDTH, TextTable
 
 TABLE = TextTable(["Lesion", "F1"], [["GGO " * 40, ".391 ± .100"]])
 
