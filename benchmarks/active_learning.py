@@ -22,7 +22,7 @@ from settings import keep_settings
 from pyro_stitchnet.data.datasets.batches import TwoStreams
 from pyro_stitchnet.data.datasets.slices import Slices
 from pyro_stitchnet.data.phantoms.phantom import phantom_slices
-from pyro_stitchnet.evaluation.benchmark.columns import lesion_dice
+from pyro_stitchnet.evaluation.benchmark.columns import dice_by_patient
 from pyro_stitchnet.metrics.scores import slice_scores
 from pyro_stitchnet.metrics.statistics import interval, paired
 from pyro_stitchnet.model.stitchnet import StitchNet
@@ -63,7 +63,7 @@ def probabilities(net: StitchNet, x: torch.Tensor) -> torch.Tensor:
 def dice(net: StitchNet, slices: Slices) -> pd.Series:
     """Mean Dice of the two lesions, by patient."""
     labels = probabilities(net, slices.images).argmax(1)
-    return lesion_dice(slice_scores(slices.labels(), labels, slices.names, slices.patients))
+    return dice_by_patient(slice_scores(slices.labels(), labels, slices.names, slices.patients))
 
 
 def least_certain(net: StitchNet, pool: Slices, labelled: list[int], config: Config) -> list[int]:

@@ -16,7 +16,7 @@ from pyro_stitchnet.model.objective import Objective
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.posterior import probabilities
 from pyro_stitchnet.training.diagnostics import bound_metrics, not_finite_terms
-from pyro_stitchnet.training.validation import active_levels, lesion_dice
+from pyro_stitchnet.training.validation import active_levels, validation_dice
 
 __all__ = ["ElboLearner", "Learner", "LossOutput", "log_q_in_evaluation_mode", "ramp"]
 
@@ -84,7 +84,7 @@ class Learner(nn.Module):
 
     def validate(self, slices: Slices) -> tuple[float, dict[str, float]]:
         """Return the score that chooses weights (higher is better), and the metrics to log."""
-        return lesion_dice(self.probabilities, slices, next(self.parameters()).device)
+        return validation_dice(self.probabilities, slices, next(self.parameters()).device)
 
     def stepped(self) -> None:
         """Update what follows the weights after a step."""

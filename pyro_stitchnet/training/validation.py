@@ -11,10 +11,10 @@ from pyro_stitchnet.model.slice_vae import SliceVAE
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.posterior import active_units, log_evidence, seeded
 
-__all__ = ["active_levels", "bits_per_dimension", "lesion_dice"]
+__all__ = ["active_levels", "bits_per_dimension", "validation_dice"]
 
 
-def lesion_dice(
+def validation_dice(
     probabilities: Callable[[Tensor], Tensor], slices: Slices, device: torch.device
 ) -> tuple[float, dict[str, float]]:
     """Mean Dice (F1 of eq. 1) of each lesion over the slices where it is defined, and of both.

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pyro_stitchnet.data.datasets.slices import Slices
 from pyro_stitchnet.labels import CONSOLIDATION, GGO
-from pyro_stitchnet.training.validation import lesion_dice
+from pyro_stitchnet.training.validation import validation_dice
 
 CPU = torch.device("cpu")
 
@@ -23,7 +23,7 @@ def of_labels(labels: Tensor) -> Slices:
 
 
 def test_a_perfect_segmentation_scores_1(slices: Slices) -> None:
-    score, metrics = lesion_dice(predicting(slices.labels()), slices, CPU)
+    score, metrics = validation_dice(predicting(slices.labels()), slices, CPU)
     assert score == metrics["validation/dice"] == 1
     assert metrics["validation/dice_ggo"] == metrics["validation/dice_consolidation"] == 1
 
@@ -35,7 +35,7 @@ def test_dice_by_hand() -> None:
     labels[0, 0, 2:4] = GGO
     truth[1, 0, :2] = labels[1, 0, :2] = GGO
     truth[1, 1, :2] = CONSOLIDATION
-    score, metrics = lesion_dice(predicting(labels), of_labels(truth), CPU)
+    score, metrics = validation_dice(predicting(labels), of_labels(truth), CPU)
     assert metrics["validation/dice_ggo"] == pytest.approx((2 * 2 / 6 + 1) / 2)
     assert metrics["validation/dice_consolidation"] == 0
     assert score == pytest.approx(metrics["validation/dice_ggo"] / 2)
@@ -44,7 +44,7 @@ def test_dice_by_hand() -> None:
 def test_a_lesion_on_no_slice_counts_as_0() -> None:
     truth = torch.zeros(1, 32, 32).long()
     truth[0, 0, :4] = GGO
-    score, metrics = lesion_dice(predicting(truth), of_labels(truth), CPU)
+    score, metrics = validation_dice(predicting(truth), of_labels(truth), CPU)
     assert score == 0.5
     assert metrics["validation/dice_consolidation"] != metrics["validation/dice_consolidation"]
 
@@ -57,6 +57,6 @@ def test_every_validation_has_the_same_draws(slices: Slices) -> None:
         return torch.rand(len(x), 4, *x.shape[1:])
 
     state = torch.get_rng_state()
-    assert lesion_dice(predict, slices, CPU) == lesion_dice(predict, slices, CPU)
+    assert validation_dice(predict, slices, CPU) == validation_dice(predict, slices, CPU)
     assert torch.equal(*draws)
     assert torch.equal(state, torch.get_rng_state())

@@ -10,8 +10,8 @@ from pyro_stitchnet.metrics.scores import LESION_GROUPS
 __all__ = [
     "by_patient",
     "by_run",
+    "dice_by_patient",
     "dice_columns",
-    "lesion_dice",
     "line_name",
     "line_names",
     "variant_name",
@@ -34,7 +34,7 @@ def line_names(table: pd.DataFrame) -> pd.Series:
     return pd.Series(list(names), table.index, dtype=str)
 
 
-def lesion_dice(scores: pd.DataFrame) -> pd.Series:
+def dice_by_patient(scores: pd.DataFrame) -> pd.Series:
     """Return the mean Dice of GGO and consolidation over the slices with the lesion, by patient.
 
     For each patient, Dice of a lesion is averaged over slices, then over the lesions.
@@ -55,7 +55,7 @@ def dice_columns(scores: pd.DataFrame) -> dict[str, Any]:
 
     Returns:
         The columns of each lesion, here GGO, and ``dice_by_patient``, the result of
-        :func:`lesion_dice` as JSON:
+        :func:`dice_by_patient` as JSON:
 
         - ``dice_ggo``, over the slices where it is defined: 0 for a false alarm
         - ``dice_ggo_present``, over the slices with the lesion
@@ -77,7 +77,7 @@ def dice_columns(scores: pd.DataFrame) -> dict[str, Any]:
             f"absent_{short}": int((~present).sum()),
             f"false_alarms_{short}": int((~present & (own["predicted_pixels"] > 0)).sum()),
         }
-    columns["dice_by_patient"] = json.dumps(lesion_dice(scores).round(4).to_dict())
+    columns["dice_by_patient"] = json.dumps(dice_by_patient(scores).round(4).to_dict())
     return columns
 
 

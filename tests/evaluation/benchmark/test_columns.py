@@ -8,8 +8,8 @@ import pytest
 from pyro_stitchnet.evaluation.benchmark.columns import (
     by_patient,
     by_run,
+    dice_by_patient,
     dice_columns,
-    lesion_dice,
 )
 
 
@@ -30,7 +30,7 @@ def scores() -> pd.DataFrame:
 
 
 def test_lesion_dice_is_over_slices_with_the_lesion_by_patient(scores: pd.DataFrame) -> None:
-    assert lesion_dice(scores).to_dict() == pytest.approx({"a": 0.2, "b": 0.8})
+    assert dice_by_patient(scores).to_dict() == pytest.approx({"a": 0.2, "b": 0.8})
 
 
 def test_columns_of_a_row(scores: pd.DataFrame) -> None:
