@@ -234,12 +234,11 @@ def _reference(path: Path, model: Path, info: dict[str, Any]) -> "Tensor":
 
     from pyro_stitchnet.data.datasets.dataset import Dataset
     from pyro_stitchnet.training.preparation import check_preparation
+    from pyro_stitchnet.training.seen import TRAINED, seen
 
     dataset = Dataset(path)
     check_preparation(dataset, model, info)
-    split = info.get("patients", {})
-    trained = {name for part in ("labelled", "unlabelled", "start") for name in split.get(part, ())}
-    rows = np.flatnonzero(~dataset.manifest["patient"].isin(trained))
+    rows = np.flatnonzero(~seen(dataset.manifest, info, TRAINED))
     if len(rows) < 3:
         raise ValueError(
             f"{path}: holds {len(rows)} slices of patients that the model was not trained on; "

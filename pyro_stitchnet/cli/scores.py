@@ -50,6 +50,7 @@ def evaluate(
     from pyro_stitchnet.runtime.provenance import provenance
     from pyro_stitchnet.training import checkpoint
     from pyro_stitchnet.training.preparation import check_preparation, note_preparation
+    from pyro_stitchnet.training.seen import seen
 
     refuse_results(out, "table.md")
     refuse_others(out, evaluate.WRITTEN)
@@ -77,14 +78,14 @@ def evaluate(
         )
     coverage = Coverage.of_slices(dataset.manifest, chosen)
     slices = dataset.take(np.flatnonzero(chosen)).load()
-    seen = {name for part, names in split.items() if part != "test" for name in names}
-    familiar = sum(patient in seen for patient in slices.patients) if patients == "all" else 0
-    if familiar:
+    familiar = int(seen(dataset.manifest[chosen.to_numpy()], info).sum())
+    if familiar and patients != "validation":
         print(
             f"note: slices of patients in training or validation: {familiar} of {len(slices)}; "
-            "--patients test leaves them out",
+            "--patients test leaves out those that have the same names",
             file=sys.stderr,
         )
+    info.pop("hashes", None)  # too long for the tables
     record = {
         "model": str(model),
         "slices_of_patients_seen_before_test": familiar,

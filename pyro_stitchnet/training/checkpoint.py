@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from pyro_stitchnet.data.preprocessing.steps import Preprocessing
@@ -20,6 +21,9 @@ __all__ = ["build", "load", "load_any", "read", "save"]
 FORMAT = 1
 
 
+Hashes = Annotated[str, Field(pattern=r"^([0-9a-f]{64})*$")]
+
+
 @dataclass
 class _Dataset:
     preprocessing: Preprocessing | None = None
@@ -30,6 +34,7 @@ class _Record:
     """What commands read of a checkpoint's ``info``."""
 
     patients: dict[str, list[str]] = field(default_factory=dict)
+    hashes: dict[str, Hashes] = field(default_factory=dict)
     dataset: _Dataset = field(default_factory=_Dataset)
 
 

@@ -43,6 +43,7 @@ from pyro_stitchnet.training.fit import fit
 from pyro_stitchnet.training.health import health_warnings
 from pyro_stitchnet.training.learner import ElboLearner
 from pyro_stitchnet.training.preparation import check_preparation, note_preparation
+from pyro_stitchnet.training.seen import seen, seen_hashes, seen_patients, summary_of_seen
 from pyro_stitchnet.training.self_training import SelfTraining
 from pyro_stitchnet.training.state import State, check_same_run
 from pyro_stitchnet.training.svae_learner import SliceVAELearner
@@ -114,9 +115,10 @@ def run(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> Path:
     validation = slices["validation"].load() if config.folds else None
     if validation is not None and config.model.stitched:
         _check_lesions(validation, config)
-    patients = {part: sorted(set(chosen.patients)) for part, chosen in slices.items()}
+    summary = summary_of_seen({part: chosen.manifest for part, chosen in slices.items()})
     if config.start is not None:
-        patients |= _start(net, config, parts, dataset)
+        before = _start(net, config, parts, dataset)
+        summary = {name: values | before.get(name, {}) for name, values in summary.items()}
     learner = learner_of(net, config.objective)
     with only_run(config.out) if is_first(fabric) else nullcontext():
         if is_first(fabric):
@@ -125,7 +127,7 @@ def run(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> Path:
         record: dict[str, Any] = {
             "config": plain(config),
             "slices": {part: len(chosen) for part, chosen in slices.items()},
-            "patients": patients,
+            **summary,
             "dataset": dataset.about,
             "processes": fabric.world_size,
             **provenance(),
@@ -251,17 +253,20 @@ def _check_out(config: TrainConfig, keeper: StateKeeper) -> None:
 
 def _start(
     net: StitchNet | SliceVAE, config: TrainConfig, parts: pd.Series, dataset: Dataset
-) -> dict[str, list[str]]:
-    """Load the weights of a trained model; refuse it if it has seen patients that are held out.
+) -> dict[str, dict[str, Any]]:
+    """Load the weights of a trained model; refuse it if it has seen slices that are held out.
 
     Returns:
-        The patients that it has seen, as the part "start" of the run's record; nothing if there
-        are none. A run that resumes takes them from its own record.
+        The part "start" of the run's record: the patients and hashes that it has seen; nothing if
+        there are none. A run that resumes takes them from its own record.
     """
     assert config.start is not None
     if config.resume:
-        before = read_json(config.out / "run.json")["patients"]
-        return {part: names for part, names in before.items() if part == "start"}
+        before = read_json(config.out / "run.json")
+        return {
+            name: {part: own for part, own in before[name].items() if part == "start"}
+            for name in ("patients", "hashes")
+        }
     trained, info = checkpoint.load_any(config.start)
     ours, theirs = (
         asdict(replace(one.config, weights=None, checkpointing=False)) for one in (net, trained)
@@ -273,18 +278,20 @@ def _start(
         )
     check_preparation(dataset, config.start, info)
     note_preparation(dataset, config.start, info)
-    patients = info.get("patients", {})
+    held_out = dataset.manifest[parts != "train"]
     # A validation patient chose its weights, so that patient is not unseen either.
-    seen = {name for part, names in patients.items() if part != "test" for name in names}
-    held_out = set(dataset.manifest["patient"][parts != "train"])
-    if familiar := sorted(seen & held_out):
+    if familiar := sorted(set(held_out["patient"][seen(held_out, info)])):
         raise ValueError(
             f"{config.start}: was trained or chosen on patients that this run holds out "
-            f"({', '.join(familiar[:3])}{', ...' if len(familiar) > 3 else ''}); train on all "
-            "patients with --folds 0, and evaluate on others"
+            f"({', '.join(familiar[:3])}{', ...' if len(familiar) > 3 else ''}), maybe under other "
+            "names; train on all patients with --folds 0, and evaluate on others"
         )
     net.load_state_dict(trained.state_dict())
-    return {"start": sorted(seen)} if seen else {}
+    patients, hashes = sorted(seen_patients(info)), seen_hashes(info)
+    return {
+        "patients": {"start": patients} if patients else {},
+        "hashes": {"start": hashes} if hashes else {},
+    }
 
 
 def _earlier_parts(config: TrainConfig) -> list[dict[str, str]]:

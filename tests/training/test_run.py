@@ -28,6 +28,7 @@ from pyro_stitchnet.training.callbacks import Callback
 from pyro_stitchnet.training.config import TrainConfig, from_yaml
 from pyro_stitchnet.training.learner import ElboLearner
 from pyro_stitchnet.training.run import learner_of, run
+from pyro_stitchnet.training.seen import seen
 from pyro_stitchnet.training.self_training import SelfTraining
 from pyro_stitchnet.training.state import State
 from pyro_stitchnet.training.svae_learner import SliceVAELearner
@@ -243,13 +244,34 @@ def test_a_chain_of_starts_forgets_no_patient(
     first.unlink()
     _, info = checkpoint.load(run(replace(config, resume=True)) / "model.pt")
     before = json.loads((tiny_run / "run.json").read_text())["patients"]
-    seen = {name for part, names in before.items() if part != "test" for name in names}
-    assert info["patients"]["start"] == sorted(seen)
+    familiar = {name for part, names in before.items() if part != "test" for name in names}
+    assert info["patients"]["start"] == sorted(familiar)
     third = config_of(TINY, dataset, tmp_path / "third", start=config.out / "model.pt", fold=1)
     with pytest.raises(ValueError, match=r"was trained or chosen on patients .* --folds 0"):
         run(third)
     record = json.loads((run(replace(third, folds=0)) / "run.json").read_text())
-    assert record["patients"]["start"] == sorted(seen | set(others.patients))
+    assert record["patients"]["start"] == sorted(familiar | set(others.patients))
+
+
+def test_a_model_does_not_start_before_a_test_on_its_slices_under_other_names(
+    tiny_run: Path, tmp_path: Path
+) -> None:
+    """Such as the cases that `stitchnet rank` names after their voxels."""
+    slices = phantom_slices(range(8), 2, size=64)
+    renamed = [f"case-{patient}" for patient in slices.patients]
+    write_folder(replace(slices, patients=renamed), tmp_path / "cases")
+    steps = Preprocessing(size=64, lungs="none")
+    cases = prepare(
+        [str(tmp_path / "cases")], tmp_path / "data", preprocessing=steps, progress=False
+    )
+    start = tiny_run / "model.pt"
+    config = config_of(TINY, cases.folder, tmp_path / "second", start=start)
+    with pytest.raises(ValueError, match=r"holds out \(case-.* maybe under other names; .*folds 0"):
+        run(config)
+    assert not config.out.exists()
+    _, info = checkpoint.load(start)
+    of_test = cases.manifest["patient"].isin(f"case-{p}" for p in info["patients"]["test"])
+    assert (seen(cases.manifest, info) == ~of_test).all()
 
 
 # --- Learners -------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from scipy.sparse.csgraph import connected_components
 from pyro_stitchnet.data.preprocessing.steps import to_bytes
 
 __all__ = [
-    "DISTANCE", "LeakageError", "check", "merge_duplicates", "perceptual_hash", "share_images",
+    "DISTANCE", "LeakageError", "check", "copied", "merge_duplicates", "perceptual_hash",
 ]  # fmt: skip
 
 DISTANCE = 15
@@ -24,6 +24,7 @@ or some noise, changes at most 10 bits; slices of two patients differ in at leas
 its patient's nearest other slice differ in 20 (median).
 """
 
+HASH = 64  # hexadecimal digits of a hash
 LISTED = 10  # cases in a message
 BLOCK = 8  # rows compared with all others at a time: 30 MB for 444,034 slices
 
@@ -49,7 +50,7 @@ def perceptual_hash(image: np.ndarray) -> str:
     if image.ndim != 2 or not (least >= 0 and greatest <= 1):
         raise ValueError("an image must be grey values in [0, 1], (H, W)")
     if least == greatest:
-        return "0" * 64
+        return "0" * HASH
     grey = Image.fromarray(to_bytes(image))
     return np.packbits(imagehash.phash(grey, hash_size=16).hash).tobytes().hex()
 
@@ -100,10 +101,21 @@ def merge_duplicates(manifest: pd.DataFrame) -> dict[str, str]:
     return dict(zip(patients.tolist(), patients[first[group]].tolist(), strict=True))
 
 
-def share_images(one: pd.DataFrame, other: pd.DataFrame) -> bool:
-    """Whether two manifests have copies of one image; arguments are as for :func:`check`."""
-    hashes, of = [*one["hash"], *other["hash"]], ["one"] * len(one) + ["other"] * len(other)
-    return next(_copies(hashes, of), None) is not None
+def copied(hashes: Iterable[str], others: str) -> np.ndarray:
+    """Return which images are copies of one of some others, bool (N,).
+
+    Args:
+        hashes: the :func:`perceptual_hash` of N images.
+        others: the hashes of the others, joined.
+    """
+    hashes = list(hashes)
+    number = len(others) // HASH
+    every = [*hashes, *(others[HASH * n : HASH * (n + 1)] for n in range(number))]
+    result = np.zeros(len(hashes), bool)
+    if hashes and number:
+        groups = ["one"] * len(hashes) + ["other"] * number
+        result[[i for i, _ in _copies(every, groups)]] = True
+    return result
 
 
 def _copies(hashes: Iterable[str], groups: Iterable[str]) -> Iterator[tuple[int, int]]:

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from pyro_stitchnet.data.datasets.dataset import Dataset
-from pyro_stitchnet.data.datasets.leakage import share_images
+from pyro_stitchnet.data.datasets.leakage import copied
 from pyro_stitchnet.data.datasets.slices import Slices
 from pyro_stitchnet.evaluation.benchmark.cells import Cell, cells_of, parts_of
 from pyro_stitchnet.evaluation.benchmark.columns import line_names
@@ -152,7 +152,8 @@ def _run(
     unseen, trained_on = None, set[Path]()  # datasets with slices of the other hospital
     if other_hospital is not None:
         unseen, manifest = other_hospital.load(), other_hospital.manifest
-        trained_on = {p for p, one in datasets.items() if share_images(one.manifest, manifest)}
+        hashes = {path: "".join(one.manifest["hash"]) for path, one in datasets.items()}
+        trained_on = {path for path, of in hashes.items() if copied(manifest["hash"], of).any()}
     for number, cell in enumerate(cells, 1):
         if results.has(cell.key):
             continue

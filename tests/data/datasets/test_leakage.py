@@ -15,8 +15,8 @@ from pyro_stitchnet.data.datasets import leakage
 from pyro_stitchnet.data.datasets.leakage import (
     DISTANCE,
     LeakageError,
+    copied,
     perceptual_hash,
-    share_images,
 )
 
 NamedImage = tuple[str, str, np.ndarray]  # name, patient, grey values
@@ -170,10 +170,13 @@ def test_pairs_equal_those_of_brute_force(bits: list[set[int]], groups: list[str
     assert {frozenset(pair) for pair in pairs} == expected
 
 
-def test_datasets_that_share_copies_of_an_image() -> None:
-    saved = manifest([("a.png", "p", saved_as_jpeg(grey(1)))])
-    assert share_images(manifest(images(1, 2)), saved)
-    assert not share_images(manifest([("a.png", "p", grey(2))]), saved)  # names do not matter
+def test_copies_of_other_images_are_found() -> None:
+    saved = [perceptual_hash(saved_as_jpeg(grey(n))) for n in (1, 3)]
+    one = [perceptual_hash(grey(n)) for n in (1, 2, 3)]
+    assert copied(one, "".join(saved)).tolist() == [True, False, True]
+    assert copied(one[1:2], "".join(saved)).tolist() == [False]
+    assert copied(one, "").tolist() == [False] * 3
+    assert copied([], "".join(saved)).tolist() == []
 
 
 # --- Real slices ----------------------------------------------------------------------------------
