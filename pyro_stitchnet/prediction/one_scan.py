@@ -13,10 +13,9 @@ import torch
 
 from pyro_stitchnet.data.preprocessing.steps import LungMethod
 from pyro_stitchnet.data.scans.nifti import write_nifti
-from pyro_stitchnet.data.scans.not_scans import refuse_label_map, refuse_result
+from pyro_stitchnet.data.scans.not_scans import read_scan
 from pyro_stitchnet.data.scans.privacy import identifiers, without_identifiers, without_paths
 from pyro_stitchnet.data.scans.stack import Spool, Stack
-from pyro_stitchnet.data.scans.streaming import read_stack
 from pyro_stitchnet.data.scans.volume import from_axial
 from pyro_stitchnet.posterior import ReadOutOptions
 from pyro_stitchnet.prediction.inputs import ScanInput
@@ -165,9 +164,7 @@ class ScanUnit:
             with naming(self.out):
                 temporary.mkdir()
                 work.mkdir()
-                refuse_result(image)
-                stack = read_stack(image, work / "slices.raw", series=self.scan_input.series)
-                refuse_label_map(image, stack)
+                stack = read_scan(image, work / "slices.raw", series=self.scan_input.series)
                 totals, spools = make_maps(segmenter, stack, work, names=(*MAPS, *self.extras))
                 files = {name: map_file(name) for name in spools}
                 for name, spool in spools.items():

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from pyro_stitchnet import figures
 from pyro_stitchnet.data.scans.common import looks_hounsfield
 from pyro_stitchnet.data.scans.nifti import map_header
+from pyro_stitchnet.data.scans.not_scans import read_scan, refuse_label_map
 from pyro_stitchnet.data.scans.stack import Stack
-from pyro_stitchnet.data.scans.streaming import read_stack
 from pyro_stitchnet.data.scans.volume import Volume, axial_affine, from_axial
 from pyro_stitchnet.labels import BACKGROUND, LABELS
 from pyro_stitchnet.prediction.maps import SliceMaps, slice_maps
@@ -156,16 +156,20 @@ def segment_scan(
     Arguments and errors are those of :meth:`pyro_stitchnet.Segmenter.segment`.
     """
     if isinstance(scan, str | Path):
-        stack = read_stack(Path(scan), series=series)
+        stack = read_scan(Path(scan), series=series)
     elif isinstance(scan, Volume):
         stack = Stack.of(scan)
     else:
-        array = np.asarray(scan, np.float32)
+        array = np.asarray(scan)
+        if array.dtype.kind not in "iuf":
+            raise ValueError(f"an array of {array.dtype}; a scan has real grey values")
+        array = array.astype(np.float32)
         array = array[None] if array.ndim == 2 else array
         volume = Volume(
             array, axial_affine(), looks_hounsfield(array), Path("array.npy"), spaced=False
         )
         stack = Stack.of(volume)
+        refuse_label_map(volume.source, stack)
     totals, slices = slice_maps(segmenter, stack, styles=True)
     whole = tuple(slices)  # completes the totals
     name = stack.source.name

@@ -66,3 +66,24 @@ def test_arrays_are_axial_slices(model: Path) -> None:
     assert segmentation.report["severity_score"] is None
     with pytest.raises(ValueError, match="three axes"):
         segmenter.segment(np.zeros((2, 3, 4, 5)))
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.ones((1, 64, 64), bool), "an array of bool"),
+        (np.ones((1, 64, 64), complex), "an array of complex128"),
+        (np.arange(4096).reshape(1, 64, 64) % 4 * 85, "a label map, not a scan"),
+    ],
+)
+def test_arrays_that_are_no_scans_are_refused(model: Path, array: np.ndarray, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        pyro_stitchnet.load(model, lungs="none").segment(array)
+
+
+def test_a_map_of_predict_is_no_scan(write_scan: Write, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    scan = write_scan(tmp_path / "a.nii.gz")
+    predict_scans([scan], ModelSource(model), out, workers=0, progress=False)
+    with pytest.raises(ValueError, match="a map that `stitchnet predict` wrote"):
+        pyro_stitchnet.load(model).segment(out / "scan-0001" / "labels.nii.gz")

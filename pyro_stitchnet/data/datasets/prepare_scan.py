@@ -14,9 +14,8 @@ from pyro_stitchnet.data.datasets.shards import MANIFEST, write_shard
 from pyro_stitchnet.data.preprocessing.steps import PreparedSlice, Preprocessing, to_bytes
 from pyro_stitchnet.data.scans.endings import VOLUME_ENDINGS
 from pyro_stitchnet.data.scans.masks import read_mask
-from pyro_stitchnet.data.scans.not_scans import refuse_label_map, refuse_result
+from pyro_stitchnet.data.scans.not_scans import read_scan
 from pyro_stitchnet.data.scans.stack import Stack
-from pyro_stitchnet.data.scans.streaming import read_stack
 from pyro_stitchnet.data.sources.base import ScanFiles
 from pyro_stitchnet.labels import ALL_LABELS, CONSOLIDATION, GGO, LABEL_RULES, LABELS, LESIONS
 from pyro_stitchnet.runtime.text import escaped, identity
@@ -72,9 +71,7 @@ def prepare_scan(
     scan = job.scan
     if scan.fault:
         raise ValueError(scan.fault)
-    refuse_result(scan.image)
-    stack = read_stack(scan.image, spool, series=scan.series)
-    refuse_label_map(scan.image, stack)
+    stack = read_scan(scan.image, spool, series=scan.series)
     empty = True
     for one in preprocessing.slices(stack, _label_sets(job, stack), stacked=scan.stacked):
         empty = False

@@ -68,13 +68,24 @@ def read_mask_image(path: Path) -> np.ndarray:
     values = np.asarray(image)
     if image.mode == "P":
         colours = np.asarray(image.convert("RGB"))
-        grey = bool((np.ptp(colours, axis=-1) == 0).all() and colours.max() < NEARLY_BLACK)
-        if grey and colours.any() and (colours[..., 0] != values).any():
-            raise ValueError(
-                f"{path}: its palette gives nearly black greys that differ from the indices, so "
-                "either may be the labels; save it as 8-bit grey"
-            )
+        if (np.ptp(colours, axis=-1) == 0).all() and colours.any():
+            _check_greys(path, values, colours[..., 0])
     return values.astype(np.float32)
+
+
+def _check_greys(path: Path, indices: np.ndarray, greys: np.ndarray) -> None:
+    """Refuse a grey palette whose greys may be the labels, or are in another order than these."""
+    if greys.max() < NEARLY_BLACK and (greys != indices).any():
+        raise ValueError(
+            f"{path}: its palette gives nearly black greys that differ from the indices, so "
+            "either may be the labels; save it as 8-bit grey"
+        )
+    first = np.unique(indices, return_index=True)[1]
+    if (np.diff(greys.flat[first].astype(int)) < 0).any():
+        raise ValueError(
+            f"{path}: its palette gives greys in another order than the indices, so a program may "
+            "have renumbered the labels; save it as 8-bit grey whose values are the labels"
+        )
 
 
 def read_images(paths: Sequence[Path], read: Callable[[Path], np.ndarray]) -> Iterator[np.ndarray]:

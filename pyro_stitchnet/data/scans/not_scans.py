@@ -1,4 +1,4 @@
-"""Files that are not scans: results of this program, and label maps."""
+"""Reading scans, and refusing what is none: results of this program, and label maps."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,8 +8,9 @@ import numpy as np
 from pyro_stitchnet.data.scans.endings import NIFTI_ENDINGS, VOLUME_ENDINGS
 from pyro_stitchnet.data.scans.nifti_header import read_header
 from pyro_stitchnet.data.scans.stack import Stack
+from pyro_stitchnet.data.scans.streaming import read_stack
 
-__all__ = ["refuse_label_map", "refuse_result"]
+__all__ = ["read_scan", "refuse_label_map"]
 
 FEW = 32
 """The most values of a label map, whole numbers from 0 to 255."""
@@ -18,7 +19,22 @@ DARK = 153
 """Values below this do not span the grey scale of 0 to 255."""
 
 
-def refuse_result(image: Path | Sequence[Path]) -> None:
+def read_scan(
+    image: Path | Sequence[Path], spool: Path | None = None, *, series: str | None = None
+) -> Stack:
+    """Read a scan like :func:`~pyro_stitchnet.data.scans.streaming.read_stack`.
+
+    Raises:
+        FileNotFoundError, ValueError: as that function; or the file is a map that `stitchnet
+            predict` wrote, or a label map.
+    """
+    _refuse_result(image)
+    stack = read_stack(image, spool, series=series)
+    refuse_label_map(image, stack)
+    return stack
+
+
+def _refuse_result(image: Path | Sequence[Path]) -> None:
     """Refuse a map that `stitchnet predict` wrote; its header says so.
 
     Raises:

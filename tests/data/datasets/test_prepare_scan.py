@@ -146,14 +146,14 @@ def test_any_error_costs_its_scan_only(
     (tmp_path / "shards").mkdir()
     images = save(tmp_path / "i", GREY)
     jobs = [Job("own", ScanFiles(image.stem, "p", image), {}) for image in images]
-    read_stack = prepare_scan_module.read_stack
+    read_scan = prepare_scan_module.read_scan
 
     def fail(path: Path, *arguments: object, **options: object) -> object:
         if path == images[1]:
             raise error
-        return read_stack(path, *arguments, **options)  # type: ignore[arg-type]
+        return read_scan(path, *arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(prepare_scan_module, "read_stack", fail)
+    monkeypatch.setattr(prepare_scan_module, "read_scan", fail)
     with pytest.raises(ValueError, match=r"1\.png: cannot be prepared \("):
         Unit(tmp_path, 0, jobs, STEPS, skip_bad=False)()
     Unit(tmp_path, 0, jobs, STEPS, skip_bad=True)()

@@ -109,7 +109,13 @@ def test_masks_are_values_or_palette_indices(tmp_path: Path) -> None:
 def test_a_palette_in_another_order_than_its_labels_is_refused(tmp_path: Path) -> None:
     """As of programs that turn grey values 1 and 2 into a palette to make the file smaller."""
     like = read_stack(save(tmp_path / "scan.png", GREY))
-    for palette, bad in (([2, 2, 2, 1, 1, 1], True), ([0, 0, 0, 1, 1, 1], False)):
+    reversed_, brighter = [180, 180, 180, 60, 60, 60], [60, 60, 60, 180, 180, 180]
+    for palette, bad in (
+        ([2, 2, 2, 1, 1, 1], True),
+        ([0, 0, 0, 1, 1, 1], False),
+        (reversed_, True),
+        (brighter, False),
+    ):
         image = Image.fromarray(GREY % 2).convert("P")
         image.putdata((GREY % 2).flatten().tolist())
         image.putpalette(palette)
