@@ -108,8 +108,8 @@ REMEDIES = {
 NO_MEMORY = "not enough memory; give smaller slices, batches or networks"
 
 INTERRUPTED = (
-    "interrupted; `download`, `prepare`, `predict` and `benchmark` continue when run again, "
-    "`train` starts again from step 0 without --resume"
+    "interrupted; `download`, `prepare`, `predict` and `benchmark` continue when run again, and "
+    "`train` with --resume"
 )
 
 

@@ -135,6 +135,9 @@ def prepare(
     cautions = {source["caution"] for source in dataset.about["sources"].values()} - {""}
     for caution in sorted(cautions):
         print(f"note: {caution}", file=sys.stderr)
+    hounsfield = dataset.manifest["hounsfield"].any()
+    if preprocessing.window != Preprocessing().window and not hounsfield:
+        print("note: no scan is in Hounsfield units, so --window has no effect", file=sys.stderr)
     doubts = dataset.manifest.drop_duplicates("scan")["warnings"]
     for doubt, scans in doubts[doubts != ""].value_counts().items():
         print(f"note: scans: {scans}: {doubt}", file=sys.stderr)

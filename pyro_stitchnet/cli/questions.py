@@ -50,7 +50,7 @@ class Query:
         from pyro_stitchnet.data.datasets.one_slice import read_slice
         from pyro_stitchnet.data.preprocessing.steps import Preprocessing
         from pyro_stitchnet.runtime.devices import choose_device
-        from pyro_stitchnet.runtime.settings_files import validated
+        from pyro_stitchnet.runtime.settings import validated
         from pyro_stitchnet.training import checkpoint
         from pyro_stitchnet.training.preparation import (
             check_preparation,
@@ -107,7 +107,7 @@ def sample(
     from pyro_stitchnet.model.svae import LEVELS
     from pyro_stitchnet.posterior import from_prior, seeded
     from pyro_stitchnet.runtime.devices import choose_device
-    from pyro_stitchnet.runtime.settings_files import validated
+    from pyro_stitchnet.runtime.settings import validated
     from pyro_stitchnet.training import checkpoint
     from pyro_stitchnet.training.preparation import recorded_preprocessing
 

@@ -36,6 +36,8 @@ def defaults(arguments: Sequence[str]) -> TrainConfig:
     Raises:
         OSError, ValueError: as :func:`~pyro_stitchnet.training.config.from_yaml`.
     """
+    if sum(one.partition("=")[0] == "--config" for one in arguments) > 1:
+        raise ValueError("--config is given twice; put all options into one file")
     start, _ = tyro.cli(Start, args=arguments, return_unknown_args=True, add_help=False)
     config = from_yaml(start.config, start.preset)
     if start.labels is None:

@@ -36,6 +36,7 @@ from pyro_stitchnet.runtime.limits import PREDICT_SECONDS
 from pyro_stitchnet.runtime.locks import only_run
 from pyro_stitchnet.runtime.precision import resolved
 from pyro_stitchnet.runtime.ranges import Positive, Workers, checked
+from pyro_stitchnet.runtime.settings import differences
 from pyro_stitchnet.runtime.text import csv_text, escaped
 from pyro_stitchnet.runtime.threads import usable_cores
 from pyro_stitchnet.runtime.workers import work
@@ -259,9 +260,8 @@ def _write_plan(out: Path, plan: dict[str, object]) -> None:
     except ValueError as error:
         raise ValueError(f"{str(error).partition(';')[0]}; choose another --out") from error
     plan = json.loads(json.dumps(plan))  # tuples become lists
-    differing = [key for key, value in plan.items() if before.get(key) != value]
-    if differing:
+    if differ := differences(before, plan):
         raise ValueError(
-            f"{out}: has results with other values of {', '.join(differing)}; use the same "
-            "values, or choose another --out"
+            f"{out}: has results of other options ({'; '.join(differ)}); use the same ones, or "
+            "choose another --out"
         )

@@ -100,8 +100,8 @@ def rank(results: Path, options: Ranking, *, exclude: Sequence[Path] = ()) -> pd
             rows.append((f"{case}_slice{index:04d}", scan, index, entropy, voxels))
     if not rows:
         raise FileNotFoundError(
-            f"{results}: no finished scan with lungs; create some with `stitchnet predict INPUT "
-            f"--model MODEL --out {results}`"
+            f"{results}: no finished scan with lungs; give a folder that `stitchnet predict "
+            "INPUT --model MODEL --out FOLDER` wrote"
         )
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     table = table.sort_values(["entropy", "case"], ascending=[False, True])

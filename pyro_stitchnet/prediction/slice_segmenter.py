@@ -25,7 +25,7 @@ from pyro_stitchnet.posterior.folding import folded
 from pyro_stitchnet.posterior.segmentation import check_read_out
 from pyro_stitchnet.runtime.devices import choose_device
 from pyro_stitchnet.runtime.precision import resolved
-from pyro_stitchnet.runtime.settings_files import validated
+from pyro_stitchnet.runtime.settings import validated
 from pyro_stitchnet.training import checkpoint
 from pyro_stitchnet.training.preparation import recorded_preprocessing
 

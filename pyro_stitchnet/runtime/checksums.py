@@ -8,10 +8,10 @@ from typing import Any
 
 from pyro_stitchnet.runtime.files import write_atomically
 
-__all__ = ["read_json", "sha256", "verify", "write_json"]
+__all__ = ["REMEDY", "read_json", "sha256", "verify", "write_json"]
 
 KEY = "sha256"
-REMEDY = "write it again with the command that made it"
+REMEDY = "remove it, and run the command that wrote it again"
 
 
 def write_json(path: str | Path, content: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ from pyro_stitchnet.model.config import ModelConfig
 from pyro_stitchnet.model.slice_vae import SliceVAE
 from pyro_stitchnet.model.stitchnet import StitchNet
 from pyro_stitchnet.runtime import torch_files
-from pyro_stitchnet.runtime.settings_files import validated
+from pyro_stitchnet.runtime.settings import validated
 
 __all__ = ["build", "load", "load_any", "read", "save"]
 

@@ -35,7 +35,7 @@ from pyro_stitchnet.runtime.ranges import (
     Workers,
     check_ranges,
 )
-from pyro_stitchnet.runtime.settings_files import check_keys, read_mapping, validated
+from pyro_stitchnet.runtime.settings import check_keys, read_mapping, validated
 
 __all__ = [
     "TrainConfig",

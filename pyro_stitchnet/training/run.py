@@ -111,7 +111,7 @@ def run(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> Path:
         label_budget=config.label_budget,
         labels=config.model.stitched,
     )
-    _check_unlabelled(slices, config)
+    _check_streams(slices, config)
     validation = slices["validation"].load() if config.folds else None
     if validation is not None and config.model.stitched:
         _check_lesions(validation, config)
@@ -217,8 +217,13 @@ def _check_size(dataset: Dataset, config: TrainConfig) -> None:
         raise ValueError(f"{config.data}: {error}, with `stitchnet prepare ... --size`") from None
 
 
-def _check_unlabelled(slices: Mapping[str, Dataset], config: TrainConfig) -> None:
-    """Refuse self-training without a slice that it would use."""
+def _check_streams(slices: Mapping[str, Dataset], config: TrainConfig) -> None:
+    """Refuse batches of labelled slices without one, and self-training without one to use."""
+    if config.model.stitched and config.labelled_per_batch and not len(slices["labelled"]):
+        raise ValueError(
+            f"{config.data}: no slice for training has labels; prepare it with masks, or train "
+            "without labels (--preset svae, or --labelled-per-batch 0)"
+        )
     used = config.unlabelled_per_batch and len(slices["unlabelled"])
     if _self_trained(config.objective) and not used and all(slices["labelled"].complete):
         raise ValueError(
@@ -312,7 +317,7 @@ def _note_other_versions(record: dict[str, Any]) -> None:
 
 
 def _identity(config: TrainConfig, dataset: Dataset) -> dict[str, Any]:
-    """The values that the steps of a run depend on, flat."""
+    """The values that the steps of a run depend on."""
     values = plain(config)
     for name in (
         "data", "out", "keep_every", "keep_last", "resume", "device", "workers", "tensorboard",
@@ -321,19 +326,8 @@ def _identity(config: TrainConfig, dataset: Dataset) -> dict[str, Any]:
         del values[name]
     del values["model"]["checkpointing"]
     values["precision"] = resolved(config.precision, choose_device(config.device))
-    digests = {name: sha256(dataset.folder / name) for name in (ROWS, "dataset.json")}
-    return {**_flat(values), **digests}
-
-
-def _flat(values: dict[str, Any], above: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one, with dotted names."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{above}{name}.")
-        else:
-            flat[above + name] = value
-    return flat
+    files = (dataset.folder / name for name in (ROWS, "dataset.json"))
+    return {**values, "SHA-256 of the dataset": [sha256(file)[:12] for file in files]}
 
 
 def _summary(record: dict[str, Any], config: TrainConfig) -> str:

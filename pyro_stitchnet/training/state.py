@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pyro_stitchnet.presets import OptimiserConfig
 from pyro_stitchnet.runtime import torch_files
 from pyro_stitchnet.runtime.fabric import make_fabric
+from pyro_stitchnet.runtime.settings import differences
 from pyro_stitchnet.runtime.threads import chosen_by_user
 from pyro_stitchnet.training import checkpoint
 from pyro_stitchnet.training.average import Average
@@ -196,12 +197,7 @@ def check_same_run(path: Path, config: Mapping[str, Any]) -> None:
 def _check_same(path: Path, before: Any, config: Mapping[str, Any]) -> None:
     if not isinstance(before, dict):
         raise ValueError(f"{path}: lacks the options of its run; start a new run")
-    differ = [
-        f"{key} was {before.get(key)!r} and is {config.get(key)!r}"
-        for key in sorted({*before, *config}, key=str)
-        if before.get(key) != config.get(key)
-    ]
-    if differ:
+    if differ := differences(before, config):
         raise ValueError(
             f"{path}: the options differ from those of the run: {'; '.join(differ)}; give the "
             "same ones, or choose another --out"

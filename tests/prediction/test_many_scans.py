@@ -205,7 +205,7 @@ def test_results_with_other_options_are_refused(
     out, scan = tmp_path / "out", write_scan(tmp_path / "a.nii.gz")
     predict_scans([scan], ModelSource(model), out, workers=0, progress=False)
     with pytest.raises(
-        ValueError, match=r"has results with other values of options; .*another --out"
+        ValueError, match=r"of other options \(options\.views was 1 and is 2\); .*another --out"
     ):
         predict_scans(
             [scan], ModelSource(model, options=ReadOutOptions(views=2)), out, progress=False
@@ -239,7 +239,7 @@ def test_results_of_another_checkpoint_at_the_same_path_are_refused(
     predict_scans([scan], ModelSource(path), tmp_path / "out", workers=0, progress=False)
     steps = {"size": 64, "lungs": "classical"}
     checkpoint.save(net, path, dataset={"preprocessing": steps}, other="training")
-    with pytest.raises(ValueError, match=r"other values of model"):
+    with pytest.raises(ValueError, match=r"of other options \(model was "):
         predict_scans([scan], ModelSource(path), tmp_path / "out", workers=0, progress=False)
 
 

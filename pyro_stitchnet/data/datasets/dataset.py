@@ -26,7 +26,7 @@ from pyro_stitchnet.data.datasets.shards import (
     check_tables,
     read_table,
 )
-from pyro_stitchnet.runtime.checksums import read_json
+from pyro_stitchnet.runtime.checksums import REMEDY, read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,13 +70,14 @@ class Dataset:
         if self.about.get("format") != FORMAT:
             raise ValueError(
                 f"{path}: format {self.about.get('format')}, but this version reads {FORMAT}; "
-                "prepare the dataset again"
+                "prepare the dataset again in another folder"
             )
         try:
             check_tables(self.folder, self.about)
             self.manifest = read_table(self.folder / ROWS)
         except (ValueError, OSError) as error:
-            raise ValueError(f"{path}: damaged ({error}); prepare the dataset again") from error
+            what = str(error).removesuffix(f"; {REMEDY}")
+            raise ValueError(f"{what}; remove {path}, and prepare the dataset again") from error
         self._refuse_gaps()
 
     @property
@@ -154,5 +155,5 @@ class Dataset:
         if lost := sorted(needed - there):
             raise ValueError(
                 f"{shards / lost[0]}: missing, like {len(lost)} of {len(needed)} shards of the "
-                "dataset; prepare the dataset again"
+                f"dataset; remove {self.folder / 'dataset.json'}, and prepare the dataset again"
             )

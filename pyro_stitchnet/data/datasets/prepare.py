@@ -35,6 +35,7 @@ from pyro_stitchnet.runtime.checksums import read_json, write_json
 from pyro_stitchnet.runtime.files import naming, refuse_others, remove_unfinished
 from pyro_stitchnet.runtime.limits import PREPARE_SECONDS
 from pyro_stitchnet.runtime.locks import only_run
+from pyro_stitchnet.runtime.settings import differences
 from pyro_stitchnet.runtime.threads import usable_cores
 from pyro_stitchnet.runtime.workers import UnitLost, work
 
@@ -48,6 +49,11 @@ FEW_IMAGES = 256
 
 MOST_WORKERS = 128
 """The most processes that start by default."""
+
+TAKEN = (
+    "{}: holds a dataset already; choose another --out. If it is damaged, remove its dataset.json, "
+    "and this command repairs it"
+)
 
 
 def find_jobs(folders: Sequence[str]) -> list[Job]:
@@ -165,7 +171,7 @@ def prepare(
     if not 0 < time_limit < math.inf:
         raise ValueError(f"time_limit must be a positive number of seconds, got {time_limit}")
     if (out / "dataset.json").exists():
-        raise FileExistsError(f"{out}: holds a dataset already; choose another --out")
+        raise FileExistsError(TAKEN.format(out))
     out = out.absolute()  # other workers may have another working directory
     jobs = find_jobs(folders)
     if workers is None:
@@ -194,7 +200,7 @@ def prepare(
     shards = _shards(jobs)
     with naming(out), only_run(out):
         if (out / "dataset.json").exists():  # another run wrote it meanwhile
-            raise FileExistsError(f"{out}: holds a dataset already; choose another --out")
+            raise FileExistsError(TAKEN.format(out))
         _write_plan(out, plan)
         units = [
             Unit(out, shard, scans, preprocessing, skip_bad, digest, _state(scans))
@@ -342,14 +348,9 @@ def _write_plan(out: Path, plan: Mapping[str, object]) -> None:
     """Write the plan of a preparation; refuse a folder that was started with another plan."""
     path = out / "plan.json"
     if path.exists():
-        try:
-            started = read_json(path)
-        except ValueError as error:
-            raise ValueError(f"{error}; remove it, and run the same command again") from error
-        differ = [key for key, value in plan.items() if started.get(key) != value]
-        if differ:
+        if differ := differences(read_json(path), plan):
             raise ValueError(
-                f"{out}: holds the start of a dataset whose {', '.join(differ)} differ; repeat the "
+                f"{out}: holds the start of another dataset ({'; '.join(differ)}); repeat the "
                 "command that started it, or choose another --out"
             )
     else:

@@ -40,6 +40,7 @@ from pyro_stitchnet.data.scans.dicom_slices import (
     series_affine,
     text_of,
 )
+from pyro_stitchnet.data.scans.endings import IMAGE_ENDINGS, VOLUME_ENDINGS
 from pyro_stitchnet.data.scans.volume import Volume, check_affine
 
 __all__ = ["OpenSeries", "Series", "are_parts", "find_series", "open_series"]
@@ -350,6 +351,9 @@ def _choose(path: Path, found: _Found, uid: str | None) -> Headers:
     """Return the headers of the series ``uid``, or of the only CT series."""
     found.check(uid)
     described = found.described()
+    if not described and path.is_file():
+        endings = ", ".join((*VOLUME_ENDINGS, *IMAGE_ENDINGS, ".npy"))
+        raise ValueError(f"{path}: neither DICOM nor a file of {endings}; convert it to one")
     if not described:
         raise ValueError(
             f"{path}: holds no DICOM slices (localisers, screen captures and files in subfolders "

@@ -1,9 +1,11 @@
 """The package's own layout: a folder of images, masks and an index."""
 
+import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from pyro_stitchnet.data.scans.endings import IMAGE_ENDINGS, VOLUME_ENDINGS
 from pyro_stitchnet.data.sources._table import read_table
 from pyro_stitchnet.data.sources.base import ScanFiles, Source
 from pyro_stitchnet.data.sources.paths import is_outside, stem, walk
@@ -24,6 +26,7 @@ def _find(folder: Path) -> Iterator[ScanFiles]:
         raise FileNotFoundError(
             f"{masks[unpaired[0]]}: is the mask of no file in index.csv; name it like its image"
         )
+    _refuse_other_masks(folder)
     files_of = Counter(name for names in by_file.values() for name in names)
     studies = index["study"] if "study" in index else [""] * len(index)
     for file, patient, study in zip(index["file"], index["patient"], studies, strict=True):
@@ -49,6 +52,19 @@ def _find(folder: Path) -> Iterator[ScanFiles]:
             study=study,
             fault=fault,
         )
+    listed = set(index["file"].map(identity))
+    for name in sorted(set(images) - listed):
+        inside = any(folder.as_posix() in listed for folder in PurePosixPath(name).parents)
+        if not inside and name.lower().endswith((*IMAGE_ENDINGS, *VOLUME_ENDINGS, ".npy")):
+            fault = f"{images[name]}: not in index.csv; add it, or leave it out with --skip-bad"
+            yield ScanFiles(name, name, images[name], fault=fault)
+
+
+def _refuse_other_masks(folder: Path) -> None:
+    """Refuse a folder of masks with another name: its slices would count as unlabelled."""
+    for one in sorted(folder.iterdir()):
+        if one.is_dir() and re.match("mask|label", one.name.lower()) and one.name != "masks":
+            raise ValueError(f"{one}: masks are read from {folder / 'masks'} only; rename it")
 
 
 def _listed(root: Path) -> dict[str, Path]:

@@ -98,16 +98,18 @@ def _description(path: Path) -> tuple[str, dict[str, int], dict[str, str]]:
     try:
         described: Any = json.loads(path.read_text(encoding="utf-8"))
         ending, labels = described["file_ending"], described["labels"]
-        channels = len(described["channel_names"])
+        channels = list(described["channel_names"].values())
         patients = dict(described.get("patients", {}))
         texts = isinstance(ending, str) and all(isinstance(name, str) for name in labels)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{path}: no description of version 2 ({error!r}); it needs channel_names, labels as "
             "name: value, and file_ending"
         ) from error
-    if channels != 1:
-        raise ValueError(f"{path}: {channels} channels; CT has one, so give a dataset of one")
+    if len(channels) != 1:
+        raise ValueError(f"{path}: {len(channels)} channels; CT has one, so give a dataset of one")
+    if "ct" not in str(channels[0]).lower():
+        raise ValueError(f"{path}: the channel {channels[0]!r} is not CT; call it CT if it is")
     if not texts or not isinstance(labels, dict) or labels.get("background") != 0:
         raise ValueError(f"{path}: labels must be names with values, background having 0")
     if regions := [name for name, value in labels.items() if type(value) is not int]:

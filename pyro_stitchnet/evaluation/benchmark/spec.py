@@ -18,7 +18,7 @@ from pyro_stitchnet.posterior.options import Decision
 from pyro_stitchnet.presets import OptimiserConfig, preset
 from pyro_stitchnet.runtime.precision import Precision
 from pyro_stitchnet.runtime.ranges import Count, CountOrZero, Few, Seed, Share, check_ranges
-from pyro_stitchnet.runtime.settings_files import check_keys, read_mapping, validated
+from pyro_stitchnet.runtime.settings import check_keys, read_mapping, validated
 
 __all__ = ["Budget", "Entry", "Spec", "read_spec"]
 

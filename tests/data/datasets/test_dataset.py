@@ -137,7 +137,9 @@ def test_no_flipped_bit_is_believed(folder: Path, name: str) -> None:
 def test_a_dataset_that_lost_files_is_refused(folder: Path, name: str) -> None:
     path = folder / name
     path.unlink() if path.is_file() else shutil.rmtree(path)
-    with pytest.raises((ValueError, OSError), match=f"{path.name}.*prepare the dataset again"):
+    with pytest.raises(
+        (ValueError, OSError), match=f"{path.name}.*remove .*dataset.json, and prep"
+    ):
         Dataset(folder)
 
 

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from pyro_stitchnet.data.datasets import prepare_scan as _scan
-from pyro_stitchnet.data.datasets.dataset import Dataset
+from pyro_stitchnet.data.datasets.dataset import ROWS, SKIPPED, Dataset
 from pyro_stitchnet.data.preprocessing.steps import Preprocessing
 from pyro_stitchnet.runtime.checksums import read_json
 from pyro_stitchnet.runtime.locks import LOCK, only_run
@@ -53,7 +53,7 @@ def test_a_stopped_preparation_resumes(
     monkeypatch.setattr(_scan, "prepare_scan", stop_at_second)
     with pytest.raises(KeyboardInterrupt):
         prepared(folder, out=tmp_path / "out")
-    with pytest.raises(ValueError, match="the start of a dataset whose preprocessing differ"):
+    with pytest.raises(ValueError, match=r"the start of another dataset \(size was 32 and is 64\)"):
         prepared(folder, out=tmp_path / "out", preprocessing=Preprocessing(size=64, lungs="none"))
     prepared(folder, out=tmp_path / "out")
     assert len(calls) == 4, "the first scan is not prepared again"
@@ -125,6 +125,27 @@ def test_a_finished_dataset_is_not_overwritten(
     assert content(tmp_path / "out") == before
 
 
+@pytest.mark.parametrize("name", ["dataset.json", ROWS, SKIPPED, "shards", "shards/00000"])
+def test_a_damaged_dataset_is_repaired_as_its_error_says(
+    image_folder: Callable[..., Path], prepared: Callable[..., Dataset], tmp_path: Path, name: str
+) -> None:
+    folder, out = image_folder(tmp_path / "in", [0, 1]), tmp_path / "out"
+    prepared(folder, out=out)
+    whole = content(out)
+    path = out / name
+    if name == "dataset.json":
+        path.write_bytes(path.read_bytes()[:50])
+    elif path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+    with pytest.raises((ValueError, OSError), match=r"remove .*(dataset\.json|it), and "):
+        Dataset(out)
+    (out / "dataset.json").unlink()
+    prepared(folder, out=out)
+    assert content(out) == whole
+
+
 def test_a_damaged_plan_is_named(
     image_folder: Callable[..., Path], prepared: Callable[..., Dataset], tmp_path: Path
 ) -> None:
@@ -132,7 +153,7 @@ def test_a_damaged_plan_is_named(
     out = tmp_path / "out"
     out.mkdir()
     (out / "plan.json").write_text('{"size": 3}')
-    with pytest.raises(ValueError, match=r"plan\.json: damaged.*remove it, and run the same"):
+    with pytest.raises(ValueError, match=r"plan\.json: damaged.*remove it, and run the command"):
         prepared(folder, out=out)
     (out / "plan.json").unlink()
     assert len(prepared(folder, out=out)) == 1

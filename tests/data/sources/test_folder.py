@@ -118,6 +118,21 @@ def test_a_mask_without_a_row_is_named(root: Path) -> None:
         list(FOLDER.find(root))
 
 
+def test_an_image_without_a_row_is_a_fault(root: Path) -> None:
+    write_image(root / "images" / "extra.png")
+    (root / "images" / "notes.txt").touch()
+    faults = {scan.name: scan.fault for scan in FOLDER.find(root) if scan.fault}
+    assert list(faults) == ["extra.png"]
+    assert "images/extra.png: not in index.csv; add it, or" in faults["extra.png"]
+
+
+@pytest.mark.parametrize("name", ["mask", "Masks2", "labels"])
+def test_a_folder_of_masks_with_another_name_is_refused(root: Path, name: str) -> None:
+    (root / "masks").rename(root / name)
+    with pytest.raises(ValueError, match=rf"{name}: masks are read from \S+masks only; rename"):
+        list(FOLDER.find(root))
+
+
 def test_masks_without_read_access_are_not_ignored(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

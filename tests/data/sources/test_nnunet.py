@@ -148,6 +148,8 @@ def test_a_malformed_description_is_refused(tmp_path: Path, content: bytes) -> N
     ("changes", "message"),
     [
         ({"channel_names": {"0": "CT", "1": "PET"}}, "2 channels; CT has one"),
+        ({"channel_names": {"0": "T2"}}, "the channel 'T2' is not CT"),
+        ({"channel_names": ["CT"]}, "no description of version 2"),
         ({"labels": {"background": 1, "lung": 0}}, "labels must be names with values, background"),
         ({"labels": {"lung": 1}}, "labels must be names with values, background having 0"),
         ({"labels": ["background"]}, "labels must be names with values"),

@@ -1,7 +1,8 @@
-"""YAML files of settings: reading them, and errors that name the file, the key and the remedy."""
+"""Settings: reading them from YAML, comparing them, and errors that name the key and the remedy."""
 
 import difflib
 import re
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pyro_stitchnet.runtime.ranges import describe_error
 
-__all__ = ["check_keys", "read_mapping", "validated"]
+__all__ = ["check_keys", "differences", "read_mapping", "validated"]
 
 Config = TypeVar("Config")
 
@@ -33,6 +34,18 @@ def validated(kind: type[Config], values: Mapping[str, Any], path: Path | None =
         ]
         message = "; ".join(wrong)
         raise ValueError(f"{path}: {message}" if path else message) from None
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], above: str = "") -> list[str]:
+    """Describe the settings that differ, such as "optimiser.ema was 0.9 and is 0.5"."""
+    found = []
+    for key in dict.fromkeys([*before, *now]):
+        one, other = before.get(key), now.get(key)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            found += differences(one, other, f"{above}{key}.")
+        elif one != other:
+            found.append(f"{above}{key} was {reprlib.repr(one)} and is {reprlib.repr(other)}")
+    return found
 
 
 class _Loader(yaml.SafeLoader):
