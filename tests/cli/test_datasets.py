@@ -121,6 +121,33 @@ def test_a_time_limit_is_a_positive_number(
     assert "--time-limit must be " in refused(*command, "--time-limit", seconds)
 
 
+def test_a_window_without_hounsfield_units_is_noted(
+    stitchnet: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_folder(phantom_slices(1, 1, size=64), tmp_path / "ct")
+    for number, (window, noted) in enumerate((((), False), (("--window", -1000, 400), True))):
+        out = tmp_path / str(number)
+        stitchnet("prepare", tmp_path / "ct", "--out", out, *window, *WHOLE)
+        assert ("so --window has no effect" in capsys.readouterr().err) == noted
+
+
+def test_training_without_labels_is_refused_before_it_writes(
+    stitchnet: Callable[..., None], refused: Callable[..., str], tmp_path: Path
+) -> None:
+    write_folder(phantom_slices(2, 1, size=64), tmp_path / "ct", masks=False)
+    stitchnet("prepare", tmp_path / "ct", "--out", tmp_path / "data", *WHOLE)
+    command = ["train", tmp_path / "data", "--out", tmp_path / "run", "--folds", 0]
+    assert "data: no slice for training has labels; prepare it with masks, or" in refused(*command)
+    assert not (tmp_path / "run").exists()
+
+
+def test_two_files_of_options_are_refused(refused: Callable[..., str], tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.yaml").write_text("steps: 1\n")
+    configs = ["--config", tmp_path / "a.yaml", f"--config={tmp_path / 'b.yaml'}"]
+    assert "--config is given twice" in refused("train", tmp_path, "--out", tmp_path / "o", *configs)
+
+
 def test_more_phantoms_than_fit_into_memory_are_refused(
     refused: Callable[..., str], tmp_path: Path
 ) -> None:
