@@ -18,18 +18,20 @@ SEEN = (*TRAINED, "validation")
 
 
 def summary_of_seen(manifests: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, Any]]:
-    """Return what the record of a run keeps of the slices of each part.
+    """Return what the record of a run keeps of its slices.
 
     Args:
         manifests: a row for each slice of a part.
 
     Returns:
-        ``patients``: their names. ``hashes``: the perceptual hashes of the slices, joined, which
-        find a slice again whose patient has another name.
+        ``patients``: the names of each part. ``hashes``: the perceptual hashes of the slices of
+        each part in :data:`SEEN`, joined. They find a slice again whose patient has another name.
     """
     return {
         "patients": {part: sorted(set(rows["patient"])) for part, rows in manifests.items()},
-        "hashes": {part: "".join(rows["hash"]) for part, rows in manifests.items()},
+        "hashes": {
+            part: "".join(rows["hash"]) for part, rows in manifests.items() if part in SEEN
+        },
     }
 
 

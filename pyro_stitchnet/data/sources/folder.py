@@ -54,7 +54,7 @@ def _find(folder: Path) -> Iterator[ScanFiles]:
         )
     listed = set(index["file"].map(identity))
     for name in sorted(set(images) - listed):
-        inside = any(folder.as_posix() in listed for folder in PurePosixPath(name).parents)
+        inside = any(above.as_posix() in listed for above in PurePosixPath(name).parents)
         if not inside and name.lower().endswith((*IMAGE_ENDINGS, *VOLUME_ENDINGS, ".npy")):
             fault = f"{images[name]}: not in index.csv; add it, or leave it out with --skip-bad"
             yield ScanFiles(name, name, images[name], fault=fault)
