@@ -20,7 +20,8 @@ class Start:
     """The defaults of the other options.
 
     Attributes:
-        preset: sets the defaults of the options below; "guided" if left out.
+        preset: sets the defaults of the options below, in place of the preset that --config names;
+            "guided" if neither names one.
         config: a YAML file of options, which change the preset's, such as config.yaml of a run.
         labels: how labels enter the bound; the preset's if left out. Its options are listed below.
     """
