@@ -28,7 +28,7 @@ from pyro_stitchnet import cli
 from pyro_stitchnet.data.datasets.dataset import Dataset
 from pyro_stitchnet.evaluation.baselines.base import Supervised
 from pyro_stitchnet.evaluation.baselines.brightness import splits
-from pyro_stitchnet.evaluation.benchmark.columns import lesion_dice
+from pyro_stitchnet.evaluation.benchmark.columns import dice_by_patient
 from pyro_stitchnet.evaluation.tables import table_one
 from pyro_stitchnet.metrics.scores import slice_scores
 from pyro_stitchnet.metrics.statistics import paired
@@ -196,7 +196,7 @@ def summarise(scores: pd.DataFrame, title: str) -> None:
         rows.append(row)
     print(f"{title}\n{pd.DataFrame(rows).to_string(index=False, float_format='{:.3f}'.format)}")
     for decision, part in scores[scores["test"] == "labelled"].groupby("decision", sort=False):
-        dice = {line: lesion_dice(here) for line, here in part.groupby("line", sort=False)}
+        dice = {line: dice_by_patient(here) for line, here in part.groupby("line", sort=False)}
         table = {
             f"minus {b}": {a: "" if a == b else difference(dice[a], dice[b]) for a in dice}
             for b in dice

@@ -25,7 +25,7 @@ from pyro_stitchnet.data.datasets.dataset import Dataset
 from pyro_stitchnet.data.datasets.partition import partition
 from pyro_stitchnet.data.datasets.slices import Slices
 from pyro_stitchnet.evaluation.benchmark.cells import Cell
-from pyro_stitchnet.evaluation.benchmark.columns import lesion_dice
+from pyro_stitchnet.evaluation.benchmark.columns import dice_by_patient
 from pyro_stitchnet.evaluation.benchmark.consistency import slices_digest
 from pyro_stitchnet.evaluation.benchmark.runner import train_candidate
 from pyro_stitchnet.evaluation.benchmark.spec import Entry, Spec, read_spec
@@ -96,7 +96,7 @@ def table(scores: pd.DataFrame) -> TextTable:
     lines = []
     for (arm, variant), own in scores.groupby(["arm", "variant"], sort=False):
         controls, test = (own[own["set"] == name] for name in ("other_hospital", "test"))
-        dice = pd.DataFrame([lesion_dice(run) for _, run in test.groupby("seed")]).mean()
+        dice = pd.DataFrame([dice_by_patient(run) for _, run in test.groupby("seed")]).mean()
         free = test[(test["lesion"] == "CON") & (test["truth_pixels"] == 0)]
         change = paired(infected[arm, variant], infected["labels", variant])
         between = f"{100 * change['low']:+.2f} to {100 * change['high']:+.2f}"

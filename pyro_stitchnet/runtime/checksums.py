@@ -12,6 +12,7 @@ __all__ = ["REMEDY", "read_json", "sha256", "verify", "write_json"]
 
 KEY = "sha256"
 REMEDY = "remove it, and run the command that wrote it again"
+"""The end of the message on a damaged file."""
 
 
 def write_json(path: str | Path, content: Mapping[str, Any]) -> None:

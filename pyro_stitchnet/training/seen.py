@@ -29,9 +29,7 @@ def summary_of_seen(manifests: Mapping[str, pd.DataFrame]) -> dict[str, dict[str
     """
     return {
         "patients": {part: sorted(set(rows["patient"])) for part, rows in manifests.items()},
-        "hashes": {
-            part: "".join(rows["hash"]) for part, rows in manifests.items() if part in SEEN
-        },
+        "hashes": {part: "".join(rows["hash"]) for part, rows in manifests.items() if part in SEEN},
     }
 
 

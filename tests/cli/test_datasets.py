@@ -145,7 +145,9 @@ def test_two_files_of_options_are_refused(refused: Callable[..., str], tmp_path:
     for name in "ab":
         (tmp_path / f"{name}.yaml").write_text("steps: 1\n")
     configs = ["--config", tmp_path / "a.yaml", f"--config={tmp_path / 'b.yaml'}"]
-    assert "--config is given twice" in refused("train", tmp_path, "--out", tmp_path / "o", *configs)
+    assert "--config is given twice" in refused(
+        "train", tmp_path, "--out", tmp_path / "o", *configs
+    )
 
 
 def test_more_phantoms_than_fit_into_memory_are_refused(

@@ -53,7 +53,9 @@ def test_a_stopped_preparation_resumes(
     monkeypatch.setattr(_scan, "prepare_scan", stop_at_second)
     with pytest.raises(KeyboardInterrupt):
         prepared(folder, out=tmp_path / "out")
-    with pytest.raises(ValueError, match=r"the start of another dataset \(size was 32 and is 64\)"):
+    with pytest.raises(
+        ValueError, match=r"the start of another dataset \(preprocessing.size was 32 and is 64\)"
+    ):
         prepared(folder, out=tmp_path / "out", preprocessing=Preprocessing(size=64, lungs="none"))
     prepared(folder, out=tmp_path / "out")
     assert len(calls) == 4, "the first scan is not prepared again"
