@@ -159,6 +159,7 @@ def segment_scan(
         stack = read_scan(Path(scan), series=series)
     elif isinstance(scan, Volume):
         stack = Stack.of(scan)
+        refuse_label_map(scan.source, stack)
     else:
         array = np.asarray(scan)
         if array.dtype.kind not in "iuf":
@@ -169,7 +170,6 @@ def segment_scan(
             array, axial_affine(), looks_hounsfield(array), Path("array.npy"), spaced=False
         )
         stack = Stack.of(volume)
-        refuse_label_map(volume.source, stack)
     totals, slices = slice_maps(segmenter, stack, styles=True)
     whole = tuple(slices)  # completes the totals
     name = stack.source.name

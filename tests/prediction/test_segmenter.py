@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import pyro_stitchnet
+from pyro_stitchnet.data.scans.volume import Volume
 from pyro_stitchnet.prediction.many_scans import predict_scans
 from pyro_stitchnet.prediction.one_scan import ModelSource
 
@@ -84,5 +85,9 @@ def test_a_map_of_predict_is_no_scan(write_scan: Write, model: Path, tmp_path: P
     out = tmp_path / "out"
     scan = write_scan(tmp_path / "a.nii.gz")
     predict_scans([scan], ModelSource(model), out, workers=0, progress=False)
+    labels, segmenter = out / "scan-0001" / "labels.nii.gz", pyro_stitchnet.load(model)
     with pytest.raises(ValueError, match="a map that `stitchnet predict` wrote"):
-        pyro_stitchnet.load(model).segment(out / "scan-0001" / "labels.nii.gz")
+        segmenter.segment(labels)
+    volume = Volume((np.arange(4096) % 4 * 85.0).reshape(1, 64, 64), np.eye(4), False, labels)
+    with pytest.raises(ValueError, match="a label map, not a scan"):
+        segmenter.segment(volume)

@@ -353,7 +353,10 @@ def _choose(path: Path, found: _Found, uid: str | None) -> Headers:
     described = found.described()
     if not described and path.is_file():
         endings = ", ".join((*VOLUME_ENDINGS, *IMAGE_ENDINGS, ".npy"))
-        raise ValueError(f"{path}: neither DICOM nor a file of {endings}; convert it to one")
+        raise ValueError(
+            f"{path}: neither DICOM nor a file of {endings}; convert it to one or, if it is "
+            "damaged, fetch it again"
+        )
     if not described:
         raise ValueError(
             f"{path}: holds no DICOM slices (localisers, screen captures and files in subfolders "

@@ -137,7 +137,12 @@ def test_a_path_without_a_ct_series_is_refused(tmp_path: Path, write_slice: Writ
     (tmp_path / "a.png").write_bytes(b"no DICOM")
     refused(tmp_path, "holds no DICOM slices", "of another format, the file")
     (tmp_path / "a.npz").write_bytes(b"no DICOM")
-    refused(tmp_path / "a.npz", "a.npz: neither DICOM nor a file of .nii, ", ".npy; convert it")
+    refused(
+        tmp_path / "a.npz",
+        "a.npz: neither DICOM nor a file of .nii, ",
+        ".npy; convert it",
+        "fetch it again",
+    )
     (tmp_path / "a.npz").unlink()
     write_slice(tmp_path / "below" / "ct", STORED[0])
     refused(tmp_path, "holds no DICOM slices", "files in subfolders do not count", "itself")
